@@ -1,0 +1,47 @@
+"""Write a layer of your own and train it in a model: python examples/custom_layer.py.
+
+A Module needs `forward` and `backward`; the Parameters it holds are found by name. This one is a
+ReLU with a slope a to learn for negative inputs (He et al. 2015, arXiv:1502.01852, section 2.1):
+
+    y = x where x > 0, else a * x          dx = dy where x > 0, else a * dy
+                                           da = sum of dy * x over the x <= 0
+"""
+
+import numpy as np
+
+from tinygrad_mnist import SGD, DataLoader, Linear, Module, MSELoss, Parameter, Sequential
+from tinygrad_mnist.data import mnist
+
+
+class PReLU(Module):
+    def __init__(self, slope=0.25):
+        self.slope = Parameter(slope)
+
+    def forward(self, x):
+        self._x = np.array(x)  # a copy: the caller may change x before backward
+        return np.where(self._x > 0, self._x, self.slope.data * self._x)
+
+    def backward(self, dy):
+        self.slope.accumulate(np.sum(dy * self._x, where=self._x <= 0))
+        return np.where(self._x > 0, dy, self.slope.data * dy)
+
+
+(x_train, y_train), (x_test, y_test) = mnist.load_data()
+x_train, t_train = mnist.preprocess(x_train, y_train)
+x_test, _ = mnist.preprocess(x_test, y_test)
+
+rng = np.random.default_rng(0)
+model = Sequential(Linear(784, 100, rng=rng, input_grad=False), PReLU(), Linear(100, 10, rng=rng))
+print(model)
+print(*(f"{name} {parameter}" for name, parameter in model.named_parameters()), sep="\n")
+
+loss = MSELoss("batchmean")
+optimizer = SGD(model.parameters(), lr=0.02)
+for epoch in range(1, 4):
+    for x, t in DataLoader(x_train, t_train, batch_size=100, shuffle=True, rng=rng):
+        loss(model(x), t)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+    accuracy = np.mean(model(x_test).argmax(axis=1) == y_test)
+    print(f"epoch {epoch}  test accuracy {accuracy:.4f}  slope {model[1].slope.data:.3f}")

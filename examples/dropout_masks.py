@@ -1,0 +1,22 @@
+"""What dropout does to 40 values, as in the notebook: python examples/dropout_masks.py.
+
+The notebook's figures come from NumPy's legacy stream, so this Dropout takes its mask from there.
+"""
+
+import numpy as np
+
+from tinygrad_mnist import Dropout
+
+legacy = np.random.RandomState(1)
+mask = legacy.randint(2, size=40)
+layer = 2 * legacy.random_sample((1, 40)) - 1
+
+
+class NotebookDropout(Dropout):
+    def draw_mask(self, shape):
+        return mask.reshape(shape)
+
+
+print(f"turned off nodes is:  {np.sum(mask == 0)} of {len(mask)} \n")
+print(f"layer values before droput:\n {layer}", end="\n\n")
+print(f"layer values after droput:\n {NotebookDropout(0.5)(layer)}")

@@ -1,0 +1,54 @@
+"""Train a hidden layer of 40 on MNIST, one image at a time: python examples/mnist_sgd.py.
+
+The first script of the notebook, with right gradients. A row every 10 epochs: train figures are
+those of the pass that trained, test figures are of the test set after it.
+"""
+
+import argparse
+
+import numpy as np
+from tqdm import tqdm, trange
+
+from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.data import mnist
+from tinygrad_mnist.init import uniform
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--epochs", type=int, default=120, help="passes over the training images")
+parser.add_argument("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
+parser.add_argument("--seed", type=int, default=1, help="of the initial weights")
+args = parser.parse_args()
+
+(x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)
+x_train, t_train = mnist.preprocess(x_train, y_train)
+x_test, t_test = mnist.preprocess(x_test, y_test)
+
+rng = np.random.default_rng(args.seed)
+model = Sequential(
+    Linear(784, 40, bias=False, init=uniform(-0.1, 0.1), rng=rng, input_grad=False),
+    ReLU(),
+    Linear(40, 10, bias=False, init=uniform(-0.1, 0.1), rng=rng),
+)
+loss = MSELoss("batchmean")
+optimizer = SGD(model.parameters(), lr=0.005 / 2)  # the notebook steps along y - t, not 2 (y - t)
+samples = DataLoader(x_train, t_train, batch_size=None)
+
+for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
+    model.train()
+    error, correct = 0.0, 0
+    for x, t in samples:
+        y = model(x)
+        error += loss(y, t)
+        correct += y.argmax() == t.argmax()
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+
+    if epoch % 10 == 1 or epoch == args.epochs:
+        model.eval()
+        y = model(x_test)
+        tqdm.write(
+            f"Epoch {epoch} | Train-Err: {error / len(x_train):.4f} "
+            f"| Train-Acc: {correct / len(x_train):.4f} | Test-Err: {loss(y, t_test):.4f} "
+            f"| Test-Acc: {np.mean(y.argmax(axis=1) == y_test):.4f}"
+        )

@@ -1,0 +1,155 @@
+"""DataLoader: every sample once an epoch, pairs kept, epochs independent."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import DataLoader
+
+LOADERS = st.fixed_dictionaries(
+    {
+        "batch_size": st.sampled_from([None, 1, 2, 3, 7, 50]),
+        "shuffle": st.booleans(),
+        "drop_last": st.booleans(),
+        "rng": st.integers(0, 99),
+    }
+)
+SIZES = st.sampled_from([0, 1, 2, 7, 21, 22])
+
+
+def pairs(n):
+    """Inputs (n, 2) and targets (n,) that tell which sample they are."""
+    return np.stack([np.arange(n), -np.arange(n)], axis=1), np.arange(n) * 10
+
+
+@given(n=SIZES, settings=LOADERS)
+def test_every_sample_once_with_its_own_target(n, settings):
+    x, t = pairs(n)
+    loader = DataLoader(x, t, **settings)
+    epoch = list(loader)
+    assert len(epoch) == len(loader)
+    size = settings["batch_size"]
+    if size is None:
+        assert all(a.shape == (2,) for a, _ in epoch)
+        epoch = [(a[None], np.array([b])) for a, b in epoch]
+    seen = np.concatenate([a for a, _ in epoch] or [x[:0]])
+    targets = np.concatenate([b for _, b in epoch] or [t[:0]])
+    np.testing.assert_array_equal(seen[:, 0] * 10, targets)
+    np.testing.assert_array_equal(seen[:, 0], -seen[:, 1])
+    kept = n - n % (size or 1) if settings["drop_last"] else n
+    assert len(seen) == len(set(targets.tolist())) == kept
+    if not settings["shuffle"]:
+        np.testing.assert_array_equal(seen, x[:kept])
+    assert all(len(a) == (size or 1) for a, _ in epoch[:-1])
+
+
+@given(n=st.sampled_from([7, 20]), settings=LOADERS)
+def test_iterators_are_fresh_and_independent(n, settings):
+    x, t = pairs(n)
+    one, twin = DataLoader(x, t, **settings), DataLoader(x, t, **settings)
+    first = [b.tolist() for _, b in one]
+    next(iter(one), None)  # an epoch broken off
+    third = [b.tolist() for _, b in one]
+    interleaved = list(zip(iter(twin), iter(twin), iter(twin), strict=True))
+    assert first == [a[1].tolist() for a, _, _ in interleaved]
+    assert third == [c[1].tolist() for _, _, c in interleaved]
+
+
+def test_orders_change_with_the_epoch_and_repeat_with_the_seed():
+    x, t = pairs(50)
+    loader = DataLoader(x, t, 50, shuffle=True, rng=1)
+    first, second = ([b.tolist() for _, b in loader] for _ in range(2))
+    assert first != second
+    assert sorted(first[0]) == t.tolist()
+    again = DataLoader(x, t, 50, shuffle=True, rng=np.random.default_rng(1))
+    assert [b.tolist() for _, b in again] == first
+    unseeded = [next(iter(DataLoader(x, t, 50, shuffle=True)))[1].tolist() for _ in range(2)]
+    assert unseeded[0] != unseeded[1]
+
+
+def test_samples_are_shuffled_not_whole_batches():
+    x, t = pairs(60)
+    batches = [b for _, b in DataLoader(x, t, 10, shuffle=True, rng=0)]
+    assert all(np.ptp(b) > 90 for b in batches)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_unshuffled_pairs_are_read_only_views(batch_size):
+    x, t = np.zeros((7, 2)), np.zeros((7, 3))
+    for a, b in DataLoader(x, t, batch_size):
+        assert np.shares_memory(a, x)
+        assert np.shares_memory(b, t)
+        with pytest.raises(ValueError, match="read-only"):
+            a[0] = 1
+    x[0] = 1  # the caller's arrays stay writeable
+
+
+def test_a_shuffled_batch_cannot_change_the_data():
+    x, t = np.zeros((6, 2)), np.zeros(6)
+    for a, b in DataLoader(x, t, 2, shuffle=True):
+        a[...], b[...] = 1, 1
+    assert not x.any()
+    assert not t.any()
+
+
+def test_lists_are_data_too():
+    assert [(a.tolist(), b.tolist()) for a, b in DataLoader([[1], [2], [3]], [4, 5, 6], 2)] == [
+        ([[1], [2]], [4, 5]),
+        ([[3]], [6]),
+    ]
+
+
+def test_a_memmap_is_read_as_it_is_needed(tmp_path):
+    # a sparse file of 4 TB: any attempt to read it in would fail
+    x = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(2**32, 1024))
+    t = np.memmap(tmp_path / "t", np.uint8, "w+", shape=2**32)
+    x[5] = 9
+    loader = DataLoader(x, t, batch_size=2)
+    assert len(loader) == 2**31
+    *_, (a, b) = itertools.islice(loader, 3)
+    assert a.tolist() == [[0] * 1024, [9] * 1024]
+    assert b.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "text"),
+    [
+        (((5, 2), 4), {}, ValueError, "as many targets as inputs (5), got 4"),
+        ((5, 5), {"batch_size": 0}, ValueError, "batch_size to be an integer >= 1, got 0"),
+        ((5, 5), {"batch_size": -1}, ValueError, "batch_size to be an integer >= 1, got -1"),
+        ((5, 5), {"batch_size": 2.5}, TypeError, "batch_size to be an integer >= 1, got 2.5"),
+        ((5, 5), {"batch_size": True}, TypeError, "batch_size to be an integer >= 1, got True"),
+        ((5, 5), {"batch_size": "2"}, TypeError, "batch_size to be an integer >= 1, got '2'"),
+        ((5, 5), {"shuffle": 1}, TypeError, "shuffle to be a bool, got 1"),
+        ((5, 5), {"drop_last": None}, TypeError, "drop_last to be a bool, got None"),
+        ((5, 5), {"rng": 0.5}, TypeError, "rng to be a seed, a numpy.random.Generator or"),
+        (((), 5), {}, TypeError, "inputs with a first axis, got an array of shape ()"),
+    ],
+)
+def test_refusals(args, kwargs, error, text):
+    with pytest.raises(error, match="^" + re.escape(f"DataLoader: expected {text}")):
+        DataLoader(np.zeros(args[0]), np.zeros(args[1]), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        ((i for i in range(3)), "a generator"),
+        (map(abs, [1]), "a map"),
+        (3, "3"),
+        (None, "None"),
+        ("abc", "'abc'"),
+        (np.array([None, 1]), "an array of dtype object"),
+        (np.ma.masked_array([1, 2]), "a masked array"),
+        ({1, 2}, "a set"),
+    ],
+)
+def test_what_has_no_length_or_no_numbers_is_refused(bad, got):
+    for name, args in (("inputs", (bad, [1])), ("targets", ([1], bad))):
+        text = f"^DataLoader: expected {name} .*, got {re.escape(got)}"
+        with pytest.raises(TypeError, match=text):
+            DataLoader(*args)

@@ -1,0 +1,130 @@
+"""Linear against plain loops."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import Linear
+from tinygrad_mnist.init import glorot_uniform, he_uniform, uniform
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.sampled_from([2, 3, 1, 70]),
+    features=st.tuples(st.sampled_from([2, 3, 1, 90]), st.sampled_from([2, 3, 1, 110])),
+    bias=st.booleans(),
+)
+def test_forward_and_backward_are_plain_loops(seed, rows, features, bias):
+    rng = np.random.default_rng(seed)
+    n_in, n_out = features
+    layer = Linear(n_in, n_out, bias, rng=rng, dtype=np.float64)
+    x, dy = rng.standard_normal((rows, n_in)), rng.standard_normal((rows, n_out))
+    W, b = layer.weight.data, rng.standard_normal(n_out) * bias
+    if bias:
+        layer.bias.data = b
+    y, dx, dW = np.zeros((rows, n_out)), np.zeros((rows, n_in)), np.zeros((n_in, n_out))
+    for r in range(rows):
+        for o in range(n_out):
+            y[r, o] = b[o] + sum(x[r] * W[:, o])
+            dx[r] += dy[r, o] * W[:, o]
+            dW[:, o] += dy[r, o] * x[r]
+    np.testing.assert_allclose(layer(x), y, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy), dx, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(layer.weight.grad, dW, rtol=1e-10, atol=1e-12)
+    if bias:
+        np.testing.assert_allclose(layer.bias.grad, sum(dy), rtol=1e-10, atol=1e-12)
+
+
+def test_without_input_grad_only_the_parameters_get_gradients():
+    layers = [Linear(3, 2, rng=0, input_grad=flag) for flag in (True, False)]
+    x, dy = np.arange(6).reshape(2, 3), np.ones((2, 2))
+    for layer in layers:
+        layer(x)
+    assert layers[0].backward(dy) is not None
+    assert layers[1].backward(dy) is None
+    np.testing.assert_array_equal(layers[0].weight.grad, layers[1].weight.grad)
+
+
+def test_initial_weights_follow_the_init_and_the_seed():
+    for init, bound in (
+        (he_uniform, (6 / 300) ** 0.5),
+        (glorot_uniform, (6 / 500) ** 0.5),
+        (uniform(-0.1, 0.1), 0.1),
+    ):
+        layer = Linear(300, 200, init=init, rng=5)
+        W = layer.weight.data
+        assert np.abs(W).max() <= bound
+        assert W.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert abs(W.mean()) < bound / 50
+        same = Linear(300, 200, init=init, rng=np.random.default_rng(5), dtype=np.float64)
+        np.testing.assert_array_equal(W, same.weight.data.astype(np.float32))
+    assert not layer.bias.data.any()
+    assert (Linear(3, 2).weight.data != Linear(3, 2).weight.data).any()
+
+
+def test_the_init_may_be_any_function_of_shape_and_rng():
+    layer = Linear(2, 3, init=lambda shape, rng: np.arange(6).reshape(shape))
+    np.testing.assert_array_equal(layer.weight.data, [[0, 1, 2], [3, 4, 5]])
+
+
+def test_the_default_dtype_is_float32():
+    assert Linear(2, 3).weight.data.dtype == Linear(2, 3).bias.data.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "text"),
+    [
+        ((0, 1), {}, ValueError, "Linear: expected in_features to be an integer >= 1, got 0"),
+        ((1, -2), {}, ValueError, "Linear: expected out_features to be an integer >= 1, got -2"),
+        ((2.0, 1), {}, TypeError, "Linear: expected in_features to be an integer >= 1, got 2.0"),
+        ((True, 1), {}, TypeError, "Linear: expected in_features to be an integer >= 1, got True"),
+        ((2, "3"), {}, TypeError, "Linear: expected out_features to be an integer >= 1, got '3'"),
+        ((2, 3, 1), {}, TypeError, "Linear: expected bias to be a bool, got 1"),
+        ((2, 3), {"input_grad": None}, TypeError, "Linear: expected input_grad to be a bool"),
+        ((2, 3), {"dtype": np.float16}, TypeError, "Linear: expected dtype float32 or float64"),
+        ((2, 3), {"init": 0.1}, TypeError, "Linear: expected init to be a function, got 0.1"),
+        (
+            (2, 3),
+            {"init": lambda shape, rng: np.zeros(3)},
+            ValueError,
+            "Linear: expected init's array of shape (2, 3), got (3,)",
+        ),
+        (
+            (2, 3),
+            {"rng": 1.5},
+            TypeError,
+            "Linear: expected rng to be a seed, a numpy.random.Generator or None, got 1.5",
+        ),
+        (
+            (2, 3),
+            {"rng": np.random.RandomState(1)},
+            TypeError,
+            "Linear: expected rng to be a seed, a numpy.random.Generator or None, got a Random",
+        ),
+        ((2, 3), {"rng": True}, TypeError, "Linear: expected rng to be a seed"),
+        ((2, 3), {"rng": -1}, ValueError, "Linear: expected rng to be an integer >= 0, got -1"),
+    ],
+)
+def test_refusals(args, kwargs, error, text):
+    with pytest.raises(error, match="^" + re.escape(text)):
+        Linear(*args, **kwargs)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (10, 783), (2, 784, 1), (784, 10)])
+def test_a_wrong_number_of_features_is_refused(shape):
+    text = f"Linear: expected x of shape (..., 784), got {shape}"
+    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
+        Linear(784, 10)(np.zeros(shape))
+
+
+def test_init_refusals():
+    text = "uniform: expected high >= low (1.0), got 0.0"
+    with pytest.raises(ValueError, match="^" + re.escape(text)):
+        uniform(1, 0)
+    with pytest.raises(ValueError, match=r"^uniform: expected low in \(-inf, inf\), got nan"):
+        uniform(float("nan"), 0)
+    with pytest.raises(TypeError, match=r"^uniform: expected high in \(-inf, inf\), got True"):
+        uniform(0, True)

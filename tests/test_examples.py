@@ -1,0 +1,125 @@
+"""Each example as a user runs it, on few epochs, and the replay against the published figures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = json.loads((Path(__file__).parent / "published_rows.json").read_text())
+ROW = re.compile(
+    r"Epoch (\d+) \| Train-Err: (\d\.\d{4}) \| Train-Acc: (\d\.\d{4}) "
+    r"\| Test-Err: (\d\.\d{4}) \| Test-Acc: (\d\.\d{4})"
+)
+
+
+def run(name, *args):
+    """Return what the example prints; warnings are errors, and stderr stays empty."""
+    command = [sys.executable, "-W", "error", f"examples/{name}.py", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "accuracy"),
+    # what 11 epochs must reach, or what 2 did (less .015) where 11 take long
+    [("mnist_sgd", "2", 0.89), ("mnist_dropout", "2", 0.88), ("mnist_minibatch", "11", 0.895)],
+)
+def test_the_three_scripts_print_true_rows_and_learn(name, epochs, accuracy):
+    rows = [ROW.fullmatch(line).groups() for line in run(name, "--epochs", epochs).splitlines()]
+    assert [row[0] for row in rows] == ["1", epochs]
+    first, last = ([float(v) for v in row] for row in rows)
+    assert last[4] >= accuracy
+    assert last[1] < first[1]
+    assert last[2] > first[2]
+    assert last[3] != last[1]  # test figures are not the training figures
+
+
+def test_the_seed_decides_every_figure():
+    one, other, again = (
+        run("mnist_minibatch", "--epochs", "1", "--seed", seed) for seed in ("3", "4", "3")
+    )
+    assert one == again
+    assert one != other
+
+
+def test_the_scripts_take_a_path_for_data():
+    path = str(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz")
+    args = ("--epochs", "1", "--data")
+    assert run("mnist_minibatch", *args, path) == run("mnist_minibatch", *args, "bundled")
+
+
+@pytest.mark.parametrize(("script", "epochs"), [("sgd", 11), ("dropout", 11), ("minibatch", 1)])
+def test_the_replay_prints_the_published_figures(script, epochs):
+    told = run("notebook_replay", "--script", script, "--epochs", str(epochs), "--json")
+    replay = json.loads(told)
+    assert replay["script"] == script
+    published = [row for row in PUBLISHED[script] if row["epoch"] <= epochs]
+    assert [row["epoch"] for row in replay["rows"]] == [row["epoch"] for row in published]
+    for row, wanted in zip(replay["rows"], published, strict=True):
+        assert row.keys() == wanted.keys()
+        for key in ("error", "test_err"):
+            assert row[key] == pytest.approx(wanted[key], rel=1e-12)
+        for key in ("correct", "test_acc"):
+            assert row[key] == wanted[key]
+
+
+def test_the_replay_in_words_ends_with_what_right_gradients_give():
+    lines = run("notebook_replay", "--script", "minibatch", "--epochs", "1").splitlines()
+    wanted = PUBLISHED["minibatch"][0]
+    line = (
+        f"published Epoch 1 | Error: {wanted['error']} | Correct: 0.5039 "
+        f"| Test-Err: {wanted['test_err']} | Test-Acc: 0.7451"
+    )
+    assert lines[0].startswith("replayed  Epoch 1 | Error: 0.77529472275020")
+    assert lines[1] == line
+    assert float(lines[2].removeprefix("largest relative difference: ")) < 1e-12
+    assert lines[-3].startswith("With right gradients")
+    right, replayed = re.findall(r"\d\.\d{4}", lines[-1])
+    assert float(right) > float(replayed) == 0.7451
+
+
+def test_data_shapes_prints_the_notebooks_figures():
+    assert run("data_shapes").split("\n") == [
+        "(1000, 28, 28)",
+        "(28, 28)",
+        "(10000, 28, 28)",
+        "(1, 784)",
+        "(784,)",
+        "",
+        "(1000,)",
+        "5",
+        "(10000, 10)",
+        "[0. 0. 0. 0. 1. 0. 0. 0. 0. 0.]",
+        "(10000, 10)",
+        "",
+    ]
+
+
+def test_dropout_masks_prints_the_notebooks_figures():
+    text = run("dropout_masks")
+    assert text.startswith("turned off nodes is:  21 of 40 \n\nlayer values before droput:\n [[ 0.")
+    before, after = text.split("layer values after droput:")
+    assert "0.14823521 -0.70654285  0.17861107  0.39951672]]" in before
+    assert after.startswith(
+        "\n [[ 1.20297827  1.8730463  -0.          0.          1.50555661  1.57842665\n"
+        "  -1.65982315 -1.84378087 -1.32067832  0.         -0.         -0.3155695\n"
+    )
+
+
+def test_xor_is_learned():
+    *_, a, b, c, d = run("xor").splitlines()
+    assert [line[-5:] for line in (a, b, c, d)] == ["0.000", "1.000", "1.000", "0.000"]
+
+
+def test_the_custom_layer_trains_in_a_model():
+    lines = run("custom_layer").splitlines()
+    assert "1.slope Parameter(shape=(), dtype=float32)" in lines
+    accuracy, slope = re.fullmatch(r"epoch 3  test accuracy (.*)  slope (.*)", lines[-1]).groups()
+    assert float(accuracy) > 0.8
+    assert float(slope) != 0.25

@@ -1,0 +1,103 @@
+"""The only place that multiplies matrices: SciPy's BLAS, written straight into our arrays.
+
+Every matrix here is C-ordered, of one dtype (float32 or float64). BLAS is Fortran: it reads a
+C-ordered W as W.T, without a copy. So each product below is handed over transposed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy.linalg import blas
+from threadpoolctl import ThreadpoolController
+
+from tinygrad_mnist._checks import FloatArray
+
+# Multiply-adds up to which BLAS uses one thread anyway, and from which on two threads pay.
+# Between them, and for a single row at any size, they cost: waking them, and fetching W from the
+# other core's cache afterwards, made a step of 784 x 100 take 2 to 6 times as long.
+_ALWAYS_SERIAL = 8_192
+_WORTH_THREADS = 16_000_000
+
+
+def _scipy_pool() -> Any:
+    """Return the thread pool of SciPy's own BLAS, or None where none is known.
+
+    NumPy may bring a BLAS of the same name, with a pool of its own: they differ by folder.
+    """
+    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    folder = str(Path(scipy.__file__).resolve().parent)  # with its sibling "scipy.libs"
+    own = [pool for pool in pools if str(Path(pool.filepath).resolve()).startswith(folder)]
+    return next(iter(own or pools), None)
+
+
+def _both(name: str) -> dict[np.dtype[Any], Any]:
+    """Return the float32 and the float64 variant of a BLAS routine, by dtype."""
+    kinds = {"s": np.float32, "d": np.float64}
+    return {np.dtype(kind): getattr(blas, letter + name) for letter, kind in kinds.items()}
+
+
+_POOL = _scipy_pool()
+_GEMM, _GEMV, _GER = _both("gemm"), _both("gemv"), _both("ger")
+_AXPY, _SCAL, _DOT = _both("axpy"), _both("scal"), _both("dot")
+
+
+def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
+    """Return x @ W + b, for x (B, I), W (I, O) and b (O,)."""
+    y = np.zeros((len(x), W.shape[1]), W.dtype)
+    if b is not None:
+        y += b
+    if len(x) == 1:
+        _call(_GEMV, 1, W, 1.0, W.T, x[0], beta=1.0, y=y[0], overwrite_y=1)
+    elif x.size:
+        _call(_GEMM, len(x), W, 1.0, W.T, x.T, beta=1.0, c=y.T, overwrite_c=1)
+    return y
+
+
+def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
+    """Return dy @ W.T, for dy (B, O) and W (I, O)."""
+    dx = np.zeros((len(dy), W.shape[0]), W.dtype)
+    if len(dy) == 1:
+        _call(_GEMV, 1, W, 1.0, W.T, dy[0], beta=1.0, y=dx[0], overwrite_y=1, trans=1)
+    elif dy.size:
+        _call(_GEMM, len(dy), W, 1.0, W.T, dy.T, beta=1.0, c=dx.T, overwrite_c=1, trans_a=1)
+    return dx
+
+
+def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
+    """out += scale * a.T @ b, for out (I, O), a (B, I) and b (B, O), without a temporary."""
+    if len(a) == 1:
+        _call(_GER, 1, out, scale, b[0], a[0], a=out.T, overwrite_a=1)
+    elif a.size:
+        _call(_GEMM, len(a), out, scale, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1, trans_b=1)
+
+
+def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
+    """out += scale * x, for two arrays of one shape, without a temporary."""
+    _call(_AXPY, 1, out, x.reshape(-1), out.reshape(-1), a=scale)
+
+
+def multiply(out: FloatArray, factor: float) -> None:
+    """out *= factor, without NumPy's warning when a tiny number underflows to 0."""
+    _call(_SCAL, 1, out, factor, out.reshape(-1))
+
+
+def dot(a: FloatArray, b: FloatArray) -> float:
+    """Return the sum of a * b, for two C-ordered arrays of one shape."""
+    return float(_call(_DOT, 1, a, a.reshape(-1), b.reshape(-1)))
+
+
+def _call(routines: dict[Any, Any], rows: int, W: FloatArray, *args: Any, **options: Any) -> Any:
+    """Call the routine for W's dtype on as many threads as `rows` times all of W is work for."""
+    if not W.size:
+        return None  # BLAS takes no empty arrays
+    routine, work = routines[W.dtype], rows * W.size
+    if _POOL is None or work <= _ALWAYS_SERIAL or (rows > 1 and work >= _WORTH_THREADS):
+        return routine(*args, **options)
+    threads = _POOL.get_num_threads()
+    _POOL.set_num_threads(1)
+    try:
+        return routine(*args, **options)
+    finally:
+        _POOL.set_num_threads(threads)

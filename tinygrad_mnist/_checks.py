@@ -1,0 +1,142 @@
+"""One style of refusal for bad input: `Owner: expected <contract>, got <value>`.
+
+`owner` is the object that refuses, or the name of the function that does.
+"""
+
+import math
+import numbers
+import operator
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+T = TypeVar("T")
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def expected(owner: object, contract: str, value: object) -> str:
+    """Return the text of a refusal."""
+    name = owner if isinstance(owner, str) else type(owner).__name__
+    return f"{name}: expected {contract}, got {value}"
+
+
+def described(value: object) -> str:
+    """Return how a message shows a value: numbers and short texts as they are, the rest by kind."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, (numbers.Number, np.generic, str)):
+        return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"a {type(value).__name__}"
+
+
+def integer(owner: object, name: str, value: Any, at_least: int) -> int:
+    """Return value as an int, or refuse: bools and floats are no integers."""
+    contract = f"{name} to be an integer >= {at_least}"
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(expected(owner, contract, described(value)))
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(expected(owner, contract, described(value))) from None
+    if number < at_least:
+        raise ValueError(expected(owner, contract, described(value)))
+    return number
+
+
+def real(owner: object, name: str, value: Any, interval: str) -> float:
+    """Return value as a finite float within an interval written as in "[0, 1)", or refuse."""
+    contract = f"{name} in {interval}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(expected(owner, contract, described(value)))
+    number = float(value)
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    inside = (low < number or (interval[0] == "[" and number == low)) and (
+        number < high or (interval[-1] == "]" and number == high)
+    )
+    if not (inside and math.isfinite(number)):
+        raise ValueError(expected(owner, contract, described(value)))
+    return number
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """Return value if it is a bool, or refuse."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(expected(owner, f"{name} to be a bool", described(value)))
+    return bool(value)
+
+
+def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return dtype if it is float32 or float64 in native byte order, or refuse."""
+    contract = "dtype float32 or float64"
+    try:
+        found = np.dtype(dtype) if dtype is not None else None
+    except TypeError:
+        found = None
+    if found is None or found not in FLOATS:
+        raise TypeError(expected(owner, contract, described(dtype) if found is None else found))
+    return found
+
+
+def generator(owner: object, rng: Any) -> np.random.Generator:
+    """Return rng if it is a Generator, one seeded with it if an int, a fresh one if None."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None:
+        return np.random.default_rng()
+    try:
+        return np.random.default_rng(integer(owner, "rng", rng, 0))
+    except TypeError:
+        contract = "rng to be a seed, a numpy.random.Generator or None"
+        raise TypeError(expected(owner, contract, described(rng))) from None
+
+
+def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return x as an array of bools, integers or floats, or refuse; copies only what it must."""
+    contract = f"{name} to be an array of real numbers"
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(expected(owner, contract, "a masked array"))
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError) as error:  # ragged nested lists among them
+        raise TypeError(expected(owner, contract, f"a {type(x).__name__}: {error}")) from None
+    if array.dtype.kind not in "biuf":
+        kind = f"an array of dtype {array.dtype}" if isinstance(x, np.ndarray) else described(x)
+        raise TypeError(expected(owner, contract, kind))
+    return array
+
+
+def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
+    """Return x itself if it holds native float32 or float64, else converted without loss.
+
+    Small integers, bools and float16 become float32, everything else float64.
+    """
+    if type(x) is np.ndarray and x.dtype in FLOATS:
+        return x
+    array = real_array(owner, name, x)
+    dtype = np.promote_types(array.dtype, np.float32)
+    return array.astype(dtype if dtype in FLOATS else np.float64, copy=False)
+
+
+def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> FloatArray:
+    """Return a C-ordered copy of x in dtype that nobody else can change."""
+    if type(x) is not np.ndarray or x.dtype not in FLOATS:
+        x = real_array(owner, name, x)
+    return np.array(x, dtype=dtype, order="C")
+
+
+def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse an array of any other shape: nothing is broadcast."""
+    if array.shape != shape:
+        raise ValueError(expected(owner, f"{name} of shape {shape}", array.shape))
+
+
+def kept(owner: object, value: T | None) -> T:
+    """Return what forward kept, or refuse a backward that comes before it."""
+    if value is None:
+        raise RuntimeError(expected(owner, "a forward before backward", "none since it was made"))
+    return value

@@ -1,0 +1,5 @@
+"""Data: MNIST, transforms, and the loader that hands it out in samples or batches."""
+
+from tinygrad_mnist.data.loader import DataLoader
+
+__all__ = ["DataLoader"]

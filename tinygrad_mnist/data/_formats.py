@@ -1,0 +1,109 @@
+"""The two file formats of MNIST, read with distrust: a header is a claim, not a size to allocate.
+
+`.npz` in Keras's layout is a zip of four NumPy arrays (numpy.lib.format). IDX is four files, each
+a big-endian header and raw bytes (http://yann.lecun.com/exdb/mnist, "FILE FORMATS").
+"""
+
+import gzip
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from tinygrad_mnist._checks import expected
+
+Bytes = NDArray[np.uint8]
+
+IDX_NAMES = {
+    "x_train": "train-images{}idx3-ubyte",
+    "y_train": "train-labels{}idx1-ubyte",
+    "x_test": "t10k-images{}idx3-ubyte",
+    "y_test": "t10k-labels{}idx1-ubyte",
+}
+# every digit of EMNIST, the largest relative, is 0.8 million
+_MOST_IMAGES = 1_000_000
+_CHUNK = 1 << 20
+_DAMAGE = (EOFError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
+    """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
+    with _naming(name, "a .npz file in Keras's layout"), zipfile.ZipFile(file) as archive:
+        arrays = {}
+        for key in IDX_NAMES:
+            with _naming(f"{name}: {key}", "a uint8 array"), archive.open(f"{key}.npy") as member:
+                arrays[key] = _read_npy(member, _ndim(key))
+    return arrays
+
+
+def read_idx_folder(folder: Path) -> dict[str, Bytes]:
+    """Return the same from a folder of four IDX files; ValueError if one is damaged."""
+    return {key: _read_idx(_find(folder, key), _ndim(key)) for key in IDX_NAMES}
+
+
+def _ndim(key: str) -> int:
+    return 3 if key.startswith("x") else 1
+
+
+def _find(folder: Path, key: str) -> Path:
+    names = [IDX_NAMES[key].format(separator) for separator in "-."]
+    for path in (folder / (name + end) for end in ("", ".gz") for name in names):
+        if path.is_file():
+            return path
+    contract = f"{names[0]} or {names[1]}, plain or .gz, in {folder}"
+    raise FileNotFoundError(expected("mnist.load_data", contract, "neither"))
+
+
+def _read_idx(path: Path, ndim: int) -> Bytes:
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    with _naming(str(path), f"an IDX file of {ndim}-d uint8"), opened(path, "rb") as file:
+        header = file.read(4 + 4 * ndim)
+        if header[:4] != bytes([0, 0, 8, ndim]):
+            raise ValueError(f"magic number 0x{header[:4].hex()}")
+        if len(header) < 4 + 4 * ndim:
+            raise ValueError(f"a header cut off after {len(header)} bytes")
+        return _read_body(file, struct.unpack(f">{ndim}I", header[4:]), "C")
+
+
+def _read_npy(file: Any, ndim: int) -> Bytes:
+    version = npy.read_magic(file)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"format version {version}")
+    shape, fortran_order, dtype = readers[version](file)
+    if dtype != np.uint8 or len(shape) != ndim:
+        raise ValueError(f"dtype {dtype} and shape {shape}")
+    return _read_body(file, shape, "F" if fortran_order else "C")
+
+
+def _read_body(file: Any, shape: tuple[int, ...], order: Any) -> Bytes:
+    """Read the bytes of the claimed shape as far as there are any, and not one more."""
+    if not 1 <= shape[0] <= _MOST_IMAGES or shape[1:] not in ((), (28, 28)):
+        raise ValueError(f"a header that claims shape {shape}")
+    size, body = math.prod(shape), bytearray()
+    while len(body) <= size and (chunk := file.read(min(_CHUNK, size + 1 - len(body)))):
+        body += chunk
+    if len(body) != size:
+        more_or = "more" if len(body) > size else len(body)
+        raise ValueError(f"{more_or} bytes where shape {shape} has {size}")
+    return np.frombuffer(body, np.uint8).reshape(shape, order=order)
+
+
+@contextmanager
+def _naming(name: str, contract: str) -> Iterator[None]:
+    """Turn whatever damage does to a reader into one ValueError that names the file."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if str(error).startswith("mnist.load_data"):
+            raise  # named already, further in
+        found = str(error) or type(error).__name__
+        raise ValueError(expected("mnist.load_data", f"{name} to be {contract}", found)) from error

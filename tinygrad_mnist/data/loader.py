@@ -1,0 +1,79 @@
+"""DataLoader: the inputs and targets, in samples or batches, in an order of its own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_mnist._checks import described, expected, flag, generator, integer, real_array
+
+
+class DataLoader:
+    """Yields (inputs, targets) pairs that cover every sample once an epoch.
+
+    Every `iter()` is an epoch of its own, independent of the others. The data are not copied:
+    unshuffled pairs are read-only views of them, so memory-mapped arrays far larger than memory
+    are read as they are needed.
+
+    Args:
+        inputs: An array (N, ...).
+        targets: An array (N, ...).
+        batch_size: B to yield batches (B, ...); None to yield bare samples (...).
+        shuffle: Whether each epoch has a new random order.
+        drop_last: Whether to leave out a last batch shorter than B.
+        rng: Source of the orders: a seed, a generator, or None for fresh entropy.
+
+    Raises:
+        ValueError: inputs and targets differ in length, or batch_size is below 1.
+        TypeError: An argument of the wrong type: a generator, say, has no length.
+    """
+
+    def __init__(
+        self,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self.inputs = self._read_only("inputs", inputs)
+        self.targets = self._read_only("targets", targets)
+        if len(self.inputs) != len(self.targets):
+            contract = f"as many targets as inputs ({len(self.inputs)})"
+            raise ValueError(expected(self, contract, len(self.targets)))
+        if batch_size is not None:
+            batch_size = integer(self, "batch_size", batch_size, at_least=1)
+        self.batch_size = batch_size
+        self.shuffle = flag(self, "shuffle", shuffle)
+        self.drop_last = flag(self, "drop_last", drop_last)
+        self.rng = generator(self, rng)
+
+    def __len__(self) -> int:
+        """Return the number of pairs that an epoch yields."""
+        n, size = len(self.inputs), self.batch_size or 1
+        return n // size if self.drop_last else -(-n // size)  # rounded up: the last may be short
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Start an epoch: the order is drawn here, not at the first pair."""
+        order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
+        return map(self._pair, self._indices(order))
+
+    def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
+        """Yield what selects each pair: a slice where it may, so that nothing is copied."""
+        n, size = len(self.inputs), self.batch_size
+        if size is None:
+            return iter(range(n) if order is None else order)
+        slices = (slice(i * size, (i + 1) * size) for i in range(len(self)))
+        return slices if order is None else (order[batch] for batch in slices)
+
+    def _pair(self, index: Any) -> tuple[Any, Any]:
+        return self.inputs[index], self.targets[index]
+
+    def _read_only(self, name: str, data: ArrayLike) -> NDArray[Any]:
+        view = real_array(self, name, data).view()
+        if view.ndim == 0:
+            raise TypeError(expected(self, f"{name} with a first axis", described(data)))
+        view.setflags(write=False)
+        return view

@@ -1,0 +1,124 @@
+"""MNIST: 28 x 28 grey images of handwritten digits, and where to get them.
+
+The database is by Yann LeCun and Corinna Cortes, licensed CC BY-SA 3.0; NOTICE.md beside this
+file has the details.
+"""
+
+import hashlib
+import importlib
+import io
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from tinygrad_mnist._checks import FloatArray, described, expected, float_dtype, real_array
+from tinygrad_mnist.data._formats import Bytes, read_idx_folder, read_npz
+from tinygrad_mnist.data.transforms import one_hot
+
+_OWNER = "mnist.load_data"
+_LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
+_SHA256 = "3be1bb6efef62c4154f22f1c60c12b6a271e20181b29300050905b41f0045b24"
+
+Split = tuple[Bytes, Bytes]
+
+
+def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]:
+    """Return (x_train, y_train), (x_test, y_test), as `keras.datasets.mnist.load_data()` does.
+
+    Args:
+        source: "bundled": the first 10,000 training images and all 10,000 test images, shipped
+            with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
+            Keras (extra `keras`). Or a path: a `.npz` file in Keras's layout, or a folder with
+            the four IDX files, plain or `.gz`.
+
+    Returns:
+        x: uint8 images (N, 28, 28), from 0 for paper to 255 for ink. y: uint8 labels (N,), 0 to 9.
+
+    Raises:
+        ValueError: A file is truncated, damaged, or not MNIST; it says which and why. Nothing is
+            allocated on the word of a header.
+        FileNotFoundError: There is nothing at the path, or one of the four files is missing.
+        ImportError: "keras" without Keras or a backend of it.
+        ConnectionError: Keras could not download the data.
+        TypeError: source is neither a string nor a path.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(expected(_OWNER, f'source="keras", {_LOCAL}', described(source)))
+    if source == "keras":
+        return _load_keras()
+    if source == "bundled":
+        return _split(_read_bundled(), "the bundled data")
+    path = Path(source)
+    if path.is_dir():
+        return _split(read_idx_folder(path), str(path))
+    if not path.is_file():
+        found = f"{str(source)!r}, where there is no file"
+        raise FileNotFoundError(expected(_OWNER, f'source="keras", {_LOCAL}', found))
+    with path.open("rb") as file:
+        return _split(read_npz(file, str(path)), str(path))
+
+
+def preprocess(
+    images: ArrayLike, labels: ArrayLike, dtype: DTypeLike = np.float32
+) -> tuple[FloatArray, FloatArray]:
+    """Return inputs (N, 784) in [0, 1] and one-hot targets (N, 10).
+
+    Args:
+        images: uint8 (N, 28, 28).
+        labels: Integers (N,), 0 to 9.
+        dtype: Of both results: float32 or float64.
+
+    Raises:
+        ValueError: Another shape, unequal lengths, or a label above 9.
+        TypeError: images are not uint8 (scaled already, perhaps), or labels not integers.
+    """
+    owner = "mnist.preprocess"
+    dtype = float_dtype(owner, dtype)
+    x, y = real_array(owner, "images", images), real_array(owner, "labels", labels)
+    if x.dtype != np.uint8:
+        raise TypeError(expected(owner, "images of dtype uint8", x.dtype))
+    if x.shape[1:] != (28, 28):
+        raise ValueError(expected(owner, "images of shape (N, 28, 28)", x.shape))
+    if y.shape != x.shape[:1]:
+        raise ValueError(expected(owner, f"labels of shape ({len(x)},)", y.shape))
+    inputs: FloatArray = x.reshape(len(x), 28 * 28).astype(dtype)
+    inputs /= 255
+    return inputs, one_hot(y, 10, dtype)
+
+
+def _read_bundled() -> dict[str, Bytes]:
+    content = (resources.files("tinygrad_mnist.data") / "mnist_20k.npz").read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != _SHA256:
+        raise ValueError(expected(_OWNER, f"mnist_20k.npz with SHA-256 {_SHA256}", found))
+    return read_npz(io.BytesIO(content), "mnist_20k.npz")
+
+
+def _load_keras() -> tuple[Split, Split]:
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
+    try:
+        keras_mnist = importlib.import_module("keras.datasets.mnist")
+    except ImportError as error:
+        contract = "Keras and its backend: pip install 'tinygrad_mnist[keras]'"
+        raise ImportError(expected(_OWNER, contract, error)) from error
+    try:
+        (x_train, y_train), (x_test, y_test) = keras_mnist.load_data()
+    except Exception as error:  # Keras raises bare Exceptions
+        contract = f"Keras to download MNIST (without a network: {_LOCAL})"
+        raise ConnectionError(expected(_OWNER, contract, error)) from error
+    return (x_train, y_train), (x_test, y_test)
+
+
+def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
+    """Return the four arrays as two pairs, or refuse images and labels that do not belong."""
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if len(images) != len(labels):
+            contract = f"{name} to have as many {part} labels as images ({len(images)})"
+            raise ValueError(expected(_OWNER, contract, len(labels)))
+        if labels.max() > 9:
+            raise ValueError(expected(_OWNER, f"{name} to have labels 0 to 9", labels.max()))
+    return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])

@@ -1,0 +1,32 @@
+"""Transforms: from labels to targets."""
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from tinygrad_mnist._checks import FloatArray, expected, float_dtype, integer, real_array
+
+
+def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.float32) -> FloatArray:
+    """Return an array of shape (*labels.shape, num_classes): 1 at each label, 0 elsewhere.
+
+    Args:
+        labels: Integers in [0, num_classes), of any shape.
+        num_classes: At least 1.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: A label outside [0, num_classes).
+        TypeError: Labels that are not integers (floats and bools are refused).
+    """
+    num_classes = integer("one_hot", "num_classes", num_classes, at_least=1)
+    dtype = float_dtype("one_hot", dtype)
+    classes = real_array("one_hot", "labels", labels)
+    if not classes.size:
+        classes = classes.astype(np.int64)  # [] has no type of its own
+    if classes.dtype.kind not in "iu":
+        raise TypeError(expected("one_hot", "labels to be integers", f"dtype {classes.dtype}"))
+    outside = classes[(classes < 0) | (classes >= num_classes)]
+    if outside.size:
+        raise ValueError(expected("one_hot", f"labels in [0, {num_classes})", outside.flat[0]))
+    hot: FloatArray = np.eye(num_classes, dtype=dtype)[classes]
+    return hot

@@ -1,0 +1,55 @@
+"""Initial weights: functions of (shape, rng), where shape is (fan_in, fan_out).
+
+Any function of that form can be given to `Linear(init=...)`. They draw in float64, so a seed
+means the same weights, up to rounding, in either dtype.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinygrad_mnist._checks import FloatArray, expected, real
+
+Initializer = Callable[[tuple[int, int], np.random.Generator], ArrayLike]
+
+
+def uniform(low: float, high: float) -> Initializer:
+    """Return an initializer that draws from U(low, high).
+
+    Args:
+        low: Smallest weight.
+        high: Bound that no weight reaches; `low <= high`.
+
+    Raises:
+        ValueError: low or high is not finite, or high < low.
+        TypeError: low or high is not a number.
+    """
+    low = real("uniform", "low", low, "(-inf, inf)")
+    high = real("uniform", "high", high, "(-inf, inf)")
+    if high < low:
+        raise ValueError(expected("uniform", f"high >= low ({low})", high))
+
+    def draw(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+        return rng.uniform(low, high, shape)
+
+    return draw
+
+
+def he_uniform(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Draw from U(-a, a) with a = sqrt(6 / fan_in): variance 2 / fan_in.
+
+    A ReLU after such a layer keeps the size of the signal (He et al. 2015, arXiv:1502.01852,
+    section 2.2).
+    """
+    bound = (6 / shape[0]) ** 0.5
+    return rng.uniform(-bound, bound, shape)
+
+
+def glorot_uniform(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Draw from U(-a, a) with a = sqrt(6 / (fan_in + fan_out)): variance 2 / (fan_in + fan_out).
+
+    For layers followed by a symmetric activation or by none (Glorot and Bengio 2010, equation 16).
+    """
+    bound = (6 / sum(shape)) ** 0.5
+    return rng.uniform(-bound, bound, shape)

@@ -1,0 +1,66 @@
+"""Losses: a number to make small, and its gradient."""
+
+import math
+from typing import Literal
+
+from numpy.typing import ArrayLike
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist._checks import (
+    FloatArray,
+    described,
+    expected,
+    floats,
+    kept,
+    owned,
+    same_shape,
+)
+
+
+class MSELoss:
+    """L = sum((y - t)**2) / n, for pred y and target t of one shape; dL/dy = 2 * (y - t) / n.
+
+    Args:
+        reduction: "mean": n is the number of elements. "sum": n is 1. "batchmean": n is the number
+            of samples, that is of elements over all axes but the last (1 for a 1-D pred).
+
+    Raises:
+        ValueError: Another reduction.
+    """
+
+    def __init__(self, reduction: Literal["mean", "sum", "batchmean"] = "mean") -> None:
+        if reduction not in ("mean", "sum", "batchmean"):
+            contract = 'reduction "mean", "sum" or "batchmean"'
+            raise ValueError(expected(self, contract, described(reduction)))
+        self.reduction = reduction
+        self._error: FloatArray | None = None  # y - t of the last call
+        self._n = 1
+
+    def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
+        """Return L, computed in the dtype of pred, to which target is converted.
+
+        Raises:
+            ValueError: pred and target differ in shape (nothing is broadcast), or are empty.
+            TypeError: One of them is complex, masked, or not numeric.
+        """
+        self._error = None
+        y = floats(self, "pred", pred)
+        t = owned(self, "target", target, y.dtype)
+        same_shape(self, "target", t, y.shape)
+        if not y.size:
+            raise ValueError(expected(self, "pred with at least one element", f"shape {y.shape}"))
+        self._n = {"mean": y.size, "sum": 1, "batchmean": math.prod(y.shape[:-1])}[self.reduction]
+        self._error = y - t
+        return _blas.dot(self._error, self._error) / self._n
+
+    def backward(self) -> FloatArray:
+        """Return dL/dpred of the last call, of the shape of pred.
+
+        Raises:
+            RuntimeError: There was no call, or the last one failed.
+        """
+        return kept(self, self._error) * (2 / self._n)
+
+    def __repr__(self) -> str:
+        """Return the reduction."""
+        return f"MSELoss(reduction={self.reduction!r})"

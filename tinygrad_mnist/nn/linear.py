@@ -1,0 +1,88 @@
+"""Linear: a matrix product and a shift."""
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist._checks import (
+    FloatArray,
+    described,
+    expected,
+    flag,
+    float_dtype,
+    generator,
+    integer,
+    kept,
+    owned,
+    same_shape,
+)
+from tinygrad_mnist.init import Initializer, he_uniform
+from tinygrad_mnist.module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x @ W + b, for x (..., I), W (I, O), b (O,) and y (..., O).
+
+    Backward: dW = x.T @ dy and db = dy.sum(axis=0), over all samples; dx = dy @ W.T.
+
+    Args:
+        in_features: I, at least 1.
+        out_features: O, at least 1.
+        bias: Whether there is a b; it starts at zeros.
+        init: Draws the initial W, given (I, O) and a generator; see `tinygrad_mnist.init`.
+        rng: Source of the initial W: a seed, a generator, or None for fresh entropy.
+        dtype: Of W and b, and so of everything computed: float32 or float64.
+        input_grad: False says that x is data: backward then saves the work of dx and returns None.
+
+    Raises:
+        ValueError: A feature count below 1, or init returned another shape than (I, O).
+        TypeError: An argument of the wrong type.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        init: Initializer = he_uniform,
+        rng: int | np.random.Generator | None = None,
+        dtype: DTypeLike = np.float32,
+        input_grad: bool = True,
+    ) -> None:
+        self.in_features = integer(self, "in_features", in_features, at_least=1)
+        self.out_features = integer(self, "out_features", out_features, at_least=1)
+        dtype, shape = float_dtype(self, dtype), (self.in_features, self.out_features)
+        if not callable(init):
+            raise TypeError(expected(self, "init to be a function", described(init)))
+        has_bias, self.input_grad = (
+            flag(self, "bias", bias),
+            flag(self, "input_grad", input_grad),
+        )
+        weight = owned(self, "init's array", init(shape, generator(self, rng)), dtype)
+        same_shape(self, "init's array", weight, shape)
+        self.weight = Parameter(weight)
+        self.bias = Parameter(np.zeros(shape[1], dtype)) if has_bias else None
+        self._x: FloatArray | None = None  # the rows of the last forward's input
+        self._leading: tuple[int, ...] = ()  # its shape without the last axis
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        W, b = self.weight.data, self.bias.data if self.bias is not None else None
+        self._x = None
+        x = owned(self, "x", x, W.dtype)
+        if x.shape[-1:] != W.shape[:1]:
+            raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
+        self._leading, self._x = x.shape[:-1], x.reshape(-1, W.shape[0])
+        return _blas.affine(self._x, W, b).reshape(*self._leading, W.shape[1])
+
+    def backward(self, dy: ArrayLike) -> FloatArray | None:
+        x, W = kept(self, self._x), self.weight.data
+        dy = owned(self, "dy", dy, W.dtype)
+        same_shape(self, "dy", dy, (*self._leading, W.shape[1]))
+        dy = dy.reshape(-1, W.shape[1])
+        self.weight.accumulate_product(x, dy)
+        if self.bias is not None:
+            self.bias.accumulate(dy.sum(axis=0))
+        if not self.input_grad:
+            return None
+        return _blas.times_transposed(dy, W).reshape(*self._leading, W.shape[0])
