@@ -156,7 +156,7 @@ for figures in replay:
             difference = largest_difference(row, published[row["epoch"]])
             print(f"largest relative difference: {difference:.1e}")
         else:
-            print("published: no such row, the notebook's output is cut off")
+            print("published: no row of this epoch")
 
 if args.json:
     print(json.dumps({"script": args.script, "rows": rows}))

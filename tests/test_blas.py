@@ -73,7 +73,7 @@ class Pool:
     [
         (1, 10, []),  # too little for BLAS to wake a thread
         (1, 400, [1, 2]),
-        (100, 300, [1, 2]),
+        (10, 300, [1, 2]),
         (1, 4096, [1, 2]),  # a single row never pays
         (128, 400, []),
     ],
@@ -83,18 +83,19 @@ def test_small_products_run_on_one_thread_and_the_count_is_restored(monkeypatch,
     monkeypatch.setattr(_blas, "_POOL", pool)
     during = []
 
-    def routine(*args, **options):
-        during.append(pool.count)
-        if rows == 100:
-            raise MemoryError
-
     W = np.zeros((side, side), np.float32)
-    try:
-        _blas._call({W.dtype: routine}, rows, W)
-    except MemoryError:
-        assert rows == 100
+    _blas._call({W.dtype: lambda: during.append(pool.count)}, W, rows=rows)
     assert during == [1 if told else 2]
     assert pool.told == told
+
+
+def test_the_thread_count_is_restored_after_an_error(monkeypatch):
+    pool = Pool()
+    monkeypatch.setattr(_blas, "_POOL", pool)
+    W = np.zeros((400, 400), np.float32)
+    with pytest.raises(TypeError):
+        _blas._call({W.dtype: abs}, W)
+    assert pool.told == [1, 2]
 
 
 def test_the_pool_is_that_of_scipys_blas():

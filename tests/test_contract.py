@@ -141,10 +141,9 @@ def test_memory_layout_changes_nothing(name, layout):
 def test_broadcast_and_read_only_arrays_work(name):
     module, x = made(name)
     row = np.broadcast_to(x[0], x.shape)
-    y, *_ = wanted = gradients(module, row.copy())
+    y, *_ = gradients(module, row.copy())
     dy = np.broadcast_to(cotangent(y)[0], y.shape)
     assert_same(gradients(module, row, dy), gradients(module, row.copy(), dy.copy()))
-    assert wanted[0].shape == y.shape
 
 
 @every_module
@@ -284,17 +283,16 @@ def test_a_training_step_runs_with_numpy_errors_raised(name):
 
 @every_module
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_go_through_as_in_numpy(name, value):
+def test_nan_and_infinity_stay_in_their_row(name, value):
     module, x = made(name)
     module.eval()
     x[1, 0] = value
     with np.errstate(invalid="ignore"):
         y = module(x)
         module.backward(y)
-    rest = np.delete(y, 1, axis=0)
-    assert np.isfinite(rest).all()
-    if name.endswith("Linear") or "user" in name or "Sequential-empty" in name:
-        assert not np.isfinite(y[1]).all()
+    assert np.isfinite(np.delete(y, 1, axis=0)).all()
+    if np.isnan(value):
+        assert np.isnan(y[1]).any()
 
 
 @every_module
@@ -303,7 +301,7 @@ def test_astype_converts_parameters_and_results(name):
     for dtype in (np.float64, np.float32):
         assert module.astype(dtype) is module
         assert all(p.data.dtype == p.grad.dtype == dtype for p in module.parameters())
-        if any(True for _ in module.parameters()) and name != "user-Residual":
+        if list(module.parameters()):
             assert module(x).dtype == dtype
 
 
@@ -322,6 +320,23 @@ def test_state_dict_round_trip(name):
     for values in state.values():
         values += 1
     np.testing.assert_array_equal(other(x), module(x))
+
+
+@every_module
+def test_numpys_global_state_is_left_alone(name):
+    before = np.random.get_state()  # noqa: NPY002
+    module, x = made(name)
+    module.backward(module(x))
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert np.random.get_state()[2:] == before[2:]  # noqa: NPY002
+
+
+@every_module
+def test_dx_has_the_dtype_of_the_layer(name):
+    module, x = made(name)
+    y = module(x)
+    dx = module.backward(np.ones(y.shape))
+    assert dx is None or dx.dtype == y.dtype
 
 
 @every_module

@@ -33,7 +33,7 @@ ALLOWED = {
     "": {"data", "losses", "module", "nn", "optim"},
 }
 # third parties, where a part may use more than NumPy and the standard library
-THIRD_PARTIES = {"_blas": {"scipy", "threadpoolctl"}}
+THIRD_PARTIES = {"_blas": {"scipy", "threadpoolctl"}, "data.mnist": {"keras"}}
 
 
 def imported(path):

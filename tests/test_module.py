@@ -280,7 +280,7 @@ def test_repr_shows_structure_and_hyperparameters():
     model = Sequential(Linear(2, 3, bias=False, rng=0), Sequential(ReLU()), Scale(3)).eval()
     assert repr(model) == (
         "Sequential(\n"
-        "  (0): Linear(in_features=2, out_features=3, input_grad=True, bias=None)\n"
+        "  (0): Linear(in_features=2, out_features=3, input_grad=True, bias=False)\n"
         "  (1): Sequential(\n"
         "    (0): ReLU()\n"
         "  )\n"

@@ -125,7 +125,6 @@ def test_a_restored_optimizer_goes_on_as_the_saved_one(seed, settings, steps):
     [
         ({"lr": -1.0}, ValueError, "SGD: expected lr in [0, inf), got -1.0"),
         ({"nesterov": 1}, TypeError, "SGD: expected nesterov to be a bool, got 1"),
-        ({"velocities": []}, None, ""),
         ({"velocities": None}, TypeError, "SGD: expected velocities to be a list, got None"),
         ({"velocities": [np.ones(2)]}, ValueError, "SGD: expected 0 or 2 velocities, got 1"),
         (
@@ -153,23 +152,24 @@ def test_a_bad_state_is_refused_and_changes_nothing(change, error, text):
     optimizer = SGD(params, lr=0.1, momentum=0.9)
     optimizer.step()
     before = optimizer.state_dict()
-    if error is None:
-        optimizer.load_state_dict({**before, **change})
-        return
     with pytest.raises(error, match="^" + re.escape(text) + "$"):
         optimizer.load_state_dict({**before, "lr": 0.7, **change})
     after = optimizer.state_dict()
     assert after["lr"] == 0.1
     for a, b in zip(after["velocities"], before["velocities"], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_is_a_dict():
     with pytest.raises(TypeError, match="^SGD: expected a state dict, got a list$"):
-        optimizer.load_state_dict([])
+        SGD([Parameter(1.0)], lr=1).load_state_dict([])
 
 
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
         ({"lr": -0.1}, ValueError, "lr in [0, inf), got -0.1"),
+        ({"lr": 10**400}, ValueError, "lr in [0, inf), got an integer of more than 80 digits"),
         ({"lr": float("inf")}, ValueError, "lr in [0, inf), got inf"),
         ({"lr": float("nan")}, ValueError, "lr in [0, inf), got nan"),
         ({"lr": True}, TypeError, "lr in [0, inf), got True"),

@@ -22,25 +22,27 @@ _WORTH_THREADS = 16_000_000
 
 
 def _scipy_pool() -> Any:
-    """Return the thread pool of SciPy's own BLAS, or None where none is known.
+    """Return the thread pool of the BLAS that SciPy uses, or None where that is not known.
 
-    NumPy may bring a BLAS of the same name, with a pool of its own: they differ by folder.
+    NumPy may bring a BLAS of the same name, with a pool of its own: they differ by folder. Where
+    only one is loaded, as in a conda environment, both use it.
     """
     pools = ThreadpoolController().select(user_api="blas").lib_controllers
-    folder = str(Path(scipy.__file__).resolve().parent)  # with its sibling "scipy.libs"
-    own = [pool for pool in pools if str(Path(pool.filepath).resolve()).startswith(folder)]
-    return next(iter(own or pools), None)
+    scipy_folder = Path(scipy.__file__).resolve().parent
+    folders = {scipy_folder, scipy_folder.with_name("scipy.libs")}
+    own = [pool for pool in pools if folders & set(Path(pool.filepath).resolve().parents)]
+    return own[0] if own else pools[0] if len(pools) == 1 else None
 
 
-def _both(name: str) -> dict[np.dtype[Any], Any]:
+def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
     """Return the float32 and the float64 variant of a BLAS routine, by dtype."""
     kinds = {"s": np.float32, "d": np.float64}
     return {np.dtype(kind): getattr(blas, letter + name) for letter, kind in kinds.items()}
 
 
 _POOL = _scipy_pool()
-_GEMM, _GEMV, _GER = _both("gemm"), _both("gemv"), _both("ger")
-_AXPY, _SCAL, _DOT = _both("axpy"), _both("scal"), _both("dot")
+_GEMM, _GEMV, _GER = _by_dtype("gemm"), _by_dtype("gemv"), _by_dtype("ger")
+_AXPY, _SCAL, _DOT = _by_dtype("axpy"), _by_dtype("scal"), _by_dtype("dot")
 
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
@@ -49,9 +51,9 @@ def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
     if b is not None:
         y += b
     if len(x) == 1:
-        _call(_GEMV, 1, W, 1.0, W.T, x[0], beta=1.0, y=y[0], overwrite_y=1)
+        _call(_GEMV, W, 1.0, W.T, x[0], beta=1.0, y=y[0], overwrite_y=1)
     elif x.size:
-        _call(_GEMM, len(x), W, 1.0, W.T, x.T, beta=1.0, c=y.T, overwrite_c=1)
+        _call(_GEMM, W, 1.0, W.T, x.T, beta=1.0, c=y.T, overwrite_c=1, rows=len(x))
     return y
 
 
@@ -59,40 +61,44 @@ def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
     """Return dy @ W.T, for dy (B, O) and W (I, O)."""
     dx = np.zeros((len(dy), W.shape[0]), W.dtype)
     if len(dy) == 1:
-        _call(_GEMV, 1, W, 1.0, W.T, dy[0], beta=1.0, y=dx[0], overwrite_y=1, trans=1)
+        _call(_GEMV, W, 1.0, W.T, dy[0], beta=1.0, y=dx[0], overwrite_y=1, trans=1)
     elif dy.size:
-        _call(_GEMM, len(dy), W, 1.0, W.T, dy.T, beta=1.0, c=dx.T, overwrite_c=1, trans_a=1)
+        options = {"beta": 1.0, "c": dx.T, "overwrite_c": 1, "trans_a": 1}
+        _call(_GEMM, W, 1.0, W.T, dy.T, **options, rows=len(dy))
     return dx
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
     """out += scale * a.T @ b, for out (I, O), a (B, I) and b (B, O), without a temporary."""
     if len(a) == 1:
-        _call(_GER, 1, out, scale, b[0], a[0], a=out.T, overwrite_a=1)
+        _call(_GER, out, scale, b[0], a[0], a=out.T, overwrite_a=1)
     elif a.size:
-        _call(_GEMM, len(a), out, scale, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1, trans_b=1)
+        options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": 1}
+        _call(_GEMM, out, scale, b.T, a.T, **options, rows=len(a))
 
 
 def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
     """out += scale * x, for two arrays of one shape, without a temporary."""
-    _call(_AXPY, 1, out, x.reshape(-1), out.reshape(-1), a=scale)
+    _call(_AXPY, out, x.reshape(-1), out.reshape(-1), a=scale)
 
 
 def multiply(out: FloatArray, factor: float) -> None:
     """out *= factor, without NumPy's warning when a tiny number underflows to 0."""
-    _call(_SCAL, 1, out, factor, out.reshape(-1))
+    _call(_SCAL, out, factor, out.reshape(-1))
 
 
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the sum of a * b, for two C-ordered arrays of one shape."""
-    return float(_call(_DOT, 1, a, a.reshape(-1), b.reshape(-1)))
+    return float(_call(_DOT, a, a.reshape(-1), b.reshape(-1)))
 
 
-def _call(routines: dict[Any, Any], rows: int, W: FloatArray, *args: Any, **options: Any) -> Any:
-    """Call the routine for W's dtype on as many threads as `rows` times all of W is work for."""
-    if not W.size:
+def _call(
+    routines: dict[Any, Any], array: FloatArray, *args: Any, rows: int = 1, **options: Any
+) -> Any:
+    """Call the routine for array's dtype; the work is one multiply-add per row and element."""
+    if not array.size:
         return None  # BLAS takes no empty arrays
-    routine, work = routines[W.dtype], rows * W.size
+    routine, work = routines[array.dtype], rows * array.size
     if _POOL is None or work <= _ALWAYS_SERIAL or (rows > 1 and work >= _WORTH_THREADS):
         return routine(*args, **options)
     threads = _POOL.get_num_threads()

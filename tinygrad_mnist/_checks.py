@@ -27,6 +27,8 @@ def described(value: object) -> str:
     """Return how a message shows a value: numbers and short texts as they are, the rest by kind."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, int) and abs(value) >= 10**80:
+        return "an integer of more than 80 digits"
     if value is None or isinstance(value, (numbers.Number, np.generic, str)):
         return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
     if isinstance(value, np.ndarray):
@@ -37,12 +39,12 @@ def described(value: object) -> str:
 def integer(owner: object, name: str, value: Any, at_least: int) -> int:
     """Return value as an int, or refuse: bools and floats are no integers."""
     contract = f"{name} to be an integer >= {at_least}"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(expected(owner, contract, described(value)))
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
-        raise TypeError(expected(owner, contract, described(value))) from None
+        number = None
+    if number is None:
+        raise TypeError(expected(owner, contract, described(value)))
     if number < at_least:
         raise ValueError(expected(owner, contract, described(value)))
     return number
@@ -53,7 +55,10 @@ def real(owner: object, name: str, value: Any, interval: str) -> float:
     contract = f"{name} in {interval}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(expected(owner, contract, described(value)))
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     inside = (low < number or (interval[0] == "[" and number == low)) and (
         number < high or (interval[-1] == "]" and number == high)
@@ -111,7 +116,7 @@ def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
 
 
 def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
-    """Return x itself if it holds native float32 or float64, else converted without loss.
+    """Return x itself if it holds native float32 or float64, else converted, or refuse.
 
     Small integers, bools and float16 become float32, everything else float64.
     """
@@ -129,6 +134,15 @@ def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> Float
     return np.array(x, dtype=dtype, order="C")
 
 
+def cotangent(
+    owner: object, dy: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> FloatArray:
+    """Return dy in the dtype of y, not copied if it is already, or refuse another shape."""
+    array = floats(owner, "dy", dy).astype(dtype, copy=False)
+    same_shape(owner, "dy", array, shape)
+    return array
+
+
 def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     """Refuse an array of any other shape: nothing is broadcast."""
     if array.shape != shape:
@@ -138,5 +152,5 @@ def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, 
 def kept(owner: object, value: T | None) -> T:
     """Return what forward kept, or refuse a backward that comes before it."""
     if value is None:
-        raise RuntimeError(expected(owner, "a forward before backward", "none since it was made"))
+        raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))
     return value

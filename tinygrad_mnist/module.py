@@ -26,8 +26,8 @@ class Parameter:
 
     `data` is updated in place and keeps its identity; `grad` always reads as an array of the same
     shape and dtype. A gradient can be handed over as an array (`accumulate`) or as the product
-    `a.T @ b` (`accumulate_product`), which is multiplied out only when somebody reads `grad`:
-    an optimizer adds it straight into `data` (`add_grad_to`).
+    `a.T @ b` (`accumulate_product`), which need not be multiplied out unless somebody reads
+    `grad`: an optimizer adds it straight into `data` (`add_grad_to`).
 
     Args:
         data: Initial values, of any shape; copied. A float64 array stays float64; all else, Python
@@ -85,8 +85,8 @@ class Parameter:
     def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
         """grad += a.T @ b, for data (I, O), a (B, I) and b (B, O).
 
-        The two factors are kept, not copied, until `zero_grad`: hand over arrays that nobody
-        will change.
+        The two factors may be kept as they are, without a copy, until `zero_grad`: hand over
+        arrays that nobody will change.
 
         Raises:
             ValueError: The shapes do not fit.
@@ -100,9 +100,9 @@ class Parameter:
         self._products.append(
             (np.ascontiguousarray(a, dtype=dtype), np.ascontiguousarray(b, dtype=dtype))
         )
-        kept = sum(a.size + b.size for a, b in self._products)
-        if len(self._products) > 1 and kept > self._data.size:
-            self._multiplied_out()
+        factors = sum(a.size + b.size for a, b in self._products)
+        if len(self._products) > 1 and factors > self._data.size:
+            self._multiplied_out()  # their sum takes less memory
 
     def add_grad_to(self, out: FloatArray, scale: float) -> None:
         """out += scale * grad, in one BLAS call where it can.
@@ -197,7 +197,8 @@ class Module(ABC):
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield ("0.weight", Parameter) pairs: dotted names, in order of assignment, each once."""
-        return ((name, it) for name, it in self._walk("", {id(self)}) if isinstance(it, Parameter))
+        found = self._walk("", {id(self)})
+        return ((name, member) for name, member in found if isinstance(member, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the Parameters in the same order."""
@@ -211,7 +212,8 @@ class Module(ABC):
     def modules(self) -> Iterator["Module"]:
         """Yield this module, then every Module inside it, depth first, each once."""
         yield self
-        yield from (it for _, it in self._walk("", {id(self)}) if isinstance(it, Module))
+        found = self._walk("", {id(self)})
+        yield from (member for _, member in found if isinstance(member, Module))
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode here and in every module inside, and return self."""
@@ -254,8 +256,11 @@ class Module(ABC):
         if not isinstance(state, Mapping):
             raise TypeError(expected(self, "a state dict", described(state)))
         own = dict(self.named_parameters())
-        known = own.keys() & state.keys()
-        new = {name: owned(self, name, state[name], own[name].data.dtype) for name in known}
+        new = {
+            name: owned(self, name, state[name], parameter.data.dtype)
+            for name, parameter in own.items()
+            if name in state
+        }
         faults = [f"no {name}" for name in own if name not in state]
         faults += [f"unexpected {name}" for name in state if name not in own]
         faults += [
@@ -271,17 +276,21 @@ class Module(ABC):
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
         """Return structure and hyperparameters (public attributes that are plain values)."""
-        plain = {
+        body = ", ".join(f"{name}={value!r}" for name, value in self._hyperparameters().items())
+        inside = ((name, member) for name, member in self._members() if isinstance(member, Module))
+        lines = [f"({name}): {module!r}" for name, module in inside]
+        if lines:
+            body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
+        return f"{type(self).__name__}({body})"
+
+    def _hyperparameters(self) -> dict[str, object]:
+        """Return what the repr shows: public attributes that are plain values."""
+        return {
             name: value
             for name, value in vars(self).items()
             if not name.startswith("_") and name != "training"
             if value is None or isinstance(value, (bool, int, float, str))
         }
-        lines = [f"({name}): {it!r}" for name, it in self._members() if isinstance(it, Module)]
-        body = ", ".join(f"{name}={value!r}" for name, value in plain.items())
-        if lines:
-            body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
-        return f"{type(self).__name__}({body})"
 
     def _members(self) -> Iterator[tuple[str, "Module | Parameter"]]:
         """Yield what is directly inside, by name; the one method that a container overrides."""

@@ -25,7 +25,7 @@ class SGD:
     torch.optim.SGD. `lr` may be set between steps.
 
     Args:
-        params: Parameters, or an iterator of them; one that comes twice steps once.
+        params: Parameters, as an iterable; one that comes twice steps once.
         lr: Step size, finite and >= 0.
         momentum: In [0, 1].
         weight_decay: Finite and >= 0.
@@ -78,13 +78,7 @@ class SGD:
         Keys: "lr", "momentum", "weight_decay", "nesterov", and "velocities", a list of arrays in
         the order of the parameters (empty before the first step with momentum).
         """
-        return {
-            "lr": self.lr,
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
-            "nesterov": self.nesterov,
-            "velocities": [v.copy() for v in self._velocities],
-        }
+        return {**self._settings(), "velocities": [v.copy() for v in self._velocities]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what state_dict returned, for parameters of the same shapes.
@@ -96,8 +90,9 @@ class SGD:
         """
         if not isinstance(state, Mapping):
             raise TypeError(expected(self, "a state dict", described(state)))
-        if state.keys() != self.state_dict().keys():
-            contract = f"a state dict with keys {sorted(self.state_dict())}"
+        keys = {*self._settings(), "velocities"}
+        if state.keys() != keys:
+            contract = f"a state dict with keys {sorted(keys)}"
             raise ValueError(expected(self, contract, sorted(map(str, state))))
         velocities, n = state["velocities"], len(self.params)
         if not isinstance(velocities, (list, tuple)):
@@ -108,15 +103,17 @@ class SGD:
         for i, (v, p) in enumerate(zip(velocities, self.params, strict=False)):
             new.append(owned(self, f"velocity {i}", v, p.data.dtype))
             same_shape(self, f"velocity {i}", new[i], p.data.shape)
-        self._set(state["lr"], state["momentum"], state["weight_decay"], state["nesterov"])
+        self._set(**{key: value for key, value in state.items() if key != "velocities"})
         self._velocities = new
 
     def __repr__(self) -> str:
         """Return the settings."""
-        return (
-            f"SGD({len(self.params)} parameters, lr={self.lr}, momentum={self.momentum}, "
-            f"weight_decay={self.weight_decay}, nesterov={self.nesterov})"
-        )
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings().items())
+        return f"SGD({len(self.params)} parameters, {settings})"
+
+    def _settings(self) -> dict[str, float]:
+        names = ("lr", "momentum", "weight_decay", "nesterov")
+        return {name: getattr(self, name) for name in names}
 
     def _set(self, lr: float, momentum: float, weight_decay: float, nesterov: bool) -> None:
         settings = (

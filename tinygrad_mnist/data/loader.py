@@ -12,8 +12,8 @@ from tinygrad_mnist._checks import described, expected, flag, generator, integer
 class DataLoader:
     """Yields (inputs, targets) pairs that cover every sample once an epoch.
 
-    Every `iter()` is an epoch of its own, independent of the others. The data are not copied:
-    unshuffled pairs are read-only views of them, so memory-mapped arrays far larger than memory
+    Every `iter()` is an epoch of its own, independent of the others. Arrays are not copied:
+    unshuffled pairs are read-only views of them, and memory-mapped ones far larger than memory
     are read as they are needed.
 
     Args:
@@ -58,7 +58,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Start an epoch: the order is drawn here, not at the first pair."""
         order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
-        return map(self._pair, self._indices(order))
+        return ((self.inputs[i], self.targets[i]) for i in self._indices(order))
 
     def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
         """Yield what selects each pair: a slice where it may, so that nothing is copied."""
@@ -67,9 +67,6 @@ class DataLoader:
             return iter(range(n) if order is None else order)
         slices = (slice(i * size, (i + 1) * size) for i in range(len(self)))
         return slices if order is None else (order[batch] for batch in slices)
-
-    def _pair(self, index: Any) -> tuple[Any, Any]:
-        return self.inputs[index], self.targets[index]
 
     def _read_only(self, name: str, data: ArrayLike) -> NDArray[Any]:
         view = real_array(self, name, data).view()

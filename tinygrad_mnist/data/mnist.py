@@ -5,20 +5,19 @@ file has the details.
 """
 
 import hashlib
-import importlib
 import io
 import os
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_mnist._checks import FloatArray, described, expected, float_dtype, real_array
-from tinygrad_mnist.data._formats import Bytes, read_idx_folder, read_npz
+from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
 
-_OWNER = "mnist.load_data"
 _LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
 _SHA256 = "3be1bb6efef62c4154f22f1c60c12b6a271e20181b29300050905b41f0045b24"
 
@@ -32,7 +31,8 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         source: "bundled": the first 10,000 training images and all 10,000 test images, shipped
             with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
             Keras (extra `keras`). Or a path: a `.npz` file in Keras's layout, or a folder with
-            the four IDX files, plain or `.gz`.
+            the four IDX files, plain or `.gz`. "keras" imports Keras on JAX unless the
+            environment variable KERAS_BACKEND says otherwise.
 
     Returns:
         x: uint8 images (N, 28, 28), from 0 for paper to 255 for ink. y: uint8 labels (N,), 0 to 9.
@@ -46,7 +46,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         TypeError: source is neither a string nor a path.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(expected(_OWNER, f'source="keras", {_LOCAL}', described(source)))
+        raise TypeError(expected(OWNER, f'source="keras", {_LOCAL}', described(source)))
     if source == "keras":
         return _load_keras()
     if source == "bundled":
@@ -56,7 +56,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         return _split(read_idx_folder(path), str(path))
     if not path.is_file():
         found = f"{str(source)!r}, where there is no file"
-        raise FileNotFoundError(expected(_OWNER, f'source="keras", {_LOCAL}', found))
+        raise FileNotFoundError(expected(OWNER, f'source="keras", {_LOCAL}', found))
     with path.open("rb") as file:
         return _split(read_npz(file, str(path)), str(path))
 
@@ -72,7 +72,7 @@ def preprocess(
         dtype: Of both results: float32 or float64.
 
     Raises:
-        ValueError: Another shape, unequal lengths, or a label above 9.
+        ValueError: Another shape, unequal lengths, or a label outside 0 to 9.
         TypeError: images are not uint8 (scaled already, perhaps), or labels not integers.
     """
     owner = "mnist.preprocess"
@@ -93,23 +93,22 @@ def _read_bundled() -> dict[str, Bytes]:
     content = (resources.files("tinygrad_mnist.data") / "mnist_20k.npz").read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != _SHA256:
-        raise ValueError(expected(_OWNER, f"mnist_20k.npz with SHA-256 {_SHA256}", found))
+        raise ValueError(expected(OWNER, f"mnist_20k.npz with SHA-256 {_SHA256}", found))
     return read_npz(io.BytesIO(content), "mnist_20k.npz")
 
 
 def _load_keras() -> tuple[Split, Split]:
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
     try:
-        keras_mnist = importlib.import_module("keras.datasets.mnist")
+        from keras.datasets import mnist as keras_mnist
     except ImportError as error:
         contract = "Keras and its backend: pip install 'tinygrad_mnist[keras]'"
-        raise ImportError(expected(_OWNER, contract, error)) from error
+        raise ImportError(expected(OWNER, contract, error)) from error
     try:
-        (x_train, y_train), (x_test, y_test) = keras_mnist.load_data()
+        return cast(tuple[Split, Split], keras_mnist.load_data())
     except Exception as error:  # Keras raises bare Exceptions
         contract = f"Keras to download MNIST (without a network: {_LOCAL})"
-        raise ConnectionError(expected(_OWNER, contract, error)) from error
-    return (x_train, y_train), (x_test, y_test)
+        raise ConnectionError(expected(OWNER, contract, error)) from error
 
 
 def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
@@ -118,7 +117,7 @@ def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images) != len(labels):
             contract = f"{name} to have as many {part} labels as images ({len(images)})"
-            raise ValueError(expected(_OWNER, contract, len(labels)))
+            raise ValueError(expected(OWNER, contract, len(labels)))
         if labels.max() > 9:
-            raise ValueError(expected(_OWNER, f"{name} to have labels 0 to 9", labels.max()))
+            raise ValueError(expected(OWNER, f"{name} to have labels 0 to 9", labels.max()))
     return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import FloatArray, floats, generator, kept, real, same_shape
+from tinygrad_mnist._checks import FloatArray, cotangent, floats, generator, kept, real, same_shape
 from tinygrad_mnist.module import Module
 
 
@@ -36,7 +36,9 @@ class Dropout(Module):
         self._scale = None
         x = floats(self, "x", x)
         if self.training and self.p > 0:
-            scale = np.multiply(self.draw_mask(x.shape), 1 / (1 - self.p), dtype=x.dtype)
+            mask = np.asarray(self.draw_mask(x.shape))
+            same_shape(self, "draw_mask's array", mask, x.shape)
+            scale = np.multiply(mask, 1 / (1 - self.p), dtype=x.dtype)
         else:
             scale = np.broadcast_to(x.dtype.type(1), x.shape)
         self._scale = scale
@@ -44,6 +46,4 @@ class Dropout(Module):
 
     def backward(self, dy: ArrayLike) -> FloatArray:
         scale = kept(self, self._scale)
-        dy = floats(self, "dy", dy)
-        same_shape(self, "dy", dy, scale.shape)
-        return dy * scale
+        return cotangent(self, dy, scale.shape, scale.dtype) * scale

@@ -55,16 +55,12 @@ class Linear(Module):
         dtype, shape = float_dtype(self, dtype), (self.in_features, self.out_features)
         if not callable(init):
             raise TypeError(expected(self, "init to be a function", described(init)))
-        has_bias, self.input_grad = (
-            flag(self, "bias", bias),
-            flag(self, "input_grad", input_grad),
-        )
+        bias, self.input_grad = flag(self, "bias", bias), flag(self, "input_grad", input_grad)
         weight = owned(self, "init's array", init(shape, generator(self, rng)), dtype)
         same_shape(self, "init's array", weight, shape)
         self.weight = Parameter(weight)
-        self.bias = Parameter(np.zeros(shape[1], dtype)) if has_bias else None
-        self._x: FloatArray | None = None  # the rows of the last forward's input
-        self._leading: tuple[int, ...] = ()  # its shape without the last axis
+        self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
+        self._x: FloatArray | None = None  # of the last forward
 
     def forward(self, x: ArrayLike) -> FloatArray:
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
@@ -72,17 +68,24 @@ class Linear(Module):
         x = owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
             raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
-        self._leading, self._x = x.shape[:-1], x.reshape(-1, W.shape[0])
-        return _blas.affine(self._x, W, b).reshape(*self._leading, W.shape[1])
+        self._x = x
+        return _blas.affine(_rows(x), W, b).reshape(*x.shape[:-1], W.shape[1])
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         x, W = kept(self, self._x), self.weight.data
         dy = owned(self, "dy", dy, W.dtype)
-        same_shape(self, "dy", dy, (*self._leading, W.shape[1]))
-        dy = dy.reshape(-1, W.shape[1])
-        self.weight.accumulate_product(x, dy)
+        same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
+        self.weight.accumulate_product(_rows(x), _rows(dy))
         if self.bias is not None:
-            self.bias.accumulate(dy.sum(axis=0))
+            self.bias.accumulate(_rows(dy).sum(axis=0))
         if not self.input_grad:
             return None
-        return _blas.times_transposed(dy, W).reshape(*self._leading, W.shape[0])
+        return _blas.times_transposed(_rows(dy), W).reshape(x.shape)
+
+    def _hyperparameters(self) -> dict[str, object]:
+        return {**super()._hyperparameters(), "bias": self.bias is not None}
+
+
+def _rows(x: FloatArray) -> FloatArray:
+    """Return x with all its leading axes as one: (B, I)."""
+    return x.reshape(-1, x.shape[-1])

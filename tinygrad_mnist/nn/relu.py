@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import FloatArray, floats, kept, same_shape
+from tinygrad_mnist._checks import FloatArray, cotangent, floats, kept
 from tinygrad_mnist.module import Module
 
 
@@ -13,16 +13,15 @@ class ReLU(Module):
     The slope is taken from the input x, and is 0 at 0. NaN stays NaN.
     """
 
-    _passed: NDArray[np.bool_] | None = None
+    _passed: NDArray[np.bool_] | None = None  # where x > 0 in the last forward
+    _dtype = np.dtype(np.float32)
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._passed = None
         x = floats(self, "x", x)
-        self._passed = np.asarray(x > 0)
+        self._passed, self._dtype = np.asarray(x > 0), x.dtype
         return np.maximum(x, 0)
 
     def backward(self, dy: ArrayLike) -> FloatArray:
         passed = kept(self, self._passed)
-        dy = floats(self, "dy", dy)
-        same_shape(self, "dy", dy, passed.shape)
-        return dy * passed
+        return cotangent(self, dy, passed.shape, self._dtype) * passed

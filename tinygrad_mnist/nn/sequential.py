@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from tinygrad_mnist._checks import FloatArray, described, expected, floats, kept, same_shape
+from tinygrad_mnist._checks import FloatArray, cotangent, described, expected, floats, kept
 from tinygrad_mnist.module import Module, Parameter
 
 
@@ -38,6 +39,7 @@ class Sequential(Module):
                     raise ValueError(expected(self, "each Module once", f"the same {twice}"))
         self.layers = layers
         self._shape: tuple[int, ...] | None = None  # of the last forward's y
+        self._dtype = np.dtype(np.float32)
 
     @property
     def input_grad(self) -> bool:  # type: ignore[override]
@@ -46,19 +48,19 @@ class Sequential(Module):
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._shape = None  # a layer that fails leaves later ones with an older forward
-        y = floats(self, "x", x)
+        # the identity hands out a copy: the caller's x stays the caller's
+        y: Any = x if self.layers else floats(self, "x", x).copy()
         for layer in self.layers:
             y = layer(y)
-        self._shape = y.shape
-        return y if self.layers else y.copy()  # the caller's x stays the caller's
+        self._shape, self._dtype = y.shape, y.dtype
+        return y  # type: ignore[no-any-return]
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         shape = kept(self, self._shape)
-        grad: Any = floats(self, "dy", dy)
-        same_shape(self, "dy", grad, shape)
+        dx: Any = cotangent(self, dy, shape, self._dtype)
         for layer in reversed(self.layers):
-            grad = layer.backward(grad)
-        return grad if self.layers else grad.copy()  # type: ignore[no-any-return]
+            dx = layer.backward(dx)
+        return dx if self.layers else dx.copy()  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         """Return the number of layers."""
