@@ -17,6 +17,7 @@ class NotebookDropout(Dropout):
         return mask.reshape(shape)
 
 
+# the notebook's words, as it spells them
 print(f"turned off nodes is:  {np.sum(mask == 0)} of {len(mask)} \n")
 print(f"layer values before droput:\n {layer}", end="\n\n")
 print(f"layer values after droput:\n {NotebookDropout(0.5)(layer)}")

@@ -13,7 +13,9 @@ from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss, ReLU, Sequential
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.init import uniform
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+)
 parser.add_argument("--epochs", type=int, default=120, help="passes over the training images")
 parser.add_argument("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
 parser.add_argument("--seed", type=int, default=1, help="of the initial weights")

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import trange
+from tqdm import tqdm, trange
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, Module, MSELoss, ReLU, Sequential
 from tinygrad_mnist.data import mnist
@@ -129,8 +129,8 @@ def largest_difference(row, published):
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
-parser.add_argument("--script", choices=SCRIPTS, default="sgd", help="which of the three")
-parser.add_argument("--epochs", type=int, default=11, help="the notebook has 120")
+parser.add_argument("--script", choices=SCRIPTS, default="sgd", help="default: %(default)s")
+parser.add_argument("--epochs", type=int, default=11, help="of the notebook's 120 (default: 11)")
 parser.add_argument("--json", action="store_true", help="print the rows as one JSON object")
 args = parser.parse_args()
 
@@ -150,17 +150,17 @@ for figures in replay:
     row = mislabelled(args.script, *figures)
     rows.append(row)
     if not args.json:
-        print("replayed ", LINE.format(**row))
+        tqdm.write(f"replayed  {LINE.format(**row)}")
         if row["epoch"] in published:
-            print("published", LINE.format(**published[row["epoch"]]))
+            tqdm.write(f"published {LINE.format(**published[row['epoch']])}")
             difference = largest_difference(row, published[row["epoch"]])
-            print(f"largest relative difference: {difference:.1e}")
+            tqdm.write(f"largest relative difference: {difference:.1e}")
         else:
-            print("published: no row of this epoch")
+            tqdm.write("published: no row of this epoch")
 
 if args.json:
     print(json.dumps({"script": args.script, "rows": rows}))
-else:
+elif rows:
     model = build(args.script, ReLU, LegacyMaskDropout)
     lr = 0.1 / 2 if args.script == "minibatch" else lr
     *_, right = train(args.script, model, data, args.epochs, lr, updates=1)

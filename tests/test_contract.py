@@ -281,6 +281,14 @@ def test_a_training_step_runs_with_numpy_errors_raised(name):
         module.backward(module(x[0]))
 
 
+@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("user")])
+def test_numbers_too_small_for_float32_raise_nothing(name):
+    module, x = made(name)
+    with np.errstate(all="raise"):
+        y = module(1e-42 * np.sign(x, dtype=np.float64))
+        module.backward(np.full(y.shape, 1e-50))
+
+
 @every_module
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_stay_in_their_row(name, value):

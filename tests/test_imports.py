@@ -22,7 +22,7 @@ ALLOWED = {
     "optim": {"_checks", "_blas", "module"},
     "nn.linear": {"_checks", "_blas", "module", "init"},
     "nn.relu": {"_checks", "module"},
-    "nn.dropout": {"_checks", "module"},
+    "nn.dropout": {"_checks", "_blas", "module"},
     "nn.sequential": {"_checks", "module"},
     "nn": {"nn.linear", "nn.relu", "nn.dropout", "nn.sequential"},
     "data.transforms": {"_checks"},

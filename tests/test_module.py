@@ -287,3 +287,31 @@ def test_repr_shows_structure_and_hyperparameters():
         "  (2): Scale()\n"
         ")"
     )
+
+
+def test_assigning_an_earlier_grad_drops_what_was_added_since():
+    p = Parameter(np.zeros((2, 2)))
+    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
+    snapshot = p.grad
+    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
+    p.grad = snapshot
+    np.testing.assert_array_equal(p.grad, np.ones((2, 2)))
+
+
+def test_two_parameters_of_one_name_are_refused_as_state():
+    model = Holder(d={1: Parameter(1.0), "1": Parameter(2.0)})
+    with refusal(ValueError, "Holder: expected a name for each Parameter, got two of d.1"):
+        model.state_dict()
+
+
+def test_read_only_parameters_are_refused_before_anything_changes():
+    model = Holder(a=Parameter([1.0]), b=Parameter([2.0]))
+    model.b.data.flags.writeable = False
+    model.a.grad = model.b.grad = np.ones(1)
+    for options in ({}, {"momentum": 0.9}, {"weight_decay": 0.1}):
+        text = "SGD: expected parameters with writeable data, got a read-only one"
+        with refusal(ValueError, text):
+            SGD(model.parameters(), 0.1, **options).step()
+    with pytest.raises(ValueError, match="read-only b"):
+        model.load_state_dict({"a": [5.0], "b": [6.0]})
+    assert (model.a.data, model.b.data) == (1, 2)

@@ -83,6 +83,9 @@ def test_lr_may_be_set_between_steps():
     optimizer.lr = 0.25
     optimizer.step()
     assert p.data == -0.75
+    with pytest.raises(ValueError, match=re.escape("SGD: expected lr in [0, inf), got nan")):
+        optimizer.lr = float("nan")
+    assert optimizer.lr == 0.25
 
 
 def test_momentum_may_underflow_without_a_word():

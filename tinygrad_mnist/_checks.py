@@ -80,7 +80,7 @@ def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
     contract = "dtype float32 or float64"
     try:
         found = np.dtype(dtype) if dtype is not None else None
-    except TypeError:
+    except (SyntaxError, TypeError, ValueError):
         found = None
     if found is None or found not in FLOATS:
         raise TypeError(expected(owner, contract, described(dtype) if found is None else found))
@@ -110,7 +110,7 @@ def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
     except (TypeError, ValueError) as error:  # ragged nested lists among them
         raise TypeError(expected(owner, contract, f"a {type(x).__name__}: {error}")) from None
     if array.dtype.kind not in "biuf":
-        kind = f"an array of dtype {array.dtype}" if isinstance(x, np.ndarray) else described(x)
+        kind = f"an array of dtype {array.dtype}" if array.ndim else described(x)
         raise TypeError(expected(owner, contract, kind))
     return array
 
@@ -129,16 +129,20 @@ def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
 
 def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> FloatArray:
     """Return a C-ordered copy of x in dtype that nobody else can change."""
-    if type(x) is not np.ndarray or x.dtype not in FLOATS:
-        x = real_array(owner, name, x)
-    return np.array(x, dtype=dtype, order="C")
+    if type(x) is np.ndarray and x.dtype == dtype:
+        return x.copy()
+    with np.errstate(under="ignore"):  # too small for float32 is 0
+        return np.array(real_array(owner, name, x), dtype=dtype, order="C")
 
 
 def cotangent(
     owner: object, dy: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> FloatArray:
     """Return dy in the dtype of y, not copied if it is already, or refuse another shape."""
-    array = floats(owner, "dy", dy).astype(dtype, copy=False)
+    array = floats(owner, "dy", dy)
+    if array.dtype != dtype:
+        with np.errstate(under="ignore"):  # too small for float32 is 0
+            array = array.astype(dtype)
     same_shape(owner, "dy", array, shape)
     return array
 

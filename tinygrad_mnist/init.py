@@ -4,6 +4,7 @@ Any function of that form can be given to `Linear(init=...)`. They draw in float
 means the same weights, up to rounding, in either dtype.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -22,13 +23,13 @@ def uniform(low: float, high: float) -> Initializer:
         high: Bound that no weight reaches; `low <= high`.
 
     Raises:
-        ValueError: low or high is not finite, or high < low.
+        ValueError: low, high or their distance is not finite, or high < low.
         TypeError: low or high is not a number.
     """
     low = real("uniform", "low", low, "(-inf, inf)")
     high = real("uniform", "high", high, "(-inf, inf)")
-    if high < low:
-        raise ValueError(expected("uniform", f"high >= low ({low})", high))
+    if not 0 <= high - low < math.inf:
+        raise ValueError(expected("uniform", f"high >= low ({low}), a finite way apart", high))
 
     def draw(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
         return rng.uniform(low, high, shape)

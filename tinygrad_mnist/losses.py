@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _blas
@@ -29,7 +30,7 @@ class MSELoss:
     """
 
     def __init__(self, reduction: Literal["mean", "sum", "batchmean"] = "mean") -> None:
-        if reduction not in ("mean", "sum", "batchmean"):
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "batchmean"):
             contract = 'reduction "mean", "sum" or "batchmean"'
             raise ValueError(expected(self, contract, described(reduction)))
         self.reduction = reduction
@@ -59,7 +60,9 @@ class MSELoss:
         Raises:
             RuntimeError: There was no call, or the last one failed.
         """
-        return kept(self, self._error) * (2 / self._n)
+        gradient = np.array(kept(self, self._error), order="C")
+        _blas.multiply(gradient, 2 / self._n)
+        return gradient
 
     def __repr__(self) -> str:
         """Return the reduction."""

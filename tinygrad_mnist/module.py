@@ -30,8 +30,8 @@ class Parameter:
     `grad`: an optimizer adds it straight into `data` (`add_grad_to`).
 
     Args:
-        data: Initial values, of any shape; copied. A float64 array stays float64; all else, Python
-            numbers among it, becomes float32.
+        data: Initial values, of any shape; copied. An array of float64 or wider becomes float64,
+            all else, Python numbers among it, float32.
 
     Raises:
         TypeError: data is complex, masked, or not numeric.
@@ -63,7 +63,8 @@ class Parameter:
     @grad.setter
     def grad(self, values: ArrayLike) -> None:
         if values is not self._grad:
-            self._grad, self._products = self._like_data("grad", values), []
+            self._grad = self._like_data("grad", values)
+        self._products = []
 
     def zero_grad(self) -> None:
         """Forget the gradient. An array read from `grad` before keeps its values."""
@@ -114,8 +115,12 @@ class Parameter:
         Raises:
             ValueError: out is any other array.
         """
-        like_data = out.shape == self._data.shape and out.dtype == self._data.dtype
-        if not (like_data and out.flags.carray):
+        if not (
+            isinstance(out, np.ndarray)
+            and out.shape == self._data.shape
+            and out.dtype == self._data.dtype
+            and out.flags.carray
+        ):
             contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
             raise ValueError(expected(self, contract, described(out)))
         if self._grad is not None:
@@ -126,9 +131,10 @@ class Parameter:
     def astype(self, dtype: DTypeLike) -> None:
         """Convert data and gradient to float32 or float64: the one way to a new `data` array."""
         dtype = float_dtype(self, dtype)
+        data = self._data.astype(dtype, copy=False)
         if self._grad is not None or self._products:
             self._grad = self._multiplied_out().astype(dtype, copy=False)
-        self._data = self._data.astype(dtype, copy=False)
+        self._data = data
 
     def __repr__(self) -> str:
         """Return the shape and dtype, never the values."""
@@ -244,18 +250,19 @@ class Module(ABC):
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return a copy of every parameter's values, by dotted name."""
-        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+        return {name: parameter.data.copy() for name, parameter in self._by_name().items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Set every parameter, or none: the names and shapes must be exactly those of state_dict.
 
         Raises:
-            ValueError: Names are missing or unexpected, or shapes differ; it lists them all.
+            ValueError: Names are missing or unexpected, shapes differ, or parameters are
+                read-only; it lists them all.
             TypeError: state is no mapping, or a value in it is not an array of real numbers.
         """
         if not isinstance(state, Mapping):
             raise TypeError(expected(self, "a state dict", described(state)))
-        own = dict(self.named_parameters())
+        own = self._by_name()
         new = {
             name: owned(self, name, state[name], parameter.data.dtype)
             for name, parameter in own.items()
@@ -263,6 +270,7 @@ class Module(ABC):
         }
         faults = [f"no {name}" for name in own if name not in state]
         faults += [f"unexpected {name}" for name in state if name not in own]
+        faults += [f"read-only {name}" for name in own if not own[name].data.flags.writeable]
         faults += [
             f"{name} of shape {new[name].shape} instead of {own[name].data.shape}"
             for name in own
@@ -282,6 +290,14 @@ class Module(ABC):
         if lines:
             body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
         return f"{type(self).__name__}({body})"
+
+    def _by_name(self) -> dict[str, Parameter]:
+        found: dict[str, Parameter] = {}
+        for name, parameter in self.named_parameters():
+            if name in found:
+                raise ValueError(expected(self, "a name for each Parameter", f"two of {name}"))
+            found[name] = parameter
+        return found
 
     def _hyperparameters(self) -> dict[str, object]:
         """Return what the repr shows: public attributes that are plain values."""

@@ -22,7 +22,7 @@ class SGD:
     """v = momentum * v + g; w = w - lr * v, for each parameter w, with g = grad + weight_decay * w.
 
     With nesterov, w = w - lr * (g + momentum * v). v starts at zeros. These are the formulas of
-    torch.optim.SGD. `lr` may be set between steps.
+    torch.optim.SGD.
 
     Args:
         params: Parameters, as an iterable; one that comes twice steps once.
@@ -55,8 +55,23 @@ class SGD:
         self._set(lr, momentum, weight_decay, nesterov)
         self._velocities: list[FloatArray] = []  # none before the first step with momentum
 
+    @property
+    def lr(self) -> float:
+        """The step size; may be set between steps."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = real(self, "lr", value, "[0, inf)")
+
     def step(self) -> None:
-        """Move every parameter one step, in place; the gradients stay as they are."""
+        """Move every parameter one step, in place; the gradients stay as they are.
+
+        Raises:
+            ValueError: A parameter's data is read-only; none has moved then.
+        """
+        if not all([p.data.flags.writeable for p in self.params]):
+            raise ValueError(expected(self, "parameters with writeable data", "a read-only one"))
         if self.momentum and not self._velocities:
             self._velocities = [np.zeros_like(p.data) for p in self.params]
         for i, p in enumerate(self.params):
@@ -124,7 +139,7 @@ class SGD:
         )
         if nesterov and not momentum:
             raise ValueError(expected(self, "momentum > 0 with nesterov", described(momentum)))
-        self.lr, self.momentum, self.weight_decay, self.nesterov = settings
+        self._lr, self.momentum, self.weight_decay, self.nesterov = settings
 
     def _step_along_gradient(self, p: Parameter) -> None:
         if self.weight_decay:

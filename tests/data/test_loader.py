@@ -1,6 +1,8 @@
 """DataLoader: every sample once an epoch, pairs kept, epochs independent."""
 
+import copy
 import itertools
+import pickle
 import re
 
 import numpy as np
@@ -153,3 +155,13 @@ def test_what_has_no_length_or_no_numbers_is_refused(bad, got):
         text = f"^DataLoader: expected {name} .*, got {re.escape(got)}"
         with pytest.raises(TypeError, match=text):
             DataLoader(*args)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))]
+)
+def test_copies_are_read_only_too_and_carry_the_generator(copied):
+    loader = DataLoader(np.zeros((4, 2)), np.zeros(4), 2, rng=1)
+    twin = copied(loader)
+    assert not next(iter(twin))[0].flags.writeable
+    assert twin.rng.random() == loader.rng.random()

@@ -121,9 +121,11 @@ def test_a_wrong_number_of_features_is_refused(shape):
 
 
 def test_init_refusals():
-    text = "uniform: expected high >= low (1.0), got 0.0"
+    text = "uniform: expected high >= low (1.0), a finite way apart, got 0.0"
     with pytest.raises(ValueError, match="^" + re.escape(text)):
         uniform(1, 0)
+    with pytest.raises(ValueError, match=r"^uniform: expected high >= low"):
+        uniform(-1e308, 1e308)
     with pytest.raises(ValueError, match=r"^uniform: expected low in \(-inf, inf\), got nan"):
         uniform(float("nan"), 0)
     with pytest.raises(TypeError, match=r"^uniform: expected high in \(-inf, inf\), got True"):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist import Dropout, Linear, Module, ReLU, Sequential
 
 
 def layers():
@@ -110,3 +110,28 @@ def test_input_grad_false_is_refused_anywhere_but_first():
     for late in (data_layer(), Sequential(data_layer(), ReLU())):
         with pytest.raises(ValueError, match="^" + re.escape(text)):
             Sequential(Dropout(), late)
+
+
+class Signs(Module):
+    """Passes gradients straight through; its y are integers."""
+
+    def forward(self, x):
+        return np.sign(x).astype(int)
+
+    def backward(self, dy):
+        return dy
+
+
+def test_a_layer_that_answers_in_integers_does_not_round_gradients():
+    model = Sequential(Linear(2, 2, bias=False, rng=0), Signs())
+    assert model(np.ones((1, 2))).dtype.kind == "f"
+    model.backward(np.full((1, 2), 0.5))
+    np.testing.assert_array_equal(model[0].weight.grad, np.full((2, 2), 0.5))
+
+
+def test_a_first_layer_gets_an_array_whatever_the_caller_passed():
+    class Flatten(Signs):
+        def forward(self, x):
+            return x.reshape(len(x), -1)
+
+    assert Sequential(Flatten())([[[1, 2]], [[3, 4]]]).tolist() == [[1, 2], [3, 4]]

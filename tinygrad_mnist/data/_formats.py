@@ -41,10 +41,16 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
         with (
             _naming(f"{name} to be a .npz file in Keras's layout, {key} of uint8"),
             zipfile.ZipFile(file) as archive,
-            archive.open(f"{key}.npy") as member,
+            archive.open(_unsuspicious(archive.getinfo(f"{key}.npy"))) as member,
         ):
             arrays[key] = _read_npy(member, _ndim(key))
     return arrays
+
+
+def _unsuspicious(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"compression method {info.compress_type}")  # unpacks without a bound
+    return info
 
 
 def read_idx_folder(folder: Path) -> dict[str, Bytes]:
@@ -78,10 +84,9 @@ def _read_idx(path: Path, ndim: int) -> Bytes:
 
 def _read_npy(file: Any, ndim: int) -> Bytes:
     version = npy.read_magic(file)
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    if version not in readers:
+    if version != (1, 0):  # later ones are for headers of more than 64 KiB
         raise ValueError(f"format version {version}")
-    shape, fortran_order, dtype = readers[version](file)
+    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
     if dtype != np.uint8 or len(shape) != ndim:
         raise ValueError(f"dtype {dtype} and shape {shape}")
     return _read_body(file, shape, "F" if fortran_order else "C")

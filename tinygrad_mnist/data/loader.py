@@ -60,6 +60,12 @@ class DataLoader:
         order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
         return ((self.inputs[i], self.targets[i]) for i in self._indices(order))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle or a deep copy: NumPy's forget that an array is read-only."""
+        vars(self).update(state)
+        for array in (self.inputs, self.targets):
+            array.setflags(write=False)
+
     def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
         """Yield what selects each pair: a slice where it may, so that nothing is copied."""
         n, size = len(self.inputs), self.batch_size

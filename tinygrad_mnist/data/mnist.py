@@ -101,8 +101,8 @@ def _load_keras() -> tuple[Split, Split]:
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
     try:
         from keras.datasets import mnist as keras_mnist
-    except ImportError as error:
-        contract = "Keras and its backend: pip install 'tinygrad_mnist[keras]'"
+    except Exception as error:  # an unknown backend is a ValueError
+        contract = "Keras and its backend (extra `keras`: pip install keras jax)"
         raise ImportError(expected(OWNER, contract, error)) from error
     try:
         return cast(tuple[Split, Split], keras_mnist.load_data())

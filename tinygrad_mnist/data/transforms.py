@@ -28,5 +28,6 @@ def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.floa
     outside = classes[(classes < 0) | (classes >= num_classes)]
     if outside.size:
         raise ValueError(expected("one_hot", f"labels in [0, {num_classes})", outside.flat[0]))
-    hot: FloatArray = np.eye(num_classes, dtype=dtype)[classes]
+    hot = np.zeros((*classes.shape, num_classes), dtype)
+    np.put_along_axis(hot, classes[..., None].astype(np.intp), 1, axis=-1)
     return hot

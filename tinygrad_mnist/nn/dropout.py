@@ -1,8 +1,11 @@
 """Dropout: random zeros while training."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinygrad_mnist import _blas
 from tinygrad_mnist._checks import FloatArray, cotangent, floats, generator, kept, real, same_shape
 from tinygrad_mnist.module import Module
 
@@ -26,24 +29,32 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         self.p = real(self, "p", p, "[0, 1)")
         self.rng = generator(self, rng)
-        self._scale: FloatArray | None = None  # of the last forward
+        self._mask: NDArray[Any] | None = None  # of the last forward
+        self._factor = 1.0
+        self._dtype = np.dtype(np.float32)
 
-    def draw_mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return an array of this shape, True where a value is kept; override for other masks."""
+    def draw_mask(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return an array of this shape, 1 where a value is kept, else 0; override for others."""
         return self.rng.random(shape, dtype=np.float32) >= self.p
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        self._scale = None
+        self._mask = None
         x = floats(self, "x", x)
         if self.training and self.p > 0:
-            mask = np.asarray(self.draw_mask(x.shape))
+            mask, factor = np.asarray(self.draw_mask(x.shape)), 1 / (1 - self.p)
             same_shape(self, "draw_mask's array", mask, x.shape)
-            scale = np.multiply(mask, 1 / (1 - self.p), dtype=x.dtype)
         else:
-            scale = np.broadcast_to(x.dtype.type(1), x.shape)
-        self._scale = scale
-        return x * scale
+            mask, factor = np.broadcast_to(np.True_, x.shape), 1.0
+        self._mask, self._factor, self._dtype = mask, factor, x.dtype
+        return _scaled(x, mask, factor)
 
     def backward(self, dy: ArrayLike) -> FloatArray:
-        scale = kept(self, self._scale)
-        return cotangent(self, dy, scale.shape, scale.dtype) * scale
+        mask = kept(self, self._mask)
+        return _scaled(cotangent(self, dy, mask.shape, self._dtype), mask, self._factor)
+
+
+def _scaled(x: FloatArray, mask: NDArray[Any], factor: float) -> FloatArray:
+    """Return x * scale, for scale = mask * factor."""
+    y: FloatArray = np.multiply(x, mask, dtype=x.dtype, order="C")
+    _blas.multiply(y, factor)
+    return y

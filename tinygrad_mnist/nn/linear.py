@@ -68,16 +68,17 @@ class Linear(Module):
         x = owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
             raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
+        y = _blas.affine(_rows(x), W, b).reshape(*x.shape[:-1], W.shape[1])
         self._x = x
-        return _blas.affine(_rows(x), W, b).reshape(*x.shape[:-1], W.shape[1])
+        return y
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         x, W = kept(self, self._x), self.weight.data
         dy = owned(self, "dy", dy, W.dtype)
         same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
-        self.weight.accumulate_product(_rows(x), _rows(dy))
         if self.bias is not None:
             self.bias.accumulate(_rows(dy).sum(axis=0))
+        self.weight.accumulate_product(_rows(x), _rows(dy))
         if not self.input_grad:
             return None
         return _blas.times_transposed(_rows(dy), W).reshape(x.shape)

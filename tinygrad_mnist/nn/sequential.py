@@ -48,12 +48,12 @@ class Sequential(Module):
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._shape = None  # a layer that fails leaves later ones with an older forward
-        # the identity hands out a copy: the caller's x stays the caller's
-        y: Any = x if self.layers else floats(self, "x", x).copy()
+        y = floats(self, "x", x)
         for layer in self.layers:
             y = layer(y)
+        y = floats(self, "y", y)
         self._shape, self._dtype = y.shape, y.dtype
-        return y  # type: ignore[no-any-return]
+        return y if self.layers else y.copy()  # the caller's x stays the caller's
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         shape = kept(self, self._shape)

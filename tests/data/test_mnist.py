@@ -1,0 +1,976 @@
+"""MNIST: what is shipped, what is read from a path or from Keras, and what is refused."""
+
+import contextlib
+import gzip
+import io
+import os
+import re
+import socket
+import struct
+import sys
+import tracemalloc
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.lib import format as npy
+
+from tinygrad_mnist.data import mnist
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+IDX_STEMS = {
+    "x_train": ("train-images", "idx3-ubyte"),
+    "y_train": ("train-labels", "idx1-ubyte"),
+    "x_test": ("t10k-images", "idx3-ubyte"),
+    "y_test": ("t10k-labels", "idx1-ubyte"),
+}
+LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
+SEEDS = st.integers(0, 2**32 - 1)
+FEW_MB = 4 << 20
+# 6 makes LZMA of deflate, 0x20 changes the case of letters
+MASKS = [0x01, 0x06, 0x20, 0xFF]
+
+both_savers = pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+plain_and_gz = pytest.mark.parametrize("end", ["", ".gz"])
+every_key = pytest.mark.parametrize("key", KEYS)
+
+
+def made(seed=0, train=3, test=2):
+    rng = np.random.default_rng(seed)
+    counts = dict.fromkeys(KEYS[:2], train) | dict.fromkeys(KEYS[2:], test)
+    return {
+        key: rng.integers(0, 256, (n, 28, 28), np.uint8)
+        if key.startswith("x")
+        else rng.integers(0, 10, n, np.uint8)
+        for key, n in counts.items()
+    }
+
+
+def four(found):
+    (x_train, y_train), (x_test, y_test) = found
+    return dict(zip(KEYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+def assert_holds(found, arrays):
+    for key, array in four(found).items():
+        np.testing.assert_array_equal(array, arrays[key], strict=True, err_msg=key)
+
+
+def npz_bytes(arrays, save=np.savez):
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+
+def npy_bytes(array, shape=None):
+    """Return the bytes of a .npy file whose header claims shape."""
+    file = io.BytesIO()
+    header = npy.header_data_from_array_1_0(array)
+    npy.write_array_header_1_0(file, header | {"shape": shape or array.shape})
+    return file.getvalue() + array.tobytes("A")
+
+
+def write_members(path, arrays, compression=zipfile.ZIP_STORED, **replaced):
+    """Write arrays as .npz, with the bytes in replaced for some of its members."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for key, array in arrays.items():
+            archive.writestr(f"{key}.npy", replaced.get(key) or npy_bytes(array))
+
+
+def idx_bytes(array, shape=None, kind=8):
+    shape = shape or array.shape
+    return struct.pack(f">4B{len(shape)}I", 0, 0, kind, len(shape), *shape) + array.tobytes()
+
+
+def idx_path(folder, key, end="", separator="-"):
+    return folder / (separator.join(IDX_STEMS[key]) + end)
+
+
+def write_idx(folder, arrays, end="", separator="-"):
+    for key, array in arrays.items():
+        content = idx_bytes(array)
+        path = idx_path(folder, key, end, separator)
+        path.write_bytes(gzip.compress(content, mtime=0) if end else content)
+
+
+def refused(error, text):
+    return pytest.raises(error, match=f"^{re.escape(text)}$")
+
+
+def npz_contract(path, key):
+    return f"mnist.load_data: expected {path} to be a .npz file in Keras's layout, {key} of uint8"
+
+
+def refused_npz(path, key, found):
+    return refused(ValueError, f"{npz_contract(path, key)}, got {found}")
+
+
+def refused_idx(path, ndim, found):
+    text = f"mnist.load_data: expected {path} to be an IDX file of {ndim}-d uint8, got {found}"
+    return refused(ValueError, text)
+
+
+def refusal(source):
+    """Return what is loaded and no text, or nothing and the text of the ValueError."""
+    try:
+        return mnist.load_data(source), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def assert_identical_or_refused(source, damaged, arrays):
+    found, text = refusal(source)
+    if found is None:
+        assert text.startswith(f"mnist.load_data: expected {damaged}"), text
+    else:
+        assert_holds(found, arrays)
+
+
+def flipped(content, position, mask):
+    return content[:position] + bytes([content[position] ^ mask]) + content[position + 1 :]
+
+
+@contextlib.contextmanager
+def few_megabytes():
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < FEW_MB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return mnist.load_data()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder that the examples of Hypothesis may share."""
+    return tmp_path_factory.mktemp("mnist")
+
+
+# What is shipped
+
+
+def test_bundled_shapes_and_dtypes(bundled):
+    arrays = four(bundled)
+    assert {key: array.shape for key, array in arrays.items()} == {
+        "x_train": (10_000, 28, 28),
+        "y_train": (10_000,),
+        "x_test": (10_000, 28, 28),
+        "y_test": (10_000,),
+    }
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
+
+
+def test_bundled_pixels_are_ink_on_paper(bundled):
+    for images in (bundled[0][0], bundled[1][0]):
+        assert (images.min(), images.max()) == (0, 255)
+        assert 33 < images.mean() < 34
+        assert images[:, 14, 14].mean() > 100 > 1 > images[:, 0].mean()
+
+
+@pytest.mark.parametrize(
+    ("split", "counts"),
+    [
+        (0, [1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978]),
+        (1, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+    ],
+)
+def test_bundled_label_counts(bundled, split, counts):
+    assert np.bincount(bundled[split][1]).tolist() == counts
+
+
+def test_bundled_labels_are_in_the_original_order(bundled):
+    assert bundled[0][1][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert bundled[1][1][:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+def test_bundled_is_the_default_and_a_file_like_others(bundled):
+    assert_holds(mnist.load_data("bundled"), four(bundled))
+    assert_holds(mnist.load_data(Path(mnist.__file__).with_name("mnist_20k.npz")), four(bundled))
+
+
+def test_bundled_data_that_somebody_changed_are_refused(monkeypatch):
+    found = mnist._SHA256
+    monkeypatch.setattr(mnist, "_SHA256", "0" * 64)
+    text = f"mnist.load_data: expected mnist_20k.npz with SHA-256 {'0' * 64}, got {found}"
+    with refused(ValueError, text):
+        mnist.load_data("bundled")
+
+
+# What is read from a path
+
+
+@both_savers
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_npz(tmp_path, save, order, kind):
+    arrays = made()
+    path = tmp_path / "some.npz"
+    save(path, **{key: np.asarray(array, order=order) for key, array in arrays.items()})
+    assert_holds(mnist.load_data(kind(path)), arrays)
+
+
+@given(seed=SEEDS, train=st.integers(1, 9), test=st.integers(1, 9))
+def test_npz_and_idx_hold_what_was_written(place, seed, train, test):
+    arrays = made(seed, train, test)
+    (place / "any.npz").write_bytes(npz_bytes(arrays))
+    write_idx(place, arrays)
+    assert_holds(mnist.load_data(place / "any.npz"), arrays)
+    assert_holds(mnist.load_data(place), arrays)
+
+
+def test_npz_of_any_name_with_members_of_any_sort(tmp_path):
+    arrays = made()
+    path = tmp_path / "digits"
+    path.write_bytes(npz_bytes({"extra": np.array(["a", "b"]), **arrays}))
+    assert_holds(mnist.load_data(path), arrays)
+
+
+@plain_and_gz
+@pytest.mark.parametrize("separator", ["-", "."])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_idx_folder(tmp_path, end, separator, kind):
+    arrays = made()
+    write_idx(tmp_path, arrays, end, separator)
+    assert_holds(mnist.load_data(kind(tmp_path)), arrays)
+
+
+def test_idx_folder_of_mixed_spellings(tmp_path):
+    arrays = made()
+    spellings = [("", "-"), (".gz", "."), ("", "."), (".gz", "-")]
+    for (key, array), spelling in zip(arrays.items(), spellings, strict=True):
+        write_idx(tmp_path, {key: array}, *spelling)
+    assert_holds(mnist.load_data(tmp_path), arrays)
+
+
+def test_idx_gz_in_several_members(tmp_path):
+    arrays = made()
+    write_idx(tmp_path, arrays, ".gz")
+    content = idx_bytes(arrays["x_train"])
+    path = idx_path(tmp_path, "x_train", ".gz")
+    path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
+    assert_holds(mnist.load_data(tmp_path), arrays)
+
+
+@pytest.mark.parametrize("name", ["keras", "bundled"])
+def test_a_path_is_a_path_whatever_its_name(tmp_path, monkeypatch, name):
+    arrays = made()
+    (tmp_path / name).write_bytes(npz_bytes(arrays))
+    monkeypatch.chdir(tmp_path)
+    assert_holds(mnist.load_data(Path(name)), arrays)
+
+
+# Sources that are none
+
+
+@pytest.mark.parametrize("source", ["no/such.npz", Path("no/such.npz"), "mnist", "no\0such"])
+def test_missing_path(source):
+    text = f'expected source="keras", {LOCAL}, got {str(source)!r}, where there is no file'
+    with refused(FileNotFoundError, f"mnist.load_data: {text}"):
+        mnist.load_data(source)
+
+
+@plain_and_gz
+@every_key
+def test_missing_idx_file(tmp_path, key, end):
+    write_idx(tmp_path, made(), end)
+    idx_path(tmp_path, key, end).unlink()
+    names = " or ".join(idx_path(Path(), key, separator=separator).name for separator in "-.")
+    text = f"mnist.load_data: expected {names}, plain or .gz, in {tmp_path}, got neither"
+    with refused(FileNotFoundError, text):
+        mnist.load_data(tmp_path)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"in {tmp_path}, got neither")):
+        mnist.load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (None, "None"),
+        (3, "3"),
+        (True, "True"),
+        (b"bundled", "a bytes"),
+        (io.BytesIO(), "a BytesIO"),
+        (["bundled"], "a list"),
+        (np.zeros((2, 28, 28), np.uint8), "an array of shape (2, 28, 28) and dtype uint8"),
+        (Path, "the class Path"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_no_source(source, found):
+    with refused(TypeError, f'mnist.load_data: expected source="keras", {LOCAL}, got {found}'):
+        mnist.load_data(source)
+
+
+# Damaged .npz files
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK", b"5 0 4 1 9\n" * 50, npy_bytes(np.zeros((3, 28, 28), np.uint8))],
+    ids=["empty", "two-bytes", "text", "npy"],
+)
+def test_no_npz(tmp_path, content):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(content)
+    with refused_npz(path, "x_train", "File is not a zip file"):
+        mnist.load_data(path)
+
+
+@both_savers
+def test_npz_truncated_anywhere(tmp_path, save):
+    content = npz_bytes(made(train=1, test=1), save)
+    path = tmp_path / "mnist.npz"
+    for cut in range(len(content)):
+        path.write_bytes(content[:cut])
+        found, text = refusal(path)
+        assert found is None, cut
+        assert text.startswith(f"mnist.load_data: expected {path}"), cut
+
+
+@both_savers
+@every_key
+def test_npz_member_truncated(tmp_path, save, key):
+    arrays = made()
+    content = npy_bytes(arrays[key])
+    compression = zipfile.ZIP_STORED if save is np.savez else zipfile.ZIP_DEFLATED
+    for cut in [*range(1, 129), len(content) - 1]:
+        write_members(tmp_path / "mnist.npz", arrays, compression, **{key: content[:cut]})
+        found, text = refusal(tmp_path / "mnist.npz")
+        assert found is None, cut
+        assert text.startswith(npz_contract(tmp_path / "mnist.npz", key)), cut
+
+
+def structure(content):
+    """Return the positions that are no pixels but the first member's headers and the directory.
+
+    With 6 images or more, a member is so large that zipfile hands out its header before the
+    checksum is known.
+    """
+    return [*range(200), *range(content.index(b"PK\1\2"), len(content))]
+
+
+@both_savers
+@pytest.mark.parametrize("mask", MASKS)
+def test_npz_with_a_damaged_byte_in_its_structure(tmp_path, save, mask):
+    arrays = made(train=6, test=6)
+    content = npz_bytes(arrays, save)
+    path = tmp_path / "mnist.npz"
+    for position in structure(content):
+        path.write_bytes(flipped(content, position, mask))
+        assert_identical_or_refused(path, path, arrays)
+
+
+@given(data=st.data(), save=st.sampled_from([np.savez, np.savez_compressed]), n=st.integers(1, 12))
+def test_npz_with_damage_anywhere(place, data, save, n):
+    arrays = made(n, n, n)
+    content = npz_bytes(arrays, save)
+    start = data.draw(st.integers(0, len(content) - 1))
+    damage = data.draw(st.binary(max_size=8))
+    removed = data.draw(st.sampled_from([0, len(damage)]))
+    path = place / "damaged.npz"
+    path.write_bytes(content[:start] + damage + content[start + removed :])
+    assert_identical_or_refused(path, path, arrays)
+
+
+HEADER = "{'descr': '|u1', 'fortran_order': False, 'shape': (6, 28, 28), }"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER.replace("}", " "),
+        HEADER.replace("(", " "),
+        HEADER.replace("28)", "028)"),
+        HEADER.replace("'descr'", "b'descr'"),
+        HEADER.replace("'descr'", "['descr']"),
+        HEADER.replace("'|u1'", "'|u1,,'"),
+        HEADER.replace("'|u1'", "()"),
+        HEADER.replace("(6", "(6L"),
+        HEADER.replace("(6", "(-6"),
+        HEADER.replace("(6", "(6.0"),
+        HEADER.replace("False", "1"),
+        "'''",
+        "  a\n b",
+        "(" * 3000,
+        "-" * 3000 + "1",
+        "\0",
+        "",
+    ],
+)
+def test_npz_member_whose_header_is_no_header(tmp_path, header):
+    arrays = made(train=6, test=6)
+    start = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode()
+    path = tmp_path / "mnist.npz"
+    # one byte too few, so that a header that is understood after all is refused too
+    write_members(path, arrays, x_train=start + arrays["x_train"].tobytes()[:-1])
+    with pytest.raises(ValueError, match=f"^{re.escape(npz_contract(path, 'x_train'))}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("version", [(2, 0), (3, 0), (0, 0), (9, 9)])
+def test_npz_member_of_another_format_version(tmp_path, version):
+    arrays = made()
+    content = npy_bytes(arrays["y_train"])
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, y_train=content[:6] + bytes(version) + content[8:])
+    with refused_npz(path, "y_train", f"format version {version}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, bool, ">u2", "S1", "U1"])
+@every_key
+def test_npz_of_another_dtype(tmp_path, key, dtype):
+    arrays = made()
+    array = arrays[key].astype(dtype)
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{**arrays, key: array})
+    with refused_npz(path, key, f"dtype {array.dtype} and shape {array.shape}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 784), (2352,), (1, 3, 28, 28), ()])
+def test_npz_of_another_number_of_axes(tmp_path, shape):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{**made(), "x_train": np.zeros(shape, np.uint8)})
+    with refused_npz(path, "x_train", f"dtype uint8 and shape {shape}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 27, 28), (3, 28, 32), (3, 0, 28), (0, 28, 28)])
+@pytest.mark.parametrize("key", ["x_train", "x_test"])
+def test_npz_of_another_image_size_or_of_none(tmp_path, key, shape):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{**made(), key: np.zeros(shape, np.uint8)})
+    with refused_npz(path, key, f"a header that claims shape {shape}"):
+        mnist.load_data(path)
+
+
+@every_key
+def test_npz_without_one_member(tmp_path, key):
+    arrays = made()
+    del arrays[key]
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **arrays)
+    found = f"\"There is no item named '{key}.npy' in the archive\""
+    with refused_npz(path, key, found):
+        mnist.load_data(path)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@every_key
+def test_npz_with_pickles_is_refused_and_they_stay_pickled(tmp_path, key):
+    array = np.array([Trap(tmp_path / "unpickled")])
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{**made(), key: array})
+    with refused_npz(path, key, "dtype object and shape (1,)"):
+        mnist.load_data(path)
+    assert not (tmp_path / "unpickled").exists()
+    with np.load(path, allow_pickle=True) as archive:
+        assert archive[key].shape == (1,)
+    assert (tmp_path / "unpickled").is_dir()
+
+
+@pytest.mark.parametrize("claim", [10**12, 1_000_001, 2**63, -1])
+@every_key
+def test_npz_that_claims_too_many_images(tmp_path, key, claim):
+    arrays = made()
+    shape = (claim, *arrays[key].shape[1:])
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, **{key: npy_bytes(arrays[key], shape)})
+    with few_megabytes(), refused_npz(path, key, f"a header that claims shape {shape}"):
+        mnist.load_data(path)
+
+
+@both_savers
+def test_npz_that_claims_as_many_images_as_may_be(tmp_path, save):
+    arrays = made()
+    content = npy_bytes(arrays["x_train"], (1_000_000, 28, 28))
+    compression = zipfile.ZIP_STORED if save is np.savez else zipfile.ZIP_DEFLATED
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, compression, x_train=content)
+    found = "2352 bytes where shape (1000000, 28, 28) has 784000000"
+    with few_megabytes(), refused_npz(path, "x_train", found):
+        mnist.load_data(path)
+
+
+@every_key
+def test_npz_member_with_trailing_bytes(tmp_path, key):
+    arrays = made()
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, **{key: npy_bytes(arrays[key]) + b"\0"})
+    shape, size = arrays[key].shape, arrays[key].size
+    with refused_npz(path, key, f"more bytes where shape {shape} has {size}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_member_far_longer_than_its_header_says_is_not_unpacked(tmp_path, compression):
+    arrays = made()
+    path = tmp_path / "mnist.npz"
+    bomb = npy_bytes(arrays["x_train"]) + bytes(32 << 20)
+    write_members(path, arrays, compression, x_train=bomb)
+    expected = re.escape(npz_contract(path, "x_train"))
+    with few_megabytes(), pytest.raises(ValueError, match=f"^{expected}"):
+        mnist.load_data(path)
+
+
+def test_npz_member_with_a_huge_header_is_not_unpacked(tmp_path):
+    size = 32 << 20
+    bomb = b"\x93NUMPY\2\0" + struct.pack("<I", size) + bytes(size)
+    path = tmp_path / "mnist.npz"
+    write_members(path, made(), zipfile.ZIP_DEFLATED, x_train=bomb)
+    expected = re.escape(npz_contract(path, "x_train"))
+    with few_megabytes(), pytest.raises(ValueError, match=f"^{expected}"):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_npz_packed_otherwise_with_a_damaged_byte(tmp_path, mask):
+    arrays = made(train=6, test=6)
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, zipfile.ZIP_LZMA)
+    content = path.read_bytes()
+    for position in range(0, 200, 3):
+        path.write_bytes(flipped(content, position, mask))
+        assert_identical_or_refused(path, path, arrays)
+
+
+# Damaged IDX files
+
+
+@plain_and_gz
+@every_key
+def test_idx_truncated_anywhere(tmp_path, key, end):
+    write_idx(tmp_path, made(train=1, test=1), end)
+    path = idx_path(tmp_path, key, end)
+    content = path.read_bytes()
+    for cut in range(len(content)):
+        path.write_bytes(content[:cut])
+        found, text = refusal(tmp_path)
+        assert found is None, cut
+        assert text.startswith(f"mnist.load_data: expected {path} to be an IDX file of"), cut
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_idx_gz_with_a_damaged_byte(tmp_path, mask):
+    arrays = made(train=1, test=1)
+    write_idx(tmp_path, arrays, ".gz")
+    path = idx_path(tmp_path, "x_train", ".gz")
+    content = path.read_bytes()
+    for position in range(len(content)):
+        path.write_bytes(flipped(content, position, mask))
+        assert_identical_or_refused(tmp_path, path, arrays)
+
+
+@given(data=st.data(), key=st.sampled_from(KEYS))
+def test_idx_gz_with_damage_anywhere(tmp_path_factory, data, key):
+    folder = tmp_path_factory.mktemp("gz")
+    arrays = made(train=6, test=6)
+    write_idx(folder, arrays, ".gz")
+    path = idx_path(folder, key, ".gz")
+    content = path.read_bytes()
+    start = data.draw(st.integers(0, len(content) - 1))
+    damage = data.draw(st.binary(min_size=1, max_size=8))
+    path.write_bytes(content[:start] + damage + content[start + len(damage) :])
+    assert_identical_or_refused(folder, path, arrays)
+
+
+@plain_and_gz
+@every_key
+def test_idx_with_a_damaged_header(tmp_path, key, end):
+    arrays = made()
+    write_idx(tmp_path, arrays, end)
+    path = idx_path(tmp_path, key, end)
+    content = idx_bytes(arrays[key])
+    for position, bit in np.ndindex(4 + 4 * arrays[key].ndim, 8):
+        damaged = flipped(content, position, 1 << bit)
+        path.write_bytes(gzip.compress(damaged, 1) if end else damaged)
+        found, text = refusal(tmp_path)
+        assert found is None, position
+        assert text.startswith(f"mnist.load_data: expected {path} to be an IDX file of"), position
+
+
+@plain_and_gz
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "magic number 0x"),
+        (b"\0\0\x08", "magic number 0x000008"),
+        (b"5 0 4 1 9\n" * 100, "magic number 0x35203020"),
+        (idx_bytes(np.zeros(3, np.uint8)), "magic number 0x00000801"),
+        (idx_bytes(np.zeros((3, 28, 28), np.int8), kind=9), "magic number 0x00000903"),
+        (idx_bytes(np.zeros((3, 28, 28), ">f4"), kind=13), "magic number 0x00000d03"),
+        (b"\0\0\x08\3\0\0\0\3\0\0", "a header cut off after 10 bytes"),
+        (idx_bytes(np.zeros((3, 27, 28), np.uint8)), "a header that claims shape (3, 27, 28)"),
+        (idx_bytes(np.zeros((3, 28, 32), np.uint8)), "a header that claims shape (3, 28, 32)"),
+        (idx_bytes(np.zeros((0, 28, 28), np.uint8)), "a header that claims shape (0, 28, 28)"),
+        (
+            idx_bytes(np.zeros(2351, np.uint8), (3, 28, 28)),
+            "2351 bytes where shape (3, 28, 28) has 2352",
+        ),
+        (
+            idx_bytes(np.zeros(2353, np.uint8), (3, 28, 28)),
+            "more bytes where shape (3, 28, 28) has 2352",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_idx_of_images_that_is_none(tmp_path, end, content, found):
+    write_idx(tmp_path, made(), end)
+    path = idx_path(tmp_path, "x_train", end)
+    path.write_bytes(gzip.compress(content) if end else content)
+    with refused_idx(path, 3, found):
+        mnist.load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"garbage", "Not a gzipped file (b'ga')"),
+        (gzip.compress(idx_bytes(np.zeros(3, np.uint8))) + b"xy", "Not a gzipped file (b'xy')"),
+        (gzip.compress(b"garbage"), "magic number 0x67617262"),
+    ],
+    ids=["no-gz", "trailing-bytes", "gz-of-garbage"],
+)
+def test_idx_gz_that_is_none(tmp_path, content, found):
+    write_idx(tmp_path, made(), ".gz")
+    path = idx_path(tmp_path, "y_train", ".gz")
+    path.write_bytes(content)
+    with refused_idx(path, 1, found):
+        mnist.load_data(tmp_path)
+
+
+@plain_and_gz
+@pytest.mark.parametrize("claim", [2**32 - 1, 1_000_001])
+@every_key
+def test_idx_that_claims_too_many_images(tmp_path, key, end, claim):
+    arrays = made()
+    write_idx(tmp_path, arrays, end)
+    path = idx_path(tmp_path, key, end)
+    shape = (claim, *arrays[key].shape[1:])
+    content = idx_bytes(arrays[key], shape)
+    path.write_bytes(gzip.compress(content) if end else content)
+    found = f"a header that claims shape {shape}"
+    with few_megabytes(), refused_idx(path, arrays[key].ndim, found):
+        mnist.load_data(tmp_path)
+
+
+@plain_and_gz
+def test_idx_that_claims_as_many_images_as_may_be(tmp_path, end):
+    arrays = made()
+    write_idx(tmp_path, arrays, end)
+    path = idx_path(tmp_path, "x_train", end)
+    content = idx_bytes(arrays["x_train"], (1_000_000, 28, 28))
+    path.write_bytes(gzip.compress(content) if end else content)
+    found = "2352 bytes where shape (1000000, 28, 28) has 784000000"
+    with few_megabytes(), refused_idx(path, 3, found):
+        mnist.load_data(tmp_path)
+
+
+def test_idx_gz_far_longer_than_its_header_says_is_not_unpacked(tmp_path):
+    arrays = made()
+    write_idx(tmp_path, arrays, ".gz")
+    path = idx_path(tmp_path, "x_train", ".gz")
+    path.write_bytes(gzip.compress(idx_bytes(arrays["x_train"]) + bytes(32 << 20), 1))
+    found = "more bytes where shape (3, 28, 28) has 2352"
+    with few_megabytes(), refused_idx(path, 3, found):
+        mnist.load_data(tmp_path)
+
+
+# Images and labels that do not belong together
+
+
+def written(folder, arrays, form):
+    """Write arrays in a form and return what to load."""
+    if form == "npz":
+        np.savez(folder / "mnist.npz", **arrays)
+        return folder / "mnist.npz"
+    write_idx(folder, arrays)
+    return folder
+
+
+every_form = pytest.mark.parametrize("form", ["npz", "idx"])
+
+
+@every_form
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("labels", [1, 4])
+def test_unequal_lengths(tmp_path, form, part, labels):
+    arrays = made(train=3, test=3)
+    arrays[f"y_{part}"] = np.zeros(labels, np.uint8)
+    source = written(tmp_path, arrays, form)
+    contract = f"{source} to have as many {part} labels as images (3)"
+    with refused(ValueError, f"mnist.load_data: expected {contract}, got {labels}"):
+        mnist.load_data(source)
+
+
+@every_form
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("label", [10, 255])
+def test_label_above_9(tmp_path, form, part, label):
+    arrays = made()
+    arrays[f"y_{part}"][1] = label
+    source = written(tmp_path, arrays, form)
+    text = f"mnist.load_data: expected {source} to have labels 0 to 9, got {label}"
+    with refused(ValueError, text):
+        mnist.load_data(source)
+
+
+# Keras
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """Have what load_data does to the environment undone after the test."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+
+
+NO_KERAS = "mnist.load_data: expected Keras and its backend (extra `keras`: pip install keras jax)"
+KERAS_MODULES = ("keras", "keras.datasets", "keras.datasets.mnist")
+
+
+def put_in_place_of_keras(monkeypatch, load_data):
+    for name in KERAS_MODULES:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["keras.datasets"].mnist = sys.modules["keras.datasets.mnist"]
+    sys.modules["keras.datasets.mnist"].load_data = load_data
+
+
+@pytest.mark.usefixtures("backend")
+def test_without_keras(monkeypatch):
+    for name in KERAS_MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=f"^{re.escape(NO_KERAS)}, got import of keras.* halted"):
+        mnist.load_data("keras")
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModuleNotFoundError("No module named 'jax'"),
+        ValueError("Unable to import backend : nonsense"),
+    ],
+    ids=["missing", "unknown"],
+)
+def test_without_a_backend_of_keras(tmp_path, monkeypatch, failure):
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "__init__.py").write_text(f"raise {failure!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in KERAS_MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with refused(ImportError, f"{NO_KERAS}, got {failure}"):
+        mnist.load_data("keras")
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(("before", "after"), [(None, "jax"), ("torch", "torch")])
+def test_backend_is_jax_unless_chosen(monkeypatch, before, after):
+    put_in_place_of_keras(monkeypatch, lambda: ((0, 1), (2, 3)))
+    if before is None:
+        monkeypatch.delenv("KERAS_BACKEND")
+    else:
+        monkeypatch.setenv("KERAS_BACKEND", before)
+    assert mnist.load_data("keras") == ((0, 1), (2, 3))
+    assert os.environ["KERAS_BACKEND"] == after
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("kind", [Exception, OSError, ValueError])
+def test_download_that_fails(monkeypatch, kind):
+    def load_data():
+        raise kind("URL fetch failure")
+
+    put_in_place_of_keras(monkeypatch, load_data)
+    contract = f"Keras to download MNIST (without a network: {LOCAL})"
+    text = f"mnist.load_data: expected {contract}, got URL fetch failure"
+    with refused(ConnectionError, text) as caught:
+        mnist.load_data("keras")
+    assert type(caught.value.__cause__) is kind
+
+
+@pytest.fixture
+def keras_cache(tmp_path, monkeypatch, backend):
+    """Return the folder in which the real Keras keeps data sets, cut off from the network."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    pytest.importorskip("keras")
+    # KERAS_HOME is read when Keras is imported, perhaps by an earlier test
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+
+    def no_network(*_args, **_kwargs):
+        raise socket.gaierror("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    (tmp_path / "datasets").mkdir()
+    return tmp_path / "datasets"
+
+
+def test_download_that_fails_in_keras(keras_cache):
+    contract = f"Keras to download MNIST (without a network: {LOCAL})"
+    text = f"mnist.load_data: expected {contract}, got URL fetch failure on https://"
+    with pytest.raises(ConnectionError, match=f"^{re.escape(text)}.*no network in this test$"):
+        mnist.load_data("keras")
+    assert not list(keras_cache.iterdir())
+
+
+def test_file_in_the_cache_of_keras(keras_cache, monkeypatch):
+    arrays = made()
+    np.savez(keras_cache / "mnist.npz", **arrays)
+    # Keras knows the SHA-256 of the 70,000 images only
+    monkeypatch.setattr("keras.src.utils.file_utils.validate_file", lambda *_a, **_k: True)
+    assert_holds(mnist.load_data("keras"), arrays)
+
+
+# preprocess
+
+
+def digits(seed=0, n=3):
+    arrays = made(seed, n, n)
+    return arrays["x_train"], arrays["y_train"]
+
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@both_dtypes
+@given(seed=SEEDS, n=st.integers(0, 4))
+def test_preprocess_equals_a_loop(dtype, seed, n):
+    images, labels = digits(seed, n)
+    inputs, targets = mnist.preprocess(images, labels, dtype)
+    pixels = [[p / 255 for row in image for p in row] for image in images.tolist()]
+    hot = [[1 if c == label else 0 for c in range(10)] for label in labels.tolist()]
+    wanted_inputs = np.array(pixels, dtype).reshape(n, 784)
+    np.testing.assert_array_equal(inputs, wanted_inputs, strict=True)
+    np.testing.assert_array_equal(targets, np.array(hot, dtype).reshape(n, 10), strict=True)
+
+
+@both_dtypes
+def test_preprocess_divides_every_pixel_exactly(dtype):
+    images = np.arange(784).reshape(1, 28, 28).astype(np.uint8)
+    inputs, _ = mnist.preprocess(images, [0], dtype)
+    np.testing.assert_array_equal(inputs, images.reshape(1, 784) / dtype(255), strict=True)
+    assert (inputs.min(), inputs.max()) == (0, 1)
+
+
+def test_preprocess_is_float32_by_default():
+    inputs, targets = mnist.preprocess(*digits())
+    assert (inputs.dtype, targets.dtype) == (np.float32, np.float32)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2]])
+def test_preprocess_of_any_layout(layout):
+    images, labels = digits()
+    wanted = mnist.preprocess(images, labels)
+    found = mnist.preprocess(layout(images), layout(labels))
+    np.testing.assert_array_equal(found[0], wanted[0], strict=True)
+    np.testing.assert_array_equal(found[1], wanted[1], strict=True)
+
+
+def test_preprocess_modifies_nothing():
+    images, labels = digits()
+    kept = images.copy(), labels.copy()
+    images.setflags(write=False)
+    labels.setflags(write=False)
+    inputs, targets = mnist.preprocess(images, labels)
+    inputs += 1
+    targets += 1
+    np.testing.assert_array_equal(images, kept[0], strict=True)
+    np.testing.assert_array_equal(labels, kept[1], strict=True)
+
+
+IMAGES, LABELS = digits()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "text"),
+    [
+        (IMAGES / 255, LABELS, TypeError, "expected images of dtype uint8, got float64"),
+        (IMAGES.astype(int), LABELS, TypeError, "expected images of dtype uint8, got int64"),
+        (IMAGES > 0, LABELS, TypeError, "expected images of dtype uint8, got bool"),
+        (None, LABELS, TypeError, "expected images to be an array of real numbers, got None"),
+        (
+            np.ma.masked_array(IMAGES),
+            LABELS,
+            TypeError,
+            "expected images to be an array of real numbers, got a masked array",
+        ),
+        (
+            IMAGES.reshape(3, 784),
+            LABELS,
+            ValueError,
+            "expected images of shape (N, 28, 28), got (3, 784)",
+        ),
+        (
+            IMAGES[..., None],
+            LABELS,
+            ValueError,
+            "expected images of shape (N, 28, 28), got (3, 28, 28, 1)",
+        ),
+        (IMAGES[0], LABELS, ValueError, "expected images of shape (N, 28, 28), got (28, 28)"),
+        (
+            IMAGES[:, :27],
+            LABELS,
+            ValueError,
+            "expected images of shape (N, 28, 28), got (3, 27, 28)",
+        ),
+        (np.uint8(3), LABELS, ValueError, "expected images of shape (N, 28, 28), got ()"),
+        (IMAGES, LABELS[:2], ValueError, "expected labels of shape (3,), got (2,)"),
+        (IMAGES[:1], LABELS, ValueError, "expected labels of shape (1,), got (3,)"),
+        (IMAGES, LABELS[:, None], ValueError, "expected labels of shape (3,), got (3, 1)"),
+        (IMAGES, 5, ValueError, "expected labels of shape (3,), got ()"),
+        (
+            IMAGES,
+            ["1", "2", "3"],
+            TypeError,
+            "expected labels to be an array of real numbers, got an array of dtype <U1",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_preprocess_refusals(images, labels, error, text):
+    with refused(error, f"mnist.preprocess: {text}"):
+        mnist.preprocess(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "text"),
+    [
+        ([0, 10, 9], ValueError, "expected labels in [0, 10), got 10"),
+        ([0, -1, 9], ValueError, "expected labels in [0, 10), got -1"),
+        ([0.0, 1.0, 2.0], TypeError, "expected labels to be integers, got dtype float64"),
+        ([True, False, True], TypeError, "expected labels to be integers, got dtype bool"),
+    ],
+)
+def test_preprocess_refuses_labels_as_one_hot_does(labels, error, text):
+    with refused(error, f"one_hot: {text}"):
+        mnist.preprocess(IMAGES, labels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found"),
+    [(np.float16, "float16"), (int, "int64"), (">f4", ">f4"), (None, "None"), ("no", "'no'")],
+)
+def test_preprocess_refuses_other_dtypes(dtype, found):
+    with refused(TypeError, f"mnist.preprocess: expected dtype float32 or float64, got {found}"):
+        mnist.preprocess(IMAGES, LABELS, dtype)
