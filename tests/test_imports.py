@@ -30,10 +30,39 @@ ALLOWED = {
     "data._formats": {"_checks"},
     "data.mnist": {"_checks", "data._formats", "data.transforms"},
     "data": {"data.loader"},
+    "testing._streams": set(),
+    "testing.report": set(),
+    "testing.differences": {"_checks", "testing._streams"},
+    "testing.subjects": {"_checks", "module", "testing._streams", "testing.differences"},
+    "testing.contracts": {"_checks", "module", "testing._streams", "testing.report"},
+    "testing.hints": {"module", "testing.report"},
+    "testing.gradients": {
+        "_checks",
+        "module",
+        "nn",
+        "testing.contracts",
+        "testing.differences",
+        "testing.hints",
+        "testing.report",
+        "testing.subjects",
+    },
+    "testing.strategies": {
+        "_checks",
+        "module",
+        "nn",
+        "testing.contracts",
+        "testing.gradients",
+        "testing.report",
+    },
+    "testing": {"testing.gradients", "testing.report"},
     "": {"data", "losses", "module", "nn", "optim"},
 }
 # third parties, where a part may use more than NumPy and the standard library
-THIRD_PARTIES = {"_blas": {"scipy", "threadpoolctl"}, "data.mnist": {"keras"}}
+THIRD_PARTIES = {
+    "_blas": {"scipy", "threadpoolctl"},
+    "data.mnist": {"keras"},
+    "testing.strategies": {"hypothesis"},
+}
 
 
 def imported(path):

@@ -1,0 +1,196 @@
+"""Every planted fault is caught, and no right module ever is."""
+
+import numpy as np
+import pytest
+from faults import LAYERS, LOSSES
+from layers import (
+    ELEMENTWISE,
+    AbsoluteError,
+    BatchMean,
+    CrossEntropy,
+    Elementwise,
+    Gain,
+    GlobalNoise,
+    Largest,
+    Norm,
+    Residual,
+    Softmax,
+)
+
+from tinygrad_mnist import Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+    check_gradients,
+    check_loss_gradients,
+    check_model_gradients,
+)
+
+EXAMPLES = 100
+SIDES = [2, 3, 5, 4, 1]
+
+
+def example(seed, rows=None):
+    rng = np.random.default_rng(seed)
+    shape = (rows if rows is not None else rng.choice(SIDES), rng.choice(SIDES))
+    return rng.standard_normal(shape), rng
+
+
+def first_error(check):
+    """Return the first error among the examples, of which some may be too little to judge."""
+    for seed in range(EXAMPLES):
+        try:
+            check(seed)
+        except InconclusiveGradientCheck:
+            continue
+        except (GradientCheckError, ModuleContractError) as error:
+            return error
+    return None
+
+
+def test_there_are_fifty_faults_and_more():
+    assert len(LAYERS) + len(LOSSES) >= 50
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_faulty_layer_is_caught(name):
+    def check(seed):
+        x, rng = example(seed)
+        check_gradients(LAYERS[name].make(x.shape[1], rng), x, seed=seed)
+
+    error = first_error(check)
+    if LAYERS[name].rule:
+        assert isinstance(error, ModuleContractError)
+        assert error.rule == LAYERS[name].rule
+    else:
+        assert isinstance(error, GradientCheckError)
+        named = {mismatch.name for mismatch in error.report.mismatches}
+        assert named <= LAYERS[name].arrays
+        assert named
+
+
+@pytest.mark.parametrize("name", [n for n, fault in LAYERS.items() if fault.arrays])
+def test_a_faulty_layer_is_caught_without_contracts_and_at_a_wrong_index(name):
+    def check(seed):
+        x, rng = example(seed)
+        check_gradients(LAYERS[name].make(x.shape[1], rng), x, seed=seed, contracts=False)
+
+    for mismatch in first_error(check).report.mismatches:
+        assert mismatch.index is not None
+        assert abs(mismatch.analytic - mismatch.numeric) > mismatch.tolerance
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_faulty_loss_is_caught(name):
+    def check(seed):
+        x, rng = example(seed)
+        labels = rng.integers(0, x.shape[1], len(x))
+        target = labels if "cross" in name else rng.standard_normal(x.shape)
+        if "broadcast" in name:
+            x, target = x[:, :1], target[:, :1]
+        check_loss_gradients(LOSSES[name].make(), x, target, seed=seed)
+
+    error = first_error(check)
+    if LOSSES[name].rule:
+        assert isinstance(error, ModuleContractError)
+        assert error.rule == LOSSES[name].rule
+    else:
+        assert isinstance(error, GradientCheckError)
+        assert {m.name for m in error.report.mismatches} == {"pred"}
+
+
+RIGHT = {
+    "Linear": lambda features, rng: Linear(features, 3, rng=rng),
+    "Linear-data": lambda features, rng: Linear(features, 3, rng=rng, input_grad=False),
+    "ReLU": lambda features, rng: ReLU(),
+    "Dropout": lambda features, rng: Dropout(0.25, rng=rng),
+    "Dropout-global": lambda features, rng: GlobalNoise(),
+    "Dropout-eval": lambda features, rng: Dropout(0.9, rng=rng).eval(),
+    "empty": lambda features, rng: Sequential(),
+    "MLP": lambda features, rng: Sequential(
+        Linear(features, 4, rng=rng), ReLU(), Dropout(0.5, rng=rng), Linear(4, 2, rng=rng)
+    ),
+    # a dead input row meets zero biases: every hidden unit sits exactly on its kink
+    "MLP on its kinks": lambda features, rng: Sequential(
+        Linear(features, 4, rng=rng), ReLU(), Linear(4, 4, rng=rng), ReLU(), Linear(4, 2, rng=rng)
+    ),
+    "residual": lambda features, rng: Residual(Linear(features, features, rng=rng)),
+    "gain": lambda features, rng: Gain(features),
+    "softmax": lambda features, rng: Softmax(),
+    "norm": lambda features, rng: Norm(),
+    "largest": lambda features, rng: Largest(),
+    "saturated": lambda features, rng: Sequential(
+        Elementwise(lambda x: 50 * x, lambda x: np.full_like(x, 50)),
+        Elementwise(*ELEMENTWISE["sigmoid"]),
+        Linear(features, 2, rng=rng),
+    ),
+    **{
+        name: lambda features, rng, pair=pair: Elementwise(*pair)
+        for name, pair in ELEMENTWISE.items()
+    },
+}
+
+INPUTS = {
+    "generic": lambda x, rng: x,
+    "zeros": lambda x, rng: 0 * x,
+    "a zero row": lambda x, rng: x * (np.arange(len(x)) > 0)[:, None],
+    "ties": lambda x, rng: np.round(x),
+    "huge": lambda x, rng: 1e3 * x,
+    "tiny": lambda x, rng: 1e-9 * x,
+    "one row": lambda x, rng: x[:1],
+    "no rows": lambda x, rng: x[:0],
+    "one sample": lambda x, rng: x[0],
+    "one feature": lambda x, rng: x[:, :1],
+    "single precision": lambda x, rng: x.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_module_never_fails(name, inputs):
+    judged = 0
+    for seed in range(10):
+        x, rng = example(seed)
+        x = INPUTS[inputs](x, rng)
+        try:
+            check_gradients(RIGHT[name](x.shape[-1], rng), x, seed=seed)
+            judged += 1
+        except InconclusiveGradientCheck:
+            continue
+    if inputs == "generic" and name != "steep tanh":  # flat but for |x| < 0.1
+        assert judged >= 7  # or the other cases would say nothing
+
+
+def test_a_steep_slope_is_no_kink():
+    for seed in range(20):
+        x, _ = example(seed)
+        report = check_gradients(Elementwise(*ELEMENTWISE["steep tanh"]), 0.003 * x)
+        assert sum(array.on_kink for array in report.arrays) == 0
+
+
+def test_rows_may_mix_if_the_caller_says_so():
+    x, _ = example(1, rows=4)
+    assert check_gradients(BatchMean(), x, rows_independent=False)
+
+
+@pytest.mark.parametrize("loss", [MSELoss("mean"), MSELoss("sum"), MSELoss("batchmean")])
+@pytest.mark.parametrize("same", [False, True])
+def test_a_right_loss_never_fails(loss, same):
+    for seed in range(20):
+        x, rng = example(seed)
+        target = np.zeros_like(x)
+        target[...] = x if same else rng.standard_normal(x.shape)
+        target[0, 0] = 0
+        check_loss_gradients(loss, x, target)
+        check_model_gradients(
+            RIGHT["MLP on its kinks"](x.shape[1], rng), loss, x, target[:, :1] + [0, 1]
+        )
+
+
+def test_losses_of_a_user_never_fail():
+    for seed in range(20):
+        x, rng = example(seed)
+        check_loss_gradients(AbsoluteError(), x, rng.standard_normal(x.shape))
+        if x.shape[1] > 1:
+            check_loss_gradients(CrossEntropy(), x, rng.integers(0, x.shape[1], len(x)))

@@ -1,0 +1,27 @@
+"""Check anybody's layers: right gradients and a kept contract, or a report that says where not.
+
+`check_gradients`, `check_loss_gradients` and `check_model_gradients` need NumPy alone.
+`tinygrad_mnist.testing.strategies` has the same for property-based tests, and needs Hypothesis.
+"""
+
+from tinygrad_mnist.testing.gradients import (
+    check_gradients,
+    check_loss_gradients,
+    check_model_gradients,
+)
+from tinygrad_mnist.testing.report import (
+    GradientCheckError,
+    GradientReport,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+)
+
+__all__ = [
+    "GradientCheckError",
+    "GradientReport",
+    "InconclusiveGradientCheck",
+    "ModuleContractError",
+    "check_gradients",
+    "check_loss_gradients",
+    "check_model_gradients",
+]

@@ -1,0 +1,178 @@
+"""Central differences, and whether a gradient that disagrees with them is wrong.
+
+The step is eps**(1/3) * max(1, |v|), which balances the truncation error h**2 f''' / 6 against
+the rounding error eps |f| / h. Along a direction of n entries each moves 1/sqrt(n) of that.
+
+A disagreement is not yet a mistake: the point may lie on a kink, as ReLU does at 0. With D the
+first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h) = 4 S(h/2), while
+a kink within h of the point breaks one of the two by at least 0.4 of the error. So an error counts
+if both hold to a tenth of it; else smaller and larger steps are tried; else the probe lies on a
+kink. And it counts only if it persists at a generic point nearby: relu(x) - relu(-x) is smooth
+at 0, yet every framework answers 0 there.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.testing._streams import Streams
+
+EPS = float(np.finfo(np.float64).eps)
+STEP = EPS ** (1 / 3)
+
+_EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
+_RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
+_SMALLEST = float(np.finfo(np.float64).tiny)
+_NEARBY = 2  # generic points at which an error is confirmed
+
+
+class Subject(ABC):
+    """Outputs as a function of named arrays, with the gradients that are to be checked.
+
+    `arrays` are contiguous float64, and are changed in place to ask for other outputs. `streams`
+    are what a forward draws from.
+    """
+
+    arrays: dict[str, FloatArray]
+    streams: Streams
+
+    @abstractmethod
+    def outputs(self) -> FloatArray:
+        """Return a copy of the outputs at the arrays' present values, with the same draws."""
+
+    @abstractmethod
+    def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
+        """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
+
+    @abstractmethod
+    def copy(self) -> "Subject":
+        """Return an independent subject with the same values and draws."""
+
+
+class Probe(NamedTuple):
+    """Entries of an array (flat indices) that move together, each by its sign."""
+
+    name: str
+    where: NDArray[np.intp]
+    signs: FloatArray
+
+    def halves(self) -> list["Probe"]:
+        """Return the probes of the first and of the second half of the entries."""
+        middle = len(self.where) // 2
+        return [
+            Probe(self.name, self.where[part], self.signs[part])
+            for part in (slice(None, middle), slice(middle, None))
+        ]
+
+
+class Measured(NamedTuple):
+    """A directional derivative in two ways, and how far they may differ by rounding."""
+
+    analytic: float
+    numeric: float
+    second: float  # the second difference, over the step
+    tolerance: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.analytic - self.numeric)
+
+    @property
+    def agrees(self) -> bool:
+        return self.error <= self.tolerance
+
+
+class Verdict(NamedTuple):
+    """`outcome` is "right", "wrong" or "kink"."""
+
+    outcome: str
+    measured: Measured
+
+
+class Judge:
+    """Judges probes of a subject for one cotangent."""
+
+    def __init__(
+        self, subject: Subject, cotangent: FloatArray, *, rtol: float, atol: float, step: float
+    ) -> None:
+        self.subject, self.cotangent = subject, cotangent
+        self.rtol, self.atol, self.step = rtol, atol, step
+        self.outputs = subject.outputs()
+        self.gradients = subject.gradients(cotangent)
+        self._rounding = 4 * EPS * float(np.sum(abs(cotangent) * np.maximum(abs(self.outputs), 1)))
+        self._nearby: list[Judge] = []
+
+    def judge(self, probe: Probe, rng: np.random.Generator) -> Verdict:
+        """Return the verdict here, an error being confirmed at generic points nearby."""
+        verdict = self._judge_here(probe)
+        if verdict.outcome != "wrong":
+            return verdict
+        for judge in self._generic_points(rng):
+            elsewhere = judge._judge_here(probe)
+            if elsewhere.outcome == "wrong":
+                return verdict
+            if elsewhere.outcome == "right":
+                break
+        return Verdict("kink", verdict.measured)
+
+    def _judge_here(self, probe: Probe) -> Verdict:
+        first = self._measure(probe, self.step)
+        if first.agrees:
+            return Verdict("right", first)
+        if math.isfinite(first.numeric) and not math.isfinite(first.analytic):
+            return Verdict("wrong", first)
+        for factor in _RETRIES:
+            full = first if factor == 1 else self._measure(probe, factor * self.step)
+            if full.agrees:
+                return Verdict("right", full)
+            half = self._measure(probe, factor * self.step / 2)
+            odd = abs(full.numeric - half.numeric)
+            even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
+            if max(odd, even) < _EVIDENCE * full.error:
+                return Verdict("wrong", full)
+        return Verdict("kink", first)
+
+    def _measure(self, probe: Probe, step: float) -> Measured:
+        array = self.subject.arrays[probe.name].reshape(-1)
+        kept = array[probe.where]
+        h = probe.signs * np.maximum(1, abs(kept)) * (step / math.sqrt(len(kept)))
+        try:
+            array[probe.where] = above = kept + h
+            f_above = self.subject.outputs()
+            array[probe.where] = below = kept - h
+            f_below = self.subject.outputs()
+        finally:
+            array[probe.where] = kept
+        taken = above - below  # not 2 h: the sums were rounded
+        length = float(np.linalg.norm(taken))
+        if len(kept) == 1:
+            length = math.copysign(length, taken[0])
+        c, gradient = self.cotangent, self.gradients[probe.name]
+        # the sum of the differences, not the difference of the sums: it rounds less
+        numeric = float(np.sum(c * (f_above - f_below))) / length
+        analytic = float(np.sum(gradient.reshape(-1)[probe.where] * taken)) / length
+        second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
+        tolerance = (
+            self.rtol * max(abs(analytic), abs(numeric))
+            + self.atol * float(np.max(abs(gradient)))
+            + self._rounding / abs(length / 2)
+            + _SMALLEST  # of an empty batch all the others are 0
+        )
+        return Measured(analytic, numeric, second / abs(length / 2), tolerance)
+
+    def _generic_points(self, rng: np.random.Generator) -> Iterator["Judge"]:
+        """Yield judges of the same subject about 1 % away, made when first asked for."""
+        for i in range(_NEARBY):
+            if i == len(self._nearby):
+                subject = self.subject.copy()
+                for array in filter(np.size, subject.arrays.values()):
+                    size = abs(array) + (math.sqrt(float(np.mean(array**2))) or 1.0)
+                    array += 0.01 * size * rng.uniform(-1, 1, array.shape)
+                settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
+                self._nearby.append(Judge(subject, self.cotangent, **settings))
+            yield self._nearby[i]

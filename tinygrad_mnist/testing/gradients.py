@@ -1,0 +1,275 @@
+"""check_gradients and its kin: backward against central differences, for anybody's layers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinygrad_mnist._checks import FloatArray, owned, same_shape
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Sequential
+from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
+from tinygrad_mnist.testing.differences import STEP, Judge, Measured, Probe, Subject, Verdict
+from tinygrad_mnist.testing.hints import about_ratio
+from tinygrad_mnist.testing.report import (
+    ArrayReport,
+    GradientCheckError,
+    GradientReport,
+    InconclusiveGradientCheck,
+    Mismatch,
+)
+from tinygrad_mnist.testing.subjects import Loss, LossSubject, ModelSubject, ModuleSubject
+
+_FLOAT64 = np.dtype(np.float64)
+_TELLING = 100  # a value so many times its tolerance could have shown a mistake
+
+
+def check_gradients(
+    module: Module,
+    x: ArrayLike,
+    *,
+    grad_output: ArrayLike | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    step: float | None = None,
+    max_entries: int = 64,
+    directions: int = 2,
+    contracts: bool = True,
+    rows_independent: bool = True,
+    seed: int = 0,
+    raise_on_failure: bool = True,
+) -> GradientReport:
+    """Check a module's backward: first the contract, then every gradient by central differences.
+
+    It works in float64 on a deep copy, in the module's present mode, and sets every reachable
+    random generator back before each forward, so that the draws of a stochastic layer stay the
+    same. The caller's module is untouched.
+
+    Args:
+        module: The Module to check.
+        x: An input for it, (..., in).
+        grad_output: dL/dy for `backward`; None draws one, its signs mixed and no entry near 0.
+        rtol: Error allowed, relative to the larger of both values.
+        atol: Error allowed, relative to the largest gradient in the array.
+        step: Of the differences, relative to max(1, |value|); None is eps**(1/3), about 6e-6.
+        max_entries: Arrays up to this size are checked entry by entry; of larger ones as many
+            entries, the first, the last, the largest and the smallest gradient among them.
+        directions: Random +-1 directions over the whole of each larger array; a wrong one is
+            traced to an entry.
+        contracts: Whether to check the contract first: see `testing.contracts`.
+        rows_independent: Whether each sample's output depends on that sample alone; False for
+            layers that mix rows, such as a batch normalisation.
+        seed: Of all that the check draws.
+        raise_on_failure: False returns a report of wrong gradients instead of raising.
+
+    Returns:
+        A GradientReport, true if all is right; print it for a table.
+
+    Raises:
+        GradientCheckError: A gradient is wrong; its `report` says where.
+        ModuleContractError: The module breaks the contract; its `rule` says how.
+        InconclusiveGradientCheck: Too little could be judged to say anything.
+    """
+    rng = np.random.default_rng(seed)
+    subject = ModuleSubject(module, owned("check_gradients", "x", x, _FLOAT64))
+    y = subject.outputs()
+    dy = _cotangent(y.shape, rng)
+    if grad_output is not None:
+        dy = owned("check_gradients", "grad_output", grad_output, _FLOAT64)
+        same_shape("check_gradients", "grad_output", dy, y.shape)
+    if contracts:
+        copied = subject.copy()
+        check_module_contracts(copied.module, copied.x, dy, rows_independent=rows_independent)
+    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
+    report = GradientReport(type(module).__name__, checker.check(subject, dy), seed)
+    report.hints += about_ratio(report, y.shape, module)
+    if report.mismatches:
+        report.hints += checker.suspects(subject, dy)
+    return _concluded(report, raise_on_failure)
+
+
+def check_loss_gradients(
+    loss: Loss,
+    pred: ArrayLike,
+    target: ArrayLike,
+    *,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    step: float | None = None,
+    max_entries: int = 64,
+    directions: int = 2,
+    contracts: bool = True,
+    seed: int = 0,
+    raise_on_failure: bool = True,
+) -> GradientReport:
+    """Check that `loss.backward()` is the derivative of `loss(pred, target)` for pred.
+
+    target is handed over as it is (copied), so that integer labels stay integers. The other
+    arguments, the result and the errors are those of `check_gradients`.
+    """
+    pred = owned("check_loss_gradients", "pred", pred, _FLOAT64)
+    subject = LossSubject(loss, pred, np.array(target))
+    if contracts:
+        copied = subject.copy()
+        check_loss_contracts(copied.loss, copied.pred, copied.target)
+    rng = np.random.default_rng(seed)
+    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
+    report = GradientReport(type(loss).__name__, checker.check(subject, np.ones(1)), seed)
+    report.hints += about_ratio(report, pred.shape, loss)
+    return _concluded(report, raise_on_failure)
+
+
+def check_model_gradients(
+    model: Module,
+    loss: Loss,
+    x: ArrayLike,
+    target: ArrayLike,
+    *,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    step: float | None = None,
+    max_entries: int = 64,
+    directions: int = 2,
+    contracts: bool = True,
+    rows_independent: bool = True,
+    seed: int = 0,
+    raise_on_failure: bool = True,
+) -> GradientReport:
+    """Check a model and its loss together: the gradients that a training step uses.
+
+    They are those of `loss(model(x), target)` for x and for every parameter. The arguments, the
+    result and the errors are those of `check_gradients` and `check_loss_gradients`.
+    """
+    rng = np.random.default_rng(seed)
+    x = owned("check_model_gradients", "x", x, _FLOAT64)
+    subject = ModelSubject(model, loss, x, np.array(target))
+    y = ModuleSubject(model, x).outputs()
+    if contracts:
+        copied = subject.copy()
+        dy = _cotangent(y.shape, rng)
+        check_module_contracts(copied.model, x.copy(), dy, rows_independent=rows_independent)
+        check_loss_contracts(copied.loss, y, copied.target)
+    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
+    name = f"{type(model).__name__} with {type(loss).__name__}"
+    report = GradientReport(name, checker.check(subject, np.ones(1)), seed)
+    report.hints += about_ratio(report, y.shape, model)
+    return _concluded(report, raise_on_failure)
+
+
+class _Checker:
+    """Chooses the probes of each array and counts their verdicts."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        rtol: float,
+        atol: float,
+        step: float,
+        max_entries: int,
+        directions: int,
+    ) -> None:
+        self.rng, self.rtol, self.atol, self.step = rng, rtol, atol, step
+        self.max_entries, self.directions = max_entries, directions
+
+    def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
+        """Return a report of each array that has a gradient."""
+        try:
+            judge = Judge(subject, cotangent, rtol=self.rtol, atol=self.atol, step=self.step)
+            return [self._check_array(judge, name) for name in judge.gradients]
+        finally:
+            subject.streams.rewind()
+
+    def suspects(self, subject: ModuleSubject, dy: FloatArray) -> Iterator[str]:
+        """Yield a sentence for each layer of a chain that fails alone, on its own input."""
+        if not isinstance(subject.module, Sequential):
+            return
+        for path, layer, x in _layers("", subject.module, subject.x):
+            alone = ModuleSubject(layer, x)
+            reports = self.check(alone, _cotangent(alone.outputs().shape, self.rng))
+            if any(report.mismatches for report in reports):
+                yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."
+
+    def _check_array(self, judge: Judge, name: str) -> ArrayReport:
+        gradient = judge.gradients[name]
+        report = ArrayReport(name, gradient.shape)
+        for i in self._entries(gradient):
+            self._count(report, judge, Probe(name, np.array([i]), np.ones(1)))
+        if gradient.size > self.max_entries:
+            for _ in range(self.directions):
+                signs = self.rng.choice([-1.0, 1.0], gradient.size)
+                self._count(report, judge, Probe(name, np.arange(gradient.size), signs))
+        return report
+
+    def _entries(self, gradient: FloatArray) -> list[int]:
+        """Return the flat indices to check one by one: all, or the telling ones and a sample."""
+        size = gradient.size
+        if size <= self.max_entries:
+            return list(range(size))
+        magnitude = abs(gradient).reshape(-1)
+        telling = [0, size - 1, int(magnitude.argmax()), int(magnitude.argmin())]
+        sample = self.rng.choice(size, self.max_entries, replace=False)
+        return list(dict.fromkeys([*telling, *sample.tolist()]))[: self.max_entries]
+
+    def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
+        verdict = judge.judge(probe, self.rng)
+        if verdict.outcome == "wrong" and len(probe.where) > 1:
+            probe, verdict = self._narrowed(judge, probe, verdict)
+        measured = verdict.measured
+        report.checked += 1
+        if verdict.outcome == "kink":
+            report.on_kink += 1
+            return
+        report.worst = max(report.worst, measured.error / measured.tolerance)
+        largest = max(abs(measured.analytic), abs(measured.numeric))
+        report.informative += largest > _TELLING * measured.tolerance
+        if verdict.outcome == "wrong":
+            report.mismatches.append(_mismatch(report, probe, measured))
+
+    def _narrowed(self, judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verdict]:
+        """Bisect a wrong direction as far as a half of it is still wrong."""
+        while len(probe.where) > 1:
+            halves = ((half, judge.judge(half, self.rng)) for half in probe.halves())
+            wrong = next((half for half in halves if half[1].outcome == "wrong"), None)
+            if wrong is None:
+                break
+            probe, verdict = wrong
+        return probe, verdict
+
+
+def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch:
+    index = None
+    if len(probe.where) == 1:
+        index = tuple(int(i) for i in np.unravel_index(probe.where[0], report.shape))
+    values = (measured.analytic, measured.numeric, measured.tolerance)
+    return Mismatch(report.name, index, *values)
+
+
+def _cotangent(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Return dL/dy with mixed signs, for a backward that is not linear, and no entry near 0."""
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+
+
+def _concluded(report: GradientReport, raise_on_failure: bool) -> GradientReport:
+    if report.mismatches:
+        if raise_on_failure:
+            raise GradientCheckError(report)
+        return report
+    checked = sum(array.checked for array in report.arrays)
+    on_kink = sum(array.on_kink for array in report.arrays)
+    if on_kink > checked / 2:
+        reason = f"{on_kink} of {checked} probes lie on a kink; choose another x"
+    elif not any(array.informative for array in report.arrays):
+        reason = "every gradient is 0, which no mistake need change; choose another x"
+    else:
+        return report
+    raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
+
+
+def _layers(prefix: str, module: Module, x: FloatArray) -> Iterator[tuple[str, Module, FloatArray]]:
+    """Yield each layer of a (nested) chain by its path, with the input that reaches it."""
+    if not isinstance(module, Sequential):
+        yield prefix.removesuffix("."), module, x
+        return
+    for i, layer in enumerate(module):
+        yield from _layers(f"{prefix}{i}.", layer, x)
+        x = layer(x)

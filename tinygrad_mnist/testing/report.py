@@ -1,0 +1,125 @@
+"""What a gradient check found, in a table that says where to look."""
+
+from dataclasses import dataclass, field
+
+_SHOWN = 3  # mismatches printed of each array
+
+
+class ModuleContractError(AssertionError):
+    """A module breaks a rule of the contract that finite differences cannot see.
+
+    `rule` names it; see `tinygrad_mnist.testing.contracts`.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(f"{message} [rule: {rule}]")
+        self.rule = rule
+
+
+class InconclusiveGradientCheck(Exception):
+    """The check could not tell: everything lay on kinks, or every gradient was 0."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One entry of an array whose gradient is wrong.
+
+    `index` is None for a direction over the whole array that could not be narrowed to an entry.
+    """
+
+    name: str
+    index: tuple[int, ...] | None
+    analytic: float
+    numeric: float
+    tolerance: float
+
+    @property
+    def ratio(self) -> float:
+        """Return analytic / numeric: inf where only numeric is 0."""
+        return self.analytic / self.numeric if self.numeric else float("inf")
+
+    def __str__(self) -> str:
+        """Return the entry and both values."""
+        where = "along a direction" if self.index is None else str(list(self.index))
+        return (
+            f"{self.name}{where}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, "
+            f"ratio {self.ratio:.6g}"
+        )
+
+
+@dataclass
+class ArrayReport:
+    """What was found in one array: counts of probes, and the worst error over its tolerance."""
+
+    name: str
+    shape: tuple[int, ...]
+    checked: int = 0
+    on_kink: int = 0
+    informative: int = 0
+    worst: float = 0.0
+    mismatches: list[Mismatch] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> int:
+        """Return the number of wrong probes."""
+        return len(self.mismatches)
+
+
+@dataclass
+class GradientReport:
+    """The outcome of one check: true if nothing is wrong; `print` it for the table.
+
+    Attributes:
+        subject: What was checked, as its type's name.
+        arrays: An ArrayReport for the input and for each parameter, in order.
+        seed: What reproduces the check.
+        hints: What the mismatches have in common.
+    """
+
+    subject: str
+    arrays: list[ArrayReport]
+    seed: int
+    hints: list[str] = field(default_factory=list)
+
+    @property
+    def mismatches(self) -> list[Mismatch]:
+        """Return every wrong entry found, array by array."""
+        return [m for array in self.arrays for m in array.mismatches]
+
+    def __bool__(self) -> bool:
+        """Return whether every gradient that was judged is right."""
+        return not self.mismatches
+
+    def __str__(self) -> str:
+        """Return the table, the worst offenders and the hints."""
+        wrong = sum(bool(array.mismatches) for array in self.arrays)
+        verdict = f"{wrong} of {len(self.arrays)}" if wrong else "none"
+        lines = [
+            f"{self.subject}: {verdict} of its gradients disagree with central differences "
+            f"(seed {self.seed})"
+            if not wrong
+            else f"{self.subject}: {verdict} gradients disagree with central differences "
+            f"(seed {self.seed})"
+        ]
+        rows = [("gradient of", "shape", "checked", "wrong", "on a kink", "worst error/tolerance")]
+        rows += [
+            (a.name, str(a.shape), str(a.checked), str(a.wrong), str(a.on_kink), f"{a.worst:.2g}")
+            for a in self.arrays
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.rjust(w) for cell, w in zip(row, widths, strict=True)]
+            cells[0] = row[0].ljust(widths[0])
+            lines.append("  " + "  ".join(cells))
+        for array in self.arrays:
+            shown = sorted(array.mismatches, key=lambda m: -abs(m.analytic - m.numeric))[:_SHOWN]
+            lines += [f"  wrong: {mismatch}" for mismatch in shown]
+        return "\n".join([*lines, *self.hints])
+
+
+class GradientCheckError(AssertionError):
+    """A gradient disagrees with central differences; `report` has the details."""
+
+    def __init__(self, report: GradientReport) -> None:
+        super().__init__(str(report))
+        self.report = report

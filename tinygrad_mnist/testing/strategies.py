@@ -1,0 +1,156 @@
+"""Hypothesis strategies for arrays and models, and a whole property test in one call.
+
+Arrays are drawn by one seed each, not one float per element: engine-drawn floats are mostly
+zeros, ties and tiny numbers, the worst inputs for a gradient check, while seeded ones are generic
+at any size and shrink just as well. Needs Hypothesis (extra `test`).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from hypothesis import given, note, reject
+from hypothesis import strategies as st
+
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.testing.contracts import LAYOUTS
+from tinygrad_mnist.testing.gradients import check_gradients
+from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+
+_SIDES = st.sampled_from([2, 3, 5, 4, 1])  # 1 hides mistakes of shape: it comes last
+_SPIKES = (0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12)
+
+
+def seeds() -> st.SearchStrategy[int]:
+    """Return a strategy of seeds for np.random.default_rng, shrinking to 0."""
+    return st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def batches(draw: st.DrawFn, *, features: int | None = None, rows: int | None = None) -> FloatArray:
+    """Return a strategy of float64 arrays (rows, features) of normal numbers.
+
+    Args:
+        features: Length of a row; None draws 1 to 5.
+        rows: Number of rows; None draws 1 to 5.
+    """
+    shape = (draw(_SIDES) if rows is None else rows, draw(_SIDES) if features is None else features)
+    return np.random.default_rng(draw(seeds())).standard_normal(shape)
+
+
+def away_from(
+    points: Sequence[float] | float,
+    arrays: st.SearchStrategy[FloatArray] | None = None,
+    *,
+    gap: float = 0.01,
+) -> st.SearchStrategy[FloatArray]:
+    """Return a strategy of arrays without an entry closer to one of the points than gap.
+
+    Args:
+        points: Where a function has a kink, such as 0 for ReLU; more than 4 gaps apart.
+        arrays: What to draw from; None is `batches()`.
+        gap: Smallest distance left; a closer entry is moved to twice that.
+    """
+
+    def moved(array: FloatArray) -> FloatArray:
+        array = array.copy()
+        for point in np.atleast_1d(np.asarray(points, dtype=np.float64)):
+            near = abs(array - point) < gap
+            array[near] = point + np.where(array[near] < point, -2, 2) * gap
+        return array
+
+    return (batches() if arrays is None else arrays).map(moved)
+
+
+@st.composite
+def spiked(draw: st.DrawFn, arrays: st.SearchStrategy[FloatArray] | None = None) -> FloatArray:
+    """Return a strategy of arrays with a few special values: 0, ties, huge and tiny ones.
+
+    Args:
+        arrays: What to draw from; None is `batches()`.
+    """
+    array = draw(batches() if arrays is None else arrays).copy()
+    flat = array.reshape(-1)
+    for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
+        i, j = (draw(st.integers(0, flat.size - 1)) for _ in range(2))
+        flat[i] = draw(st.sampled_from([*_SPIKES, flat[j]]))
+    return array
+
+
+def layouts() -> st.SearchStrategy[Callable[[FloatArray], FloatArray]]:
+    """Return a strategy of functions that lay the same values out in memory in another way."""
+    return st.sampled_from([np.ascontiguousarray, *LAYOUTS.values()])
+
+
+@st.composite
+def mlps(
+    draw: st.DrawFn, *, in_features: int | None = None, out_features: int | None = None
+) -> Sequential:
+    """Return a strategy of random Sequential models in float64; the first layer is a Linear.
+
+    Args:
+        in_features: Length of an input; None draws 1 to 5 (`model[0].in_features` tells).
+        out_features: Length of an output; None draws 1 to 5.
+    """
+    rng = np.random.default_rng(draw(seeds()))
+    width = draw(_SIDES) if in_features is None else in_features
+    layers: list[Module] = []
+    for _ in range(draw(st.integers(0, 2))):
+        hidden = draw(_SIDES)
+        layers.append(Linear(width, hidden, draw(st.booleans()), rng=rng, dtype=np.float64))
+        layers += draw(st.sampled_from([[], [ReLU()], [ReLU(), Dropout(0.25, rng=rng)]]))
+        width = hidden
+    last = draw(_SIDES) if out_features is None else out_features
+    layers.append(Linear(width, last, draw(st.booleans()), rng=rng, dtype=np.float64))
+    return Sequential(*layers)
+
+
+def module_checklist(
+    make_module: Callable[[int, np.random.Generator], Module],
+    *,
+    inputs: st.SearchStrategy[FloatArray] | None = None,
+    rows_independent: bool = True,
+) -> Callable[[], None]:
+    """Return a property test of a layer: assign it to a name that pytest collects.
+
+        test_scale = module_checklist(lambda features, rng: Scale(features))
+
+    It draws inputs, generic ones and such with special values, as one sample, a batch, or with more
+    leading axes, checks the whole contract and every gradient in training and evaluation
+    mode, and shrinks a failure to a small input.
+
+    Args:
+        make_module: Makes the layer, given the length of its input's last axis and a generator.
+        inputs: What to feed it; None is `batches()` and `spiked()`.
+        rows_independent: As in `check_gradients`.
+
+    Raises:
+        AssertionError: From the test: GradientCheckError or ModuleContractError.
+    """
+    arrays = st.one_of(batches(), spiked()) if inputs is None else inputs
+    leading = st.sampled_from(["batch", "sample", "more axes", "none"])
+
+    @given(x=arrays, seed=seeds(), training=st.booleans(), axes=leading)
+    def test(x: FloatArray, seed: int, training: bool, axes: str) -> None:
+        module = make_module(x.shape[-1], np.random.default_rng(seed)).train(training)
+        x = {"sample": x[0], "more axes": x[None], "none": x[:0], "batch": x}[axes]
+        note(f"x =\n{x!r}\n{module!r}")
+        if axes == "none":
+            _check_empty(module, x)
+            return
+        try:
+            check_gradients(module, x, rows_independent=rows_independent, seed=seed)
+        except InconclusiveGradientCheck:
+            reject()
+
+    return test
+
+
+def _check_empty(module: Module, x: FloatArray) -> None:
+    """Assert that no samples give no gradient."""
+    module.zero_grad()
+    module.backward(module(x))
+    for name, parameter in module.named_parameters():
+        if parameter.grad.any():
+            raise AssertionError(f"expected no gradient of {name} from an empty batch, got some")
