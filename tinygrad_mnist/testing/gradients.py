@@ -1,11 +1,20 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinygrad_mnist._checks import FloatArray, owned, same_shape
+from tinygrad_mnist._checks import (
+    FloatArray,
+    described,
+    expected,
+    integer,
+    owned,
+    real,
+    same_shape,
+)
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
@@ -69,18 +78,20 @@ def check_gradients(
         GradientCheckError: A gradient is wrong; its `report` says where.
         ModuleContractError: The module breaks the contract; its `rule` says how.
         InconclusiveGradientCheck: Too little could be judged to say anything.
+        TypeError: module is no Module, or an argument is of the wrong type.
+        ValueError: grad_output has another shape than y, or a number is outside its interval.
     """
-    rng = np.random.default_rng(seed)
-    subject = ModuleSubject(module, owned("check_gradients", "x", x, _FLOAT64))
+    owner = "check_gradients"
+    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
+    subject = ModuleSubject(_module(owner, module), owned(owner, "x", x, _FLOAT64))
     y = subject.outputs()
-    dy = _cotangent(y.shape, rng)
+    dy = checker.cotangent(y.shape)
     if grad_output is not None:
-        dy = owned("check_gradients", "grad_output", grad_output, _FLOAT64)
-        same_shape("check_gradients", "grad_output", dy, y.shape)
+        dy = owned(owner, "grad_output", grad_output, _FLOAT64)
+        same_shape(owner, "grad_output", dy, y.shape)
     if contracts:
         copied = subject.copy()
         check_module_contracts(copied.module, copied.x, dy, rows_independent=rows_independent)
-    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
     report = GradientReport(type(module).__name__, checker.check(subject, dy), seed)
     report.hints += about_ratio(report, y.shape, module)
     if report.mismatches:
@@ -107,13 +118,13 @@ def check_loss_gradients(
     target is handed over as it is (copied), so that integer labels stay integers. The other
     arguments, the result and the errors are those of `check_gradients`.
     """
-    pred = owned("check_loss_gradients", "pred", pred, _FLOAT64)
-    subject = LossSubject(loss, pred, np.array(target))
+    owner = "check_loss_gradients"
+    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
+    pred = owned(owner, "pred", pred, _FLOAT64)
+    subject = LossSubject(_loss(owner, loss), pred, np.array(target))
     if contracts:
         copied = subject.copy()
         check_loss_contracts(copied.loss, copied.pred, copied.target)
-    rng = np.random.default_rng(seed)
-    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
     report = GradientReport(type(loss).__name__, checker.check(subject, np.ones(1)), seed)
     report.hints += about_ratio(report, pred.shape, loss)
     return _concluded(report, raise_on_failure)
@@ -140,16 +151,16 @@ def check_model_gradients(
     They are those of `loss(model(x), target)` for x and for every parameter. The arguments, the
     result and the errors are those of `check_gradients` and `check_loss_gradients`.
     """
-    rng = np.random.default_rng(seed)
-    x = owned("check_model_gradients", "x", x, _FLOAT64)
-    subject = ModelSubject(model, loss, x, np.array(target))
+    owner = "check_model_gradients"
+    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
+    x = owned(owner, "x", x, _FLOAT64)
+    subject = ModelSubject(_module(owner, model), _loss(owner, loss), x, np.array(target))
     y = ModuleSubject(model, x).outputs()
     if contracts:
         copied = subject.copy()
-        dy = _cotangent(y.shape, rng)
+        dy = checker.cotangent(y.shape)
         check_module_contracts(copied.model, x.copy(), dy, rows_independent=rows_independent)
         check_loss_contracts(copied.loss, y, copied.target)
-    checker = _Checker(rng, rtol, atol, step or STEP, max_entries, directions)
     name = f"{type(model).__name__} with {type(loss).__name__}"
     report = GradientReport(name, checker.check(subject, np.ones(1)), seed)
     report.hints += about_ratio(report, y.shape, model)
@@ -161,15 +172,20 @@ class _Checker:
 
     def __init__(
         self,
-        rng: np.random.Generator,
+        owner: str,
         rtol: float,
         atol: float,
-        step: float,
+        step: float | None,
         max_entries: int,
         directions: int,
+        seed: int,
     ) -> None:
-        self.rng, self.rtol, self.atol, self.step = rng, rtol, atol, step
-        self.max_entries, self.directions = max_entries, directions
+        self.rtol = real(owner, "rtol", rtol, "[0, inf)")
+        self.atol = real(owner, "atol", atol, "[0, inf)")
+        self.step = STEP if step is None else real(owner, "step", step, "(0, 1)")
+        self.max_entries = integer(owner, "max_entries", max_entries, at_least=1)
+        self.directions = integer(owner, "directions", directions, at_least=0)
+        self.rng = np.random.default_rng(integer(owner, "seed", seed, at_least=0))
 
     def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
         """Return a report of each array that has a gradient."""
@@ -179,13 +195,18 @@ class _Checker:
         finally:
             subject.streams.rewind()
 
+    def cotangent(self, shape: tuple[int, ...]) -> FloatArray:
+        """Return a dL/dy of mixed signs, for a backward that is not linear, no entry near 0."""
+        sizes, signs = self.rng.uniform(0.5, 1.5, shape), self.rng.choice([-1.0, 1.0], shape)
+        return np.asarray(sizes * signs)
+
     def suspects(self, subject: ModuleSubject, dy: FloatArray) -> Iterator[str]:
         """Yield a sentence for each layer of a chain that fails alone, on its own input."""
         if not isinstance(subject.module, Sequential):
             return
         for path, layer, x in _layers("", subject.module, subject.x):
             alone = ModuleSubject(layer, x)
-            reports = self.check(alone, _cotangent(alone.outputs().shape, self.rng))
+            reports = self.check(alone, self.cotangent(alone.outputs().shape))
             if any(report.mismatches for report in reports):
                 yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."
 
@@ -244,9 +265,16 @@ def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch
     return Mismatch(report.name, index, *values)
 
 
-def _cotangent(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
-    """Return dL/dy with mixed signs, for a backward that is not linear, and no entry near 0."""
-    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+def _module(owner: str, value: object) -> Module:
+    if not isinstance(value, Module):
+        raise TypeError(expected(owner, "a Module", described(value)))
+    return value
+
+
+def _loss(owner: str, value: Any) -> Loss:
+    if isinstance(value, type) or not (callable(value) and hasattr(value, "backward")):
+        raise TypeError(expected(owner, "a loss to call, with a backward", described(value)))
+    return value  # type: ignore[no-any-return]
 
 
 def _concluded(report: GradientReport, raise_on_failure: bool) -> GradientReport:

@@ -1,0 +1,322 @@
+"""check_gradients and its kin: what they report, raise, and leave alone."""
+
+import copy
+import pickle
+import random
+import re
+
+import numpy as np
+import pytest
+from faults import LAYERS, LOSSES
+from layers import ELEMENTWISE, Elementwise, Gain, GlobalNoise
+
+from tinygrad_mnist import Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    GradientReport,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+    check_gradients,
+    check_loss_gradients,
+    check_model_gradients,
+)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def broken_chain():
+    return Sequential(
+        Linear(4, 5, rng=0),
+        Sequential(ReLU(), LAYERS["Dropout: no 1 / (1 - p) backward"].make(5, 1)),
+        Linear(5, 2, rng=2),
+    )
+
+
+def test_a_right_module_gives_a_true_report():
+    report = check_gradients(Linear(4, 3, rng=0), normal(5, 4))
+    assert isinstance(report, GradientReport)
+    assert report
+    assert [(a.name, a.shape, a.checked) for a in report.arrays] == [
+        ("x", (5, 4), 20),
+        ("weight", (4, 3), 12),
+        ("bias", (3,), 3),
+    ]
+    assert all(0 <= a.worst < 1 and a.wrong == a.on_kink == 0 for a in report.arrays)
+    assert report.mismatches == []
+
+
+def test_the_report_prints_as_a_table_with_what_to_do():
+    with pytest.raises(GradientCheckError) as caught:
+        check_gradients(broken_chain(), normal(3, 4))
+    report = caught.value.report
+    assert not report
+    lines = str(report).splitlines()
+    assert str(caught.value) == str(report)
+    assert lines[0] == ("Sequential: 3 of 5 gradients disagree with central differences (seed 0)")
+    assert lines[1].split() == [
+        *("gradient", "of", "shape", "checked", "wrong"),
+        *("on", "a", "kink", "worst", "error/tolerance"),
+    ]
+        "gradient",
+        "of",
+        "shape",
+        "checked",
+        "wrong",
+        "on",
+        "a",
+        "kink",
+        "worst",
+        "error/tolerance",
+    ]
+    assert re.fullmatch(r"  0\.weight +\(4, 5\) +20 +\d+ +0 +[\d.e+]+", lines[3])
+    assert re.fullmatch(r"  2\.bias +\(2,\) +2 +0 +0 +[\d.e-]+", lines[6])
+    wrong = next(line for line in lines if line.startswith("  wrong: 0.weight"))
+    assert re.fullmatch(
+        r"  wrong: 0\.weight\[\d, \d\]: analytic \S+, numeric \S+, ratio 0\.75", wrong
+    )
+    assert lines[-2] == (
+        "Every mismatch has analytic = 0.75 x numeric: 1 - p of BrokenDropout(p=0.25): "
+        "its 1 / (1 - p) is missing in backward."
+    )
+    assert lines[-1] == "Look at layer 1.1, BrokenDropout: checked alone, it fails too."
+
+
+def test_mismatches_carry_index_values_and_ratio():
+    report = check_gradients(
+        LAYERS["dW sign"].make(2, np.random.default_rng(0)), normal(3, 2), raise_on_failure=False
+    )
+    assert not report
+    assert {m.name for m in report.mismatches} == {"weight"}
+    assert {m.index for m in report.mismatches} == set(np.ndindex(2, 3))
+    for m in report.mismatches:
+        assert m.ratio == pytest.approx(-1, rel=1e-5)
+        assert abs(m.analytic - m.numeric) > m.tolerance
+    assert report.hints == ["Every mismatch has analytic = -1 x numeric: the sign is wrong."]
+
+
+@pytest.mark.parametrize(
+    ("make", "rows", "hint"),
+    [
+        ("dW missing", 3, "0 x numeric: this gradient is never added."),
+        ("dW twice", 3, "2 x numeric: a factor 2 too many, as of a square, or added twice."),
+        ("dx halved", 3, "0.5 x numeric: a factor 2 is missing, as of a square."),
+        ("dW mean", 5, "0.2 x numeric: 1 over the batch size 5: a sum forward, a mean backward."),
+        (
+            "dW twice",
+            2,
+            "2 x numeric: a factor 2 too many, as of a square, or added twice; or the batch size "
+            "2: a mean forward, a sum backward.",
+        ),
+        ("softmax' times 7", 3, "7 x numeric."),
+    ],
+)
+def test_telling_ratios_are_explained(make, rows, hint):
+    layer = LAYERS[make].make(4, np.random.default_rng(0))
+    report = check_gradients(layer, normal(rows, 4), raise_on_failure=False)
+    assert report.hints[0] == f"Every mismatch has analytic = {hint}"
+
+
+def test_a_loss_that_forgot_its_mean_is_explained():
+    report = check_loss_gradients(
+        LOSSES["the sum's gradient"].make(),
+        normal(5, 3),
+        normal(5, 3, seed=1),
+        raise_on_failure=False,
+    )
+    assert report.hints == [
+        "Every mismatch has analytic = 15 x numeric: the number of elements 15: a mean forward, "
+        "a sum backward."
+    ]
+
+
+def test_the_callers_objects_are_untouched():
+    model = Sequential(Linear(4, 5, rng=0), ReLU(), Dropout(0.5, rng=1), Linear(5, 2, rng=2))
+    x, t, loss = normal(3, 4).astype(np.float32), normal(3, 2, seed=1), MSELoss()
+    dy = np.ones((3, 2), np.float32)
+    model(x)
+    model.backward(dy)
+    before, x_before = pickle.dumps(model), x.copy()
+    streams = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    check_gradients(model, x, grad_output=dy)
+    check_model_gradients(model, loss, x, t)
+    check_loss_gradients(loss, normal(3, 2), t)
+    check_gradients(GlobalNoise(), x)
+    with pytest.raises(GradientCheckError):
+        check_gradients(broken_chain(), x)
+    assert pickle.dumps(model) == before
+    np.testing.assert_array_equal(x, x_before)
+    np.testing.assert_array_equal(np.random.get_state()[1], streams[0])  # noqa: NPY002
+    assert random.getstate() == streams[1]
+    assert model[0].weight.data.dtype == np.float32
+    with pytest.raises(RuntimeError):
+        loss.backward()
+
+
+def test_the_mode_is_the_modules_own():
+    layer = LAYERS["Dropout: no mask backward"].make(4, 1)
+    with pytest.raises(GradientCheckError):
+        check_gradients(layer, normal(3, 4), contracts=False)
+    assert check_gradients(layer.eval(), normal(3, 4), contracts=False)
+
+
+def test_the_seed_repeats_the_check():
+    def text(seed):
+        return str(check_gradients(broken_chain(), normal(9, 4), seed=seed, raise_on_failure=False))
+
+    assert text(3) == text(3)
+    assert text(3) != text(4)
+
+
+def test_a_cotangent_of_ones_is_blind_where_a_drawn_one_is_not():
+    layer = LAYERS["softmax' = 0"].make(4, None)
+    with pytest.raises(GradientCheckError):
+        check_gradients(layer, normal(3, 4))
+    with pytest.raises(InconclusiveGradientCheck):
+        check_gradients(layer, normal(3, 4), grad_output=np.ones((3, 4)))
+
+
+def test_too_little_to_judge_is_never_a_pass():
+    with pytest.raises(InconclusiveGradientCheck, match="^ReLU: too little to judge: every gradie"):
+        check_gradients(ReLU(), -1 - abs(normal(3, 4)))
+    with pytest.raises(InconclusiveGradientCheck, match="12 of 12 probes lie on a kink"):
+        check_gradients(ReLU(), np.zeros((3, 4)))
+    with pytest.raises(InconclusiveGradientCheck):
+        check_gradients(Linear(4, 3), np.zeros((0, 4)))
+    assert not issubclass(InconclusiveGradientCheck, AssertionError)
+
+
+def test_kinks_are_counted_not_judged():
+    x = normal(4, 5)
+    x[1, 2] = x[3, 0] = 0
+    report = check_gradients(ReLU(), x)
+    assert report.arrays[0].on_kink == 2
+    assert report.arrays[0].checked == 20
+    with pytest.raises(GradientCheckError) as caught:
+        check_gradients(LAYERS["ReLU: slope inverted"].make(5, None), x)
+    assert caught.value.report.arrays[0].wrong == 18
+
+
+def test_a_kink_beside_the_point_is_seen_at_any_distance():
+    step = np.finfo(float).eps ** (1 / 3)
+    for distance in np.linspace(-1.2, 1.2, 97):
+        x = np.array([[distance * step, 1.0, 2.0]])
+        assert check_gradients(ReLU(), x, rows_independent=False)
+
+
+def test_one_wrong_entry_of_many_is_found_and_named():
+    class OneWrong(Linear):
+        def backward(self, dy):
+            dx = super().backward(dy)
+            self.weight.grad[self.at] = 0
+            return dx
+
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 784))
+    for _ in range(50):
+        layer = OneWrong(784, 100, rng=rng)
+        layer.at = (int(rng.integers(784)), int(rng.integers(100)))
+        report = check_gradients(layer, x, contracts=False, raise_on_failure=False)
+        assert {m.index for m in report.mismatches} == {layer.at}
+        assert {m.name for m in report.mismatches} == {"weight"}
+
+
+def test_large_arrays_are_sampled():
+    report = check_gradients(
+        Linear(30, 20, rng=0), normal(4, 30), max_entries=10, directions=3, seed=5
+    )
+    assert [a.checked for a in report.arrays] == [13, 13, 13]
+
+
+def test_tolerances_and_step_are_the_callers():
+    off = LAYERS["dW in single precision, and a bit"].make(4, np.random.default_rng(0))
+    with pytest.raises(GradientCheckError):
+        check_gradients(off, normal(3, 4))
+    assert check_gradients(off, normal(3, 4), rtol=1e-3)
+    near = 1 + abs(normal(1, 4))
+    near[0, 0] = 1e-3
+    assert check_gradients(ReLU(), near).arrays[0].on_kink == 0
+    assert check_gradients(ReLU(), near, step=0.1).arrays[0].on_kink == 1
+
+
+def test_a_gradient_that_is_not_finite_is_wrong():
+    log = Elementwise(np.square, lambda x: np.full_like(x, np.nan))
+    with pytest.raises(GradientCheckError, match="analytic nan"):
+        check_gradients(log, normal(3, 4), contracts=False)
+
+
+def test_input_grad_false_leaves_x_out():
+    report = check_gradients(Linear(4, 3, rng=0, input_grad=False), normal(5, 4))
+    assert [a.name for a in report.arrays] == ["weight", "bias"]
+
+
+def test_model_and_loss_together():
+    model = Sequential(Linear(4, 5, rng=0), ReLU(), Linear(5, 2, rng=1))
+    x, t = normal(3, 4), normal(3, 2, seed=1)
+    report = check_model_gradients(model, MSELoss("sum"), x, t)
+    assert report.subject == "Sequential with MSELoss"
+    assert [a.name for a in report.arrays] == [
+        "x",
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    ]
+    with pytest.raises(GradientCheckError, match=r"-1 x numeric: the sign is wrong"):
+        check_model_gradients(model, LOSSES["sign"].make(), x, t)
+    with pytest.raises(GradientCheckError, match="5 gradients disagree"):
+        check_model_gradients(model, LOSSES["divided by the rows"].make(), x, t)
+    with pytest.raises(ModuleContractError):
+        check_model_gradients(model, LOSSES["pred edited"].make(), x, t)
+
+
+def test_what_cannot_be_meant_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^check_gradients: expected grad_output of shape"
+    ):
+        check_gradients(Linear(4, 2), normal(3, 4), grad_output=np.ones(2))
+    with pytest.raises(TypeError, match="^check_gradients: expected x to be an array"):
+        check_gradients(Linear(4, 2), np.ones((3, 4), complex))
+    with pytest.raises(
+        TypeError, match="^check_gradients: expected a Module, got the class"
+    ):
+        check_gradients(Linear, normal(3, 4))
+    with pytest.raises(
+        TypeError, match="^check_loss_gradients: expected a loss to call"
+    ):
+        check_loss_gradients(np.mean, normal(3), normal(3))
+    for name, bad, interval in (
+        ("rtol", -1, "[0, inf)"),
+        ("atol", float("nan"), "[0, inf)"),
+        ("step", 0, "(0, 1)"),
+    ):
+        text = f"check_gradients: expected {name} in {interval}, got {bad}"
+        with pytest.raises(ValueError, match=re.escape(text)):
+            check_gradients(Linear(4, 2), normal(3, 4), **{name: bad})
+    for name, least in (("max_entries", 1), ("directions", 0), ("seed", 0)):
+        text = f"check_gradients: expected {name} to be an integer >= {least}, got -1"
+        with pytest.raises(ValueError, match=re.escape(text)):
+            check_gradients(Linear(4, 2), normal(3, 4), **{name: -1})
+
+
+def test_a_deep_copy_of_a_module_that_shares_a_parameter_stays_tied():
+    class Tied(Module):
+        def __init__(self):
+            self.a, self.b = Gain(3), Gain(3)
+            self.b.gain = self.a.gain
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+        def backward(self, dy):
+            return self.a.backward(self.b.backward(dy))
+
+    report = check_gradients(copy.deepcopy(Tied()), normal(4, 3))
+    assert [a.name for a in report.arrays] == ["x", "a.gain", "a.shift", "b.shift"]
+
+
+def test_smooth_functions_of_every_scale_pass():
+    for scale in (1e-3, 1, 30):
+        for name in ("tanh", "sigmoid", "sine", "softplus"):
+            check_gradients(Elementwise(*ELEMENTWISE[name]), scale * normal(4, 3))
