@@ -31,7 +31,7 @@ IDX_STEMS = {
 LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
 SEEDS = st.integers(0, 2**32 - 1)
 FEW_MB = 4 << 20
-# 6 makes LZMA of deflate, 0x20 changes the case of letters
+# 6 makes another compression of deflate, 0x20 changes the case of letters
 MASKS = [0x01, 0x06, 0x20, 0xFF]
 
 both_savers = pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -524,14 +524,21 @@ def test_npz_member_with_trailing_bytes(tmp_path, key):
         mnist.load_data(path)
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_npz_member_far_longer_than_its_header_says_is_not_unpacked(tmp_path, compression):
+def test_npz_member_far_longer_than_its_header_says_is_not_unpacked(tmp_path):
     arrays = made()
     path = tmp_path / "mnist.npz"
     bomb = npy_bytes(arrays["x_train"]) + bytes(32 << 20)
-    write_members(path, arrays, compression, x_train=bomb)
-    expected = re.escape(npz_contract(path, "x_train"))
-    with few_megabytes(), pytest.raises(ValueError, match=f"^{expected}"):
+    write_members(path, arrays, zipfile.ZIP_DEFLATED, x_train=bomb)
+    found = "more bytes where shape (3, 28, 28) has 2352"
+    with few_megabytes(), refused_npz(path, "x_train", found):
+        mnist.load_data(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_in_a_compression_that_zipfile_unpacks_without_a_bound(tmp_path, method):
+    path = tmp_path / "mnist.npz"
+    write_members(path, made(), method)
+    with refused_npz(path, "x_train", f"compression method {method}"):
         mnist.load_data(path)
 
 
@@ -543,17 +550,6 @@ def test_npz_member_with_a_huge_header_is_not_unpacked(tmp_path):
     expected = re.escape(npz_contract(path, "x_train"))
     with few_megabytes(), pytest.raises(ValueError, match=f"^{expected}"):
         mnist.load_data(path)
-
-
-@pytest.mark.parametrize("mask", MASKS)
-def test_npz_packed_otherwise_with_a_damaged_byte(tmp_path, mask):
-    arrays = made(train=6, test=6)
-    path = tmp_path / "mnist.npz"
-    write_members(path, arrays, zipfile.ZIP_LZMA)
-    content = path.read_bytes()
-    for position in range(0, 200, 3):
-        path.write_bytes(flipped(content, position, mask))
-        assert_identical_or_refused(path, path, arrays)
 
 
 # Damaged IDX files

@@ -1,6 +1,7 @@
 """one_hot: 1 at each label, 0 elsewhere, and a refusal of what are no labels."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -56,6 +57,16 @@ def test_more_classes_than_the_labels_could_count():
     hot = one_hot(np.array([0, 255], np.uint8), 300)
     assert hot.shape == (2, 300)
     assert np.argwhere(hot).tolist() == [[0, 0], [1, 255]]
+
+
+def test_memory_grows_with_the_result_not_with_the_square_of_the_classes():
+    tracemalloc.start()
+    try:
+        hot = one_hot([7], 30_000)
+        assert tracemalloc.get_traced_memory()[1] < 4 * hot.nbytes
+    finally:
+        tracemalloc.stop()
+    assert np.flatnonzero(hot).tolist() == [7]
 
 
 def test_the_result_is_the_callers_own():

@@ -59,17 +59,6 @@ def test_the_report_prints_as_a_table_with_what_to_do():
         *("gradient", "of", "shape", "checked", "wrong"),
         *("on", "a", "kink", "worst", "error/tolerance"),
     ]
-        "gradient",
-        "of",
-        "shape",
-        "checked",
-        "wrong",
-        "on",
-        "a",
-        "kink",
-        "worst",
-        "error/tolerance",
-    ]
     assert re.fullmatch(r"  0\.weight +\(4, 5\) +20 +\d+ +0 +[\d.e+]+", lines[3])
     assert re.fullmatch(r"  2\.bias +\(2,\) +2 +0 +0 +[\d.e-]+", lines[6])
     wrong = next(line for line in lines if line.startswith("  wrong: 0.weight"))
@@ -272,19 +261,13 @@ def test_model_and_loss_together():
 
 
 def test_what_cannot_be_meant_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^check_gradients: expected grad_output of shape"
-    ):
+    with pytest.raises(ValueError, match=r"^check_gradients: expected grad_output of shape"):
         check_gradients(Linear(4, 2), normal(3, 4), grad_output=np.ones(2))
     with pytest.raises(TypeError, match="^check_gradients: expected x to be an array"):
         check_gradients(Linear(4, 2), np.ones((3, 4), complex))
-    with pytest.raises(
-        TypeError, match="^check_gradients: expected a Module, got the class"
-    ):
+    with pytest.raises(TypeError, match="^check_gradients: expected a Module, got the class"):
         check_gradients(Linear, normal(3, 4))
-    with pytest.raises(
-        TypeError, match="^check_loss_gradients: expected a loss to call"
-    ):
+    with pytest.raises(TypeError, match="^check_loss_gradients: expected a loss to call"):
         check_loss_gradients(np.mean, normal(3), normal(3))
     for name, bad, interval in (
         ("rtol", -1, "[0, inf)"),
