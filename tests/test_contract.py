@@ -7,12 +7,14 @@ import warnings
 import numpy as np
 import pytest
 from cases import CASES
-from finite_differences import check_module
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
+from tinygrad_mnist.testing import InconclusiveGradientCheck, check_gradients
+from tinygrad_mnist.testing.strategies import seeds
+
 LEADING = [(), (1,), (5,), (2, 3), (0,), (2, 0, 3)]
-SEEDS = st.integers(0, 2**32 - 1)
+FILLED = [leading for leading in LEADING if 0 not in leading]
 
 every_module = pytest.mark.parametrize("name", CASES)
 # a row's mask depends on the rows before it
@@ -49,11 +51,13 @@ def assert_same(found, wanted, rtol=0.0, atol=0.0):
 
 
 @every_module
-@given(seed=SEEDS, leading=st.sampled_from(LEADING))
-def test_gradients_are_those_of_central_differences(name, seed, leading):
+@given(seed=seeds(), leading=st.sampled_from(FILLED))
+def test_the_kit_finds_nothing_wrong(name, seed, leading):
     module, x = made(name, leading, seed, np.float64)
-    x += np.where(x < 0, -0.01, 0.01)  # off the kink of a lone ReLU
-    check_module(module, x, np.random.default_rng(seed))
+    try:
+        assert check_gradients(module, x, seed=seed)
+    except InconclusiveGradientCheck:
+        reject()
 
 
 @every_module

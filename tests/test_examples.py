@@ -123,3 +123,22 @@ def test_the_custom_layer_trains_in_a_model():
     accuracy, slope = re.fullmatch(r"epoch 3  test accuracy (.*)  slope (.*)", lines[-1]).groups()
     assert float(accuracy) > 0.8
     assert float(slope) != 0.25
+
+
+def test_a_right_layer_passes_and_a_wrong_one_is_caught():
+    text = run("check_your_layer")
+    assert "Swish: none of its gradients disagree" in text
+    assert "MeanSwish: 1 of 2 gradients disagree" in text
+    assert "1 over the batch size 5: a sum forward, a mean backward." in text
+    assert "test_swish = module_checklist(" in text
+
+
+def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
+    text = run("bug_museum", "--epochs", "1")
+    exhibits = {block.splitlines()[0]: block for block in text.split("\n\n")[1:-1]}
+    assert len(exhibits) >= 15
+    assert "numeric = 0: the output does not depend" in exhibits[next(iter(exhibits))]
+    assert "[rule: keeps-dy]" in exhibits["Dropout edits dy and forgets the mask"]
+    assert "cannot see this" in exhibits["inputs are shuffled without their targets"]
+    for block in exhibits.values():
+        assert re.search(r"accuracy +(0\.\d{4}|cannot train).*without the mistake 0\.\d{4}$", block)

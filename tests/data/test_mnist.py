@@ -74,11 +74,19 @@ def npy_bytes(array, shape=None):
     return file.getvalue() + array.tobytes("A")
 
 
+def put(path, content):
+    """Write a file anew: ext4 flushes one that is emptied and written to the disk, slowly."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def write_members(path, arrays, compression=zipfile.ZIP_STORED, **replaced):
     """Write arrays as .npz, with the bytes in replaced for some of its members."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for key, array in arrays.items():
             archive.writestr(f"{key}.npy", replaced.get(key) or npy_bytes(array))
+    put(path, file.getvalue())
 
 
 def idx_bytes(array, shape=None, kind=8):
@@ -94,7 +102,7 @@ def write_idx(folder, arrays, end="", separator="-"):
     for key, array in arrays.items():
         content = idx_bytes(array)
         path = idx_path(folder, key, end, separator)
-        path.write_bytes(gzip.compress(content, mtime=0) if end else content)
+        put(path, gzip.compress(content, mtime=0) if end else content)
 
 
 def refused(error, text):
@@ -221,7 +229,7 @@ def test_npz(tmp_path, save, order, kind):
 @given(seed=SEEDS, train=st.integers(1, 9), test=st.integers(1, 9))
 def test_npz_and_idx_hold_what_was_written(place, seed, train, test):
     arrays = made(seed, train, test)
-    (place / "any.npz").write_bytes(npz_bytes(arrays))
+    put(place / "any.npz", npz_bytes(arrays))
     write_idx(place, arrays)
     assert_holds(mnist.load_data(place / "any.npz"), arrays)
     assert_holds(mnist.load_data(place), arrays)
@@ -332,8 +340,9 @@ def test_no_npz(tmp_path, content):
 def test_npz_truncated_anywhere(tmp_path, save):
     content = npz_bytes(made(train=1, test=1), save)
     path = tmp_path / "mnist.npz"
-    for cut in range(len(content)):
-        path.write_bytes(content[:cut])
+    path.write_bytes(content)
+    for cut in reversed(range(len(content))):
+        os.truncate(path, cut)
         found, text = refusal(path)
         assert found is None, cut
         assert text.startswith(f"mnist.load_data: expected {path}"), cut
@@ -368,7 +377,7 @@ def test_npz_with_a_damaged_byte_in_its_structure(tmp_path, save, mask):
     content = npz_bytes(arrays, save)
     path = tmp_path / "mnist.npz"
     for position in structure(content):
-        path.write_bytes(flipped(content, position, mask))
+        put(path, flipped(content, position, mask))
         assert_identical_or_refused(path, path, arrays)
 
 
@@ -380,7 +389,7 @@ def test_npz_with_damage_anywhere(place, data, save, n):
     damage = data.draw(st.binary(max_size=8))
     removed = data.draw(st.sampled_from([0, len(damage)]))
     path = place / "damaged.npz"
-    path.write_bytes(content[:start] + damage + content[start + removed :])
+    put(path, content[:start] + damage + content[start + removed :])
     assert_identical_or_refused(path, path, arrays)
 
 
@@ -560,22 +569,21 @@ def test_npz_member_with_a_huge_header_is_not_unpacked(tmp_path):
 def test_idx_truncated_anywhere(tmp_path, key, end):
     write_idx(tmp_path, made(train=1, test=1), end)
     path = idx_path(tmp_path, key, end)
-    content = path.read_bytes()
-    for cut in range(len(content)):
-        path.write_bytes(content[:cut])
+    for cut in reversed(range(path.stat().st_size)):
+        os.truncate(path, cut)
         found, text = refusal(tmp_path)
         assert found is None, cut
         assert text.startswith(f"mnist.load_data: expected {path} to be an IDX file of"), cut
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", [0x01, 0xFF])
 def test_idx_gz_with_a_damaged_byte(tmp_path, mask):
     arrays = made(train=1, test=1)
     write_idx(tmp_path, arrays, ".gz")
     path = idx_path(tmp_path, "x_train", ".gz")
     content = path.read_bytes()
     for position in range(len(content)):
-        path.write_bytes(flipped(content, position, mask))
+        put(path, flipped(content, position, mask))
         assert_identical_or_refused(tmp_path, path, arrays)
 
 
@@ -588,7 +596,7 @@ def test_idx_gz_with_damage_anywhere(tmp_path_factory, data, key):
     content = path.read_bytes()
     start = data.draw(st.integers(0, len(content) - 1))
     damage = data.draw(st.binary(min_size=1, max_size=8))
-    path.write_bytes(content[:start] + damage + content[start + len(damage) :])
+    put(path, content[:start] + damage + content[start + len(damage) :])
     assert_identical_or_refused(folder, path, arrays)
 
 
@@ -601,7 +609,7 @@ def test_idx_with_a_damaged_header(tmp_path, key, end):
     content = idx_bytes(arrays[key])
     for position, bit in np.ndindex(4 + 4 * arrays[key].ndim, 8):
         damaged = flipped(content, position, 1 << bit)
-        path.write_bytes(gzip.compress(damaged, 1) if end else damaged)
+        put(path, gzip.compress(damaged, 1) if end else damaged)
         found, text = refusal(tmp_path)
         assert found is None, position
         assert text.startswith(f"mnist.load_data: expected {path} to be an IDX file of"), position

@@ -145,8 +145,9 @@ class CrossEntropy:
 
     def __call__(self, pred, labels):
         self._p, self._labels = softmax(pred), labels
-        rows = np.arange(len(pred))
-        return float(-np.mean(np.log(self._p[rows, labels])))
+        largest = pred.max(axis=-1, keepdims=True)
+        log_sum = largest[:, 0] + np.log(np.exp(pred - largest).sum(axis=-1))
+        return float(np.mean(log_sum - pred[np.arange(len(pred)), labels]))
 
     def backward(self):
         gradient = self._p.copy()

@@ -18,6 +18,9 @@ def about_ratio(report: GradientReport, shape: tuple[int, ...], part: object) ->
         shape: Of the outputs; their numbers of rows and elements are telling factors.
         part: The module or loss, whose dropout probabilities are, too.
     """
+    if report.mismatches and not any(mismatch.numeric for mismatch in report.mismatches):
+        yield "Every mismatch has numeric = 0: the output does not depend on these entries."
+        return
     ratios = np.array([mismatch.ratio for mismatch in report.mismatches])
     if len(ratios) < 2 or not np.allclose(ratios, ratios[0], rtol=_ALIKE, atol=_ALIKE):
         return

@@ -1,5 +1,6 @@
 """What a gradient check found, in a table that says where to look."""
 
+import math
 from dataclasses import dataclass, field
 
 _SHOWN = 3  # mismatches printed of each array
@@ -35,8 +36,10 @@ class Mismatch:
 
     @property
     def ratio(self) -> float:
-        """Return analytic / numeric: inf where only numeric is 0."""
-        return self.analytic / self.numeric if self.numeric else float("inf")
+        """Return analytic / numeric: infinite where numeric is 0."""
+        return (
+            self.analytic / self.numeric if self.numeric else math.copysign(math.inf, self.analytic)
+        )
 
     def __str__(self) -> str:
         """Return the entry and both values."""

@@ -1,0 +1,96 @@
+"""Count what the checker says of right code: python tests/testing/count_false_alarms.py.
+
+Random MLPs with dropout, activations of a user, and losses, at generic inputs, inputs with a few
+special values, and inputs whose every float the engine draws (mostly zeros and ties: the worst).
+An alarm on any of them is false. "Inconclusive" is no alarm: the checker says that it cannot tell.
+"""
+
+import argparse
+import time
+from collections import Counter
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from layers import ELEMENTWISE, CrossEntropy, Elementwise, Norm, Softmax
+
+from tinygrad_mnist import MSELoss, Sequential
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+    check_gradients,
+    check_loss_gradients,
+    check_model_gradients,
+)
+from tinygrad_mnist.testing.strategies import batches, mlps, seeds, spiked
+
+ENGINE_DRAWN = hnp.arrays(
+    np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-10, 10)
+)
+INPUTS = {"generic": batches(), "spiked": spiked(), "engine-drawn": ENGINE_DRAWN}
+
+
+def checked(data, x, rng, seed):
+    """Check one random right thing."""
+    subject = data.draw(st.sampled_from(["mlp", "model", "activation", "mse", "cross-entropy"]))
+    target = rng.standard_normal(x.shape)
+    if subject == "mlp":
+        check_gradients(data.draw(mlps(in_features=x.shape[1])), x, seed=seed)
+    elif subject == "model":
+        model = data.draw(mlps(in_features=x.shape[1], out_features=x.shape[1]))
+        check_model_gradients(model, MSELoss("batchmean"), x, target, seed=seed)
+    elif subject == "activation":
+        middle = data.draw(st.sampled_from([*ELEMENTWISE, "softmax", "norm"]))
+        made = {"softmax": Softmax, "norm": Norm}.get(middle)
+        layer = made() if made else Elementwise(*ELEMENTWISE[middle])
+        first = data.draw(mlps(in_features=x.shape[1]))
+        check_gradients(Sequential(first, layer), x, seed=seed)
+    elif subject == "mse":
+        check_loss_gradients(MSELoss(data.draw(st.sampled_from(["mean", "sum"]))), x, target)
+    else:
+        check_loss_gradients(CrossEntropy(), x, rng.integers(0, x.shape[1], len(x)))
+
+
+def count(inputs, cases):
+    """Return how many of the cases passed, were inconclusive, or raised a false alarm."""
+    outcomes, alarms = Counter(), []
+
+    @hypothesis.settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(data=st.data(), x=INPUTS[inputs], seed=seeds())
+    def run(data, x, seed):
+        try:
+            checked(data, x, np.random.default_rng(seed), seed)
+            outcomes["passed"] += 1
+        except InconclusiveGradientCheck:
+            outcomes["inconclusive"] += 1
+        except (GradientCheckError, ModuleContractError) as alarm:
+            outcomes["false alarms"] += 1
+            alarms.append(f"seed {seed}, x = {x.tolist()}\n{alarm}")
+
+    run()
+    return outcomes, alarms
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--cases", type=int, default=10_000, help="of each kind of input")
+args = parser.parse_args()
+for inputs in INPUTS:
+    start = time.perf_counter()
+    outcomes, alarms = count(inputs, args.cases)
+    seconds = time.perf_counter() - start
+    print(
+        f"{inputs:12}  {outcomes.total():6} cases  {outcomes['passed']:6} passed  "
+        f"{outcomes['inconclusive']:5} inconclusive  {outcomes['false alarms']:3} false alarms  "
+        f"{seconds:.0f} s",
+        *alarms[:3],
+        sep="\n",
+    )

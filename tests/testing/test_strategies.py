@@ -1,0 +1,177 @@
+"""The strategies draw what they say, and a checklist is a whole property test."""
+
+import re
+
+import hypothesis
+import numpy as np
+import pytest
+from faults import LAYERS
+from hypothesis import HealthCheck, Phase, find, given
+from hypothesis import strategies as st
+from layers import ELEMENTWISE, BatchMean, Elementwise, Gain, Softmax
+
+from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+    check_gradients,
+)
+from tinygrad_mnist.testing.strategies import (
+    away_from,
+    batches,
+    layouts,
+    mlps,
+    module_checklist,
+    seeds,
+    spiked,
+)
+
+
+@given(batches(), batches(features=7), batches(rows=0), seeds())
+def test_batches_are_generic_and_of_the_shape_asked_for(x, wide, empty, seed):
+    assert x.dtype == np.float64
+    assert x.ndim == 2
+    assert set(x.shape) <= {1, 2, 3, 4, 5}
+    assert len(np.unique(x)) == x.size
+    assert x.all()
+    assert wide.shape[1] == 7
+    assert empty.shape[0] == 0
+    np.random.default_rng(seed)
+
+
+def test_most_sides_are_larger_than_1_and_shrink_to_a_telling_size():
+    sizes = []
+
+    @hypothesis.settings(max_examples=200, database=None, derandomize=True)
+    @given(batches())
+    def collect(x):
+        sizes.append(min(x.shape))
+
+    collect()
+    assert np.mean(np.array(sizes) > 1) > 0.5
+    assert find(batches(), lambda x: True).shape == (2, 2)
+
+
+@given(away_from([0.0, 1.0], gap=0.1), away_from(0))
+def test_away_from_keeps_its_distance(x, y):
+    assert (abs(x) >= 0.1 - 1e-12).all()
+    assert (abs(x - 1) >= 0.1 - 1e-12).all()
+    assert (abs(y) >= 0.01 - 1e-12).all()
+
+
+def test_away_from_does_not_change_what_it_draws_from():
+    array = np.zeros((2, 2))
+    moved = find(away_from(0, st.just(array)), lambda x: True)
+    assert not array.any()
+    assert (abs(moved) == 0.02).all()
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        lambda x: (x == 0).any(),
+        lambda x: len(np.unique(x)) < x.size and not (x == 0).any(),
+        lambda x: (abs(x) >= 1e3).any(),
+        lambda x: ((abs(x) > 0) & (abs(x) < 1e-9)).any(),
+        lambda x: len(np.unique(x)) == x.size and x.all(),
+    ],
+    ids=["zero", "tie", "huge", "tiny", "none"],
+)
+def test_spiked_arrays_have_each_kind_of_special_value(special):
+    find(spiked(), special)
+
+
+@given(batches(), layouts())
+def test_layouts_change_no_value(x, layout):
+    np.testing.assert_array_equal(layout(x), x)
+
+
+def test_layouts_differ():
+    x = np.ones((3, 2))
+    find(layouts(), lambda f: not f(x).flags.c_contiguous)
+    find(layouts(), lambda f: not f(x).flags.writeable)
+
+
+@given(mlps(), mlps(in_features=7, out_features=2))
+def test_mlps_are_models_that_fit_their_input(free, fixed):
+    assert isinstance(free, Sequential)
+    assert free(np.ones((3, free[0].in_features))).shape[0] == 3
+    assert fixed(np.ones((3, 7))).shape == (3, 2)
+    assert all(p.data.dtype == np.float64 for p in free.parameters())
+
+
+def test_mlps_have_dropout_and_several_layers_sometimes():
+    find(mlps(), lambda m: any(isinstance(layer, Dropout) for layer in m))
+    find(mlps(), lambda m: len(m) >= 5)
+
+
+FIRST_FAILURE = hypothesis.settings(phases=[Phase.generate], report_multiple_bugs=False)
+
+# what a user writes, for some layers of this package and of the tests
+
+test_linear = module_checklist(lambda features, rng: Linear(features, 3, rng=rng))
+test_relu = module_checklist(lambda features, rng: ReLU())
+test_dropout = module_checklist(lambda features, rng: Dropout(0.25, rng=rng))
+test_gain = module_checklist(lambda features, rng: Gain(features))
+test_tanh = module_checklist(lambda features, rng: Elementwise(*ELEMENTWISE["tanh"]))
+test_softmax = module_checklist(lambda features, rng: Softmax(), inputs=batches())
+test_batch_mean = module_checklist(
+    lambda features, rng: BatchMean(), inputs=batches(rows=4), rows_independent=False
+)
+
+
+@pytest.mark.parametrize("name", [n for n in LAYERS if n.startswith(("ReLU", "d", "tanh"))])
+def test_a_checklist_fails_for_a_faulty_layer(name):
+    with pytest.raises((GradientCheckError, ModuleContractError)):
+        FIRST_FAILURE(module_checklist(LAYERS[name].make))()
+
+
+def test_a_failure_shrinks_to_a_small_input():
+    shrunk = hypothesis.settings(phases=[Phase.generate, Phase.shrink], report_multiple_bugs=False)
+    with pytest.raises(GradientCheckError) as caught:
+        shrunk(module_checklist(LAYERS["db sign"].make))()
+    notes = "\n".join(caught.value.__notes__)
+    shape = np.array(eval(notes.split("x =\n")[1].split(")\n")[0] + ")", {"array": np.array})).shape
+    assert np.prod(shape) <= 4
+
+
+def test_a_gradient_from_an_empty_batch_is_caught():
+    class Constant(Gain):
+        def backward(self, dy):
+            if not np.size(dy):
+                self.shift.accumulate(np.ones(self.shift.data.shape))
+            return super().backward(dy)
+
+    check = module_checklist(lambda features, rng: Constant(features), inputs=batches(rows=1))
+    text = "Constant: expected no gradient of shift from an empty batch, got some [rule: empty]"
+    with pytest.raises(ModuleContractError, match=re.escape(text)):
+        FIRST_FAILURE(check)()
+
+
+def test_a_warning_from_an_empty_batch_is_caught():
+    check = module_checklist(LAYERS["db mean"].make)
+    text = (
+        "BrokenLinear: expected no error or warning from an empty batch, got RuntimeWarning: Mean"
+    )
+    with pytest.raises(ModuleContractError, match=text):
+        FIRST_FAILURE(check)()
+
+
+def test_a_layer_that_always_answers_0_is_no_pass():
+    nothing = module_checklist(lambda features, rng: Elementwise(np.zeros_like, np.zeros_like))
+    quick = hypothesis.settings(
+        max_examples=20, suppress_health_check=[HealthCheck.filter_too_much]
+    )
+    with pytest.raises(hypothesis.errors.Unsatisfiable):
+        quick(nothing)()
+
+
+@given(data=st.data(), seed=seeds())
+def test_random_models_pass(data, seed):
+    model = data.draw(mlps())
+    x = data.draw(spiked(batches(features=model[0].in_features)))
+    try:
+        assert check_gradients(model, x, seed=seed)
+    except InconclusiveGradientCheck:
+        hypothesis.reject()
