@@ -309,5 +309,7 @@ for name, right, part, mistake in EXHIBITS:
     print(f"  accuracy  {cost}; without the mistake {wanted:.4f}")
 
 print(f"\nThe checker catches {caught} of {len(EXHIBITS)} mistakes. Of these, {quiet} cost less")
-print("than 0.02 of accuracy: nobody would find them by watching the network learn. The others")
-print("leave every gradient right: they are for a test of the loop, and for a sceptical eye.")
+print(
+    "than 0.02 of accuracy: watching the network learn would not betray them. Those that it cannot"
+)
+print("see leave every gradient right: they are for a test of the loop, and for a sceptical eye.")

@@ -1,13 +1,19 @@
 """Products against plain loops, and the thread policy."""
 
 import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController
 
-from tinygrad_mnist import _blas
+from tinygrad_mnist import _blas, num_threads
 
 # one row goes another way through BLAS than several, none yet another
 ROWS = st.sampled_from([2, 3, 1, 0, 40])
@@ -54,18 +60,33 @@ def test_elementwise_routines_work_in_place_on_any_shape(seed, shape, dtype):
     close(out, 0.5 * a + b, dtype)
 
 
-class Pool:
-    """A thread pool that notes what it is told."""
+class Threads:
+    """A thread count that notes what it is told."""
 
-    def __init__(self):
-        self.count, self.told = 2, []
+    def __init__(self, count=2):
+        self.count, self.told = count, []
 
-    def get_num_threads(self):
-        return self.count
+    def __iter__(self):
+        return iter((lambda: self.count, self.set))
 
-    def set_num_threads(self, n):
-        self.count = n
-        self.told.append(n)
+    def set(self, count):
+        self.count = count
+        self.told.append(count)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    stand_in = Threads()
+    monkeypatch.setattr(_blas, "_THREADS", stand_in)
+    return stand_in
+
+
+def during(threads, rows, side):
+    """Return the thread count while a routine runs."""
+    seen = []
+    W = np.zeros((side, side), np.float32)
+    _blas._call({W.dtype: lambda: seen.append(threads.count)}, W, rows=rows)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -78,27 +99,102 @@ class Pool:
         (128, 400, []),
     ],
 )
-def test_small_products_run_on_one_thread_and_the_count_is_restored(monkeypatch, rows, side, told):
-    pool = Pool()
-    monkeypatch.setattr(_blas, "_POOL", pool)
-    during = []
-
-    W = np.zeros((side, side), np.float32)
-    _blas._call({W.dtype: lambda: during.append(pool.count)}, W, rows=rows)
-    assert during == [1 if told else 2]
-    assert pool.told == told
+def test_small_products_run_on_one_thread_and_the_count_is_restored(threads, rows, side, told):
+    assert during(threads, rows, side) == [1 if told else 2]
+    assert threads.told == told
 
 
-def test_the_thread_count_is_restored_after_an_error(monkeypatch):
-    pool = Pool()
-    monkeypatch.setattr(_blas, "_POOL", pool)
+def test_a_process_limited_to_one_thread_is_left_alone(threads):
+    threads.count = 1
+    assert during(threads, 1, 400) == [1]
+    assert threads.told == []
+
+
+def test_the_thread_count_is_restored_after_an_error(threads):
     W = np.zeros((400, 400), np.float32)
     with pytest.raises(TypeError):
         _blas._call({W.dtype: abs}, W)
-    assert pool.told == [1, 2]
+    assert threads.told == [1, 2]
 
 
-def test_the_pool_is_that_of_scipys_blas():
-    assert _blas._POOL is not None
-    assert "scipy" in _blas._POOL.filepath
-    assert "numpy" not in _blas._POOL.filepath
+def test_num_threads_decides_inside_its_block(threads):
+    with num_threads(3):
+        assert during(threads, 1, 400) == during(threads, 128, 400) == [3]
+        with num_threads(1):
+            assert during(threads, 128, 400) == [1]
+        assert during(threads, 1, 400) == [3]
+    assert during(threads, 128, 400) == [2]
+    with pytest.raises(RuntimeError), num_threads(5):
+        raise RuntimeError
+    assert during(threads, 128, 400) == [2]
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_num_threads_refuses_what_is_no_count(n, error):
+    text = f"num_threads: expected n to be an integer >= 1, got {n}"
+    with pytest.raises(error, match="^" + re.escape(text) + "$"), num_threads(n):
+        pass
+
+
+def in_new_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_environment_fixes_the_count():
+    code = "from tinygrad_mnist import _blas; print(_blas._fixed_count)"
+    assert in_new_process(code, TINYGRAD_MNIST_NUM_THREADS="2").stdout == "2\n"
+    assert in_new_process(code, TINYGRAD_MNIST_NUM_THREADS="").stdout == "None\n"
+    for bad in ("0", "two", "-1"):
+        told = in_new_process(code, TINYGRAD_MNIST_NUM_THREADS=bad).stderr
+        text = f"TINYGRAD_MNIST_NUM_THREADS: expected an integer >= 1, got {bad!r}"
+        assert told.splitlines()[-1] == f"ValueError: {text}"
+
+
+def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread():
+    """In a process of its own: a step of the small network, then the counts and the CPU time."""
+    code = """
+import resource, time
+import numpy as np
+from threadpoolctl import threadpool_info
+from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
+
+counts = [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
+assert sum("scipy" in path for path, _ in counts), counts
+model = Sequential(Linear(784, 100, rng=0), ReLU(), Linear(100, 10, rng=1))
+loss, optimizer = MSELoss(), SGD(model.parameters(), 0.01)
+x, t = np.ones(784, np.float32), np.ones(10, np.float32)
+used, own = time.process_time(), time.thread_time()
+for _ in range(2000):
+    loss(model(x), t)
+    optimizer.zero_grad()
+    model.backward(loss.backward())
+    optimizer.step()
+used, own = time.process_time() - used, time.thread_time() - own
+assert counts == [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
+print(used / own < 1.2)
+"""
+    done = in_new_process(code, OPENBLAS_NUM_THREADS="2")
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_the_library_is_that_of_scipys_blas():
+    """Counts set through one are seen by threadpoolctl in SciPy's library, and in no other."""
+    get_count, set_count = _blas._THREADS
+    before = get_count()
+    loaded = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    scipys = [lib for lib in loaded if "scipy" in Path(lib.filepath).parent.name]
+    others = [(lib, lib.get_num_threads()) for lib in loaded if lib not in scipys]
+    try:
+        set_count(1)
+        assert [lib.get_num_threads() for lib in scipys] == [1]
+        assert all(lib.get_num_threads() == count for lib, count in others)
+    finally:
+        set_count(before)

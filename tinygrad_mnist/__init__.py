@@ -3,6 +3,7 @@
 Not part of tinygrad, the project by tiny corp.
 """
 
+from tinygrad_mnist._blas import num_threads
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module, Parameter
@@ -19,4 +20,5 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "num_threads",
 ]

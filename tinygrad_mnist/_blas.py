@@ -2,8 +2,15 @@
 
 Every matrix here is C-ordered, of one dtype (float32 or float64). BLAS is Fortran: it reads a
 C-ordered W as W.T, without a copy. So each product below is handed over transposed.
+
+Threads: a product of little work runs on one thread, a large one on as many as BLAS has been given;
+see `num_threads`. The count is set and set back around each call, for SciPy's BLAS alone.
 """
 
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +19,7 @@ import scipy
 from scipy.linalg import blas
 from threadpoolctl import ThreadpoolController
 
-from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._checks import FloatArray, described, expected, integer
 
 # Multiply-adds up to which BLAS uses one thread anyway, and from which on two threads pay.
 # Between them, and for a single row at any size, they cost: waking them, and fetching W from the
@@ -21,17 +28,26 @@ _ALWAYS_SERIAL = 8_192
 _WORTH_THREADS = 16_000_000
 
 
-def _scipy_pool() -> Any:
-    """Return the thread pool of the BLAS that SciPy uses, or None where that is not known.
+def _thread_functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return how to get and set the thread count of SciPy's OpenBLAS, None if it has another BLAS.
 
-    NumPy may bring a BLAS of the same name, with a pool of its own: they differ by folder. Where
-    only one is loaded, as in a conda environment, both use it.
+    NumPy may bring a library of the same name, with threads of its own: they differ by folder.
+    Where only one is loaded, as in a conda environment, both use it.
     """
-    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    loaded = ThreadpoolController().select(internal_api="openblas").lib_controllers
     scipy_folder = Path(scipy.__file__).resolve().parent
     folders = {scipy_folder, scipy_folder.with_name("scipy.libs")}
-    own = [pool for pool in pools if folders & set(Path(pool.filepath).resolve().parents)]
-    return own[0] if own else pools[0] if len(pools) == 1 else None
+    own = [lib for lib in loaded if folders & set(Path(lib.filepath).resolve().parents)]
+    if not own and len(loaded) != 1:
+        return None
+    # its own functions: threadpoolctl's take three times as long, and would keep other threads
+    # of the process from setting theirs
+    library = (own or loaded)[0].dynlib
+    for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+        get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None)
+        if get is not None:
+            return get, getattr(library, f"{prefix}openblas_set_num_threads{suffix}")
+    return None
 
 
 def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
@@ -40,9 +56,43 @@ def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
     return {np.dtype(kind): getattr(blas, letter + name) for letter, kind in kinds.items()}
 
 
-_POOL = _scipy_pool()
+def _from_environment() -> int | None:
+    """Return the count in TINYGRAD_MNIST_NUM_THREADS, None if it is not set."""
+    text = os.environ.get("TINYGRAD_MNIST_NUM_THREADS", "")
+    if text and not (text.isdecimal() and int(text)):
+        contract = "an integer >= 1"
+        raise ValueError(expected("TINYGRAD_MNIST_NUM_THREADS", contract, described(text)))
+    return int(text) if text else None
+
+
+_THREADS = _thread_functions()
+_fixed_count = _from_environment()
 _GEMM, _GEMV, _GER = _by_dtype("gemm"), _by_dtype("gemv"), _by_dtype("ger")
 _AXPY, _SCAL, _DOT = _by_dtype("axpy"), _by_dtype("scal"), _by_dtype("dot")
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Run every product of the package on n threads inside a `with` block.
+
+    Without it, products of fewer than 16 million multiply-adds, and all of a single row, run on
+    one thread, larger ones on as many as the process has given to SciPy's BLAS (by default, all
+    cores). The environment variable TINYGRAD_MNIST_NUM_THREADS sets n from the start. Not for
+    several Python threads at once.
+
+    Args:
+        n: At least 1.
+
+    Raises:
+        ValueError: n is below 1.
+        TypeError: n is no integer.
+    """
+    global _fixed_count
+    before, _fixed_count = _fixed_count, integer("num_threads", "n", n, at_least=1)
+    try:
+        yield
+    finally:
+        _fixed_count = before
 
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
@@ -96,14 +146,20 @@ def _call(
     routines: dict[Any, Any], array: FloatArray, *args: Any, rows: int = 1, **options: Any
 ) -> Any:
     """Call the routine for array's dtype; the work is one multiply-add per row and element."""
-    if not array.size:
+    work = rows * array.size
+    if not work:
         return None  # BLAS takes no empty arrays
-    routine, work = routines[array.dtype], rows * array.size
-    if _POOL is None or work <= _ALWAYS_SERIAL or (rows > 1 and work >= _WORTH_THREADS):
+    routine, count = routines[array.dtype], _fixed_count
+    if count is None and not (rows > 1 and work >= _WORTH_THREADS):
+        count = 1
+    if _THREADS is None or work <= _ALWAYS_SERIAL or count is None:
         return routine(*args, **options)
-    threads = _POOL.get_num_threads()
-    _POOL.set_num_threads(1)
+    get_count, set_count = _THREADS
+    before = get_count()
+    if before == count:
+        return routine(*args, **options)
+    set_count(count)
     try:
         return routine(*args, **options)
     finally:
-        _POOL.set_num_threads(threads)
+        set_count(before)

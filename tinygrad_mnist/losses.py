@@ -13,7 +13,6 @@ from tinygrad_mnist._checks import (
     expected,
     floats,
     kept,
-    owned,
     same_shape,
 )
 
@@ -45,13 +44,15 @@ class MSELoss:
             TypeError: One of them is complex, masked, or not numeric.
         """
         self._error = None
-        y = floats(self, "pred", pred)
-        t = owned(self, "target", target, y.dtype)
+        y, t = floats(self, "pred", pred), floats(self, "target", target)
         same_shape(self, "target", t, y.shape)
         if not y.size:
             raise ValueError(expected(self, "pred with at least one element", f"shape {y.shape}"))
-        self._n = {"mean": y.size, "sum": 1, "batchmean": math.prod(y.shape[:-1])}[self.reduction]
-        self._error = y - t
+        if self.reduction == "sum":
+            self._n = 1
+        else:
+            self._n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
+        self._error = np.subtract(y, t, dtype=y.dtype, order="C")
         return _blas.dot(self._error, self._error) / self._n
 
     def backward(self) -> FloatArray:

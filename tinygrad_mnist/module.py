@@ -93,16 +93,13 @@ class Parameter:
             ValueError: The shapes do not fit.
             TypeError: Not real numbers.
         """
-        a, b = floats(self, "a", a), floats(self, "b", b)
+        a, b = self._factor("a", a), self._factor("b", b)
         if a.ndim != 2 or b.ndim != 2 or (*a.shape, b.shape[1]) != (len(b), *self._data.shape):
             contract = f"a (B, I) and b (B, O) with (I, O) = {self._data.shape}"
             raise ValueError(expected(self, contract, f"{a.shape} and {b.shape}"))
-        dtype = self._data.dtype
-        self._products.append(
-            (np.ascontiguousarray(a, dtype=dtype), np.ascontiguousarray(b, dtype=dtype))
-        )
-        factors = sum(a.size + b.size for a, b in self._products)
-        if len(self._products) > 1 and factors > self._data.size:
+        self._products.append((a, b))
+        several = len(self._products) > 1
+        if several and sum(a.size + b.size for a, b in self._products) > self._data.size:
             self._multiplied_out()  # their sum takes less memory
 
     def add_grad_to(self, out: FloatArray, scale: float) -> None:
@@ -115,7 +112,7 @@ class Parameter:
         Raises:
             ValueError: out is any other array.
         """
-        if not (
+        if out is not self._data and not (
             isinstance(out, np.ndarray)
             and out.shape == self._data.shape
             and out.dtype == self._data.dtype
@@ -147,6 +144,11 @@ class Parameter:
             _blas.add_product(self._grad, a, b, 1.0)
         self._products = []
         return self._grad
+
+    def _factor(self, name: str, values: FloatArray) -> FloatArray:
+        if type(values) is np.ndarray and values.dtype == self._data.dtype:
+            return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+        return owned(self, name, values, self._data.dtype)
 
     def _like_data(self, name: str, values: ArrayLike) -> FloatArray:
         copy = owned(self, name, values, self._data.dtype)

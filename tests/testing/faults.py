@@ -1,9 +1,9 @@
-"""Planted faults: each is a layer or loss with one mistake that the kit must catch.
+"""Planted faults: layers and losses with one mistake each, which the kit must catch.
 
-A fault is made for a number of features and a generator; what it must be caught by is the name of
-a contract's rule, or the arrays whose gradients are wrong.
+A fault is caught by a contract's rule, or by a gradient of one of the named arrays being wrong.
 """
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,84 +23,91 @@ from layers import (
 
 from tinygrad_mnist import Dropout, Linear, Module, MSELoss, ReLU, Sequential
 
-OUT = 3  # features that a faulty Linear answers with
+# how a layer of each kind is made, given its class, a number of features and a generator
+MAKERS = {
+    Dropout: lambda cls, features, rng: cls(0.25, rng=rng),
+    Elementwise: lambda cls, features, rng: cls(*ELEMENTWISE["tanh"]),
+    Gain: lambda cls, features, rng: cls(features),
+    Linear: lambda cls, features, rng: cls(features, 3, rng=rng),
+    Residual: lambda cls, features, rng: cls(Linear(features, features, rng=rng)),
+}
 
 
 class Fault(NamedTuple):
-    make: object
+    make: object  # from (features, rng); of a loss, from nothing
     rule: str = ""
     arrays: frozenset = frozenset()
 
 
-def broken_linear(mistake):
-    """Return a Linear whose (dW, db, dx) go through mistake(dW, db, dx, x, dy, W)."""
+def fault(base, *arrays, rule="", **methods):
+    """Return a fault in a layer: a subclass of base with other methods."""
+    broken = type(f"Broken{base.__name__}", (base,), methods)
+    made = MAKERS.get(base, lambda cls, features, rng: cls())
 
-    class BrokenLinear(Linear):
-        def forward(self, x):
-            self._rows = np.array(x).reshape(-1, self.in_features)
-            return super().forward(x)
+    def make(features, rng):
+        return made(broken, features, rng)
 
-        def backward(self, dy):
-            x, W = self._rows, self.weight.data
-            dy = np.array(dy)
-            rows = dy.reshape(-1, self.out_features)
-            right = (x.T @ rows, rows.sum(axis=0), rows @ W.T)
-            dW, db, dx = mistake(*right, x, rows, W)
-            self.weight.accumulate(dW)
-            self.bias.accumulate(db)
-            return dx.reshape(*dy.shape[:-1], self.in_features)
-
-    return lambda features, rng: BrokenLinear(features, OUT, rng=rng)
+    return Fault(make, rule, frozenset(arrays))
 
 
-def without_entry(array, i):
+def dx(base, wrong_dx, rule=""):
+    """Return a fault whose backward is wrong_dx(self, dy)."""
+    return fault(base, *[] if rule else ["x"], rule=rule, backward=wrong_dx)
+
+
+def linear(rule="", **mistakes):
+    """Return a fault in Linear: mistakes are wrong dW, db or dx, as functions of all that there is.
+
+    Their argument has x, dy (rows), W and the right dW, db, dx.
+    """
+
+    def backward(self, dy):
+        x, W = self._x.reshape(-1, self.in_features), self.weight.data
+        rows = np.array(dy).reshape(-1, self.out_features)
+        has = SimpleNamespace(x=x, dy=rows, W=W, dW=x.T @ rows, db=rows.sum(0), dx=rows @ W.T)
+        found = {
+            name: mistakes.get(name, lambda has, name=name: vars(has)[name])(has) for name in NAMES
+        }
+        self.weight.accumulate(found["dW"])
+        self.bias.accumulate(found["db"])
+        return found["dx"].reshape(self._x.shape)
+
+    return fault(
+        Linear, *[] if rule else [NAMES[name] for name in mistakes], rule=rule, backward=backward
+    )
+
+
+NAMES = {"dW": "weight", "db": "bias", "dx": "x"}
+
+
+def without(array, i):
+    """Return a copy in which one entry is 0."""
     array = array.copy()
     array.reshape(-1)[i % array.size] = 0
     return array
 
 
-def with_slope(name, slope):
-    return lambda features, rng: Elementwise(ELEMENTWISE[name][0], slope)
+def slope(name, wrong_slope):
+    """Return a fault in an elementwise function: a wrong derivative."""
+    return Fault(lambda features, rng: Elementwise(ELEMENTWISE[name][0], wrong_slope), arrays={"x"})
 
 
-def made(cls, *args, **members):
-    """Return a maker of a subclass of cls with these members."""
-    broken = type(f"Broken{cls.__name__}", (cls,), members)
-    return lambda features, rng: broken(*(arg(features, rng) for arg in args))
+def chain(middle):
+    """Return a model with a faulty layer in its middle: everything before it goes wrong."""
+
+    def make(features, rng):
+        first, last = Linear(features, 4, rng=rng), Linear(4, 2, rng=rng)
+        return Sequential(first, middle.make(4, rng), last)
+
+    return Fault(make, arrays=frozenset({"x", "0.weight", "0.bias"}))
 
 
-def weight(make):
-    return Fault(make, arrays=frozenset({"weight"}))
+def loss(base, rule="", **methods):
+    """Return a fault in a loss: a subclass of base with other methods."""
+    return Fault(type(f"Broken{base.__name__}", (base,), methods), rule)
 
 
-def bias(make):
-    return Fault(make, arrays=frozenset({"bias"}))
-
-
-def dx(make):
-    return Fault(make, arrays=frozenset({"x"}))
-
-
-def rule(name, make):
-    return Fault(make, rule=name)
-
-
-def rng_of(features, rng):
-    return 0.25
-
-
-class BrokenDropout(Dropout):
-    def __init__(self, features, rng):
-        super().__init__(0.25, rng=rng)
-
-
-def dropout(**members):
-    return type("BrokenDropout", (BrokenDropout,), members)
-
-
-def in_place(self, x):
-    x *= 2
-    return Elementwise.forward(self, x)
+# Methods with one mistake
 
 
 def edits_dy(self, dy):
@@ -109,46 +116,77 @@ def edits_dy(self, dy):
     return dy
 
 
+def edits_x(self, x):
+    x *= 2
+    return Elementwise.forward(self, x)
+
+
 def moves_weights(self, x):
     self.weight.data *= 1.5
     return Linear.forward(self, x)
 
 
-def overwrites(self, dy):
-    self.gain.zero_grad()
-    self.shift.zero_grad()
+def sets_gradients(self, dy):
+    self.zero_grad()
     return Gain.backward(self, dy)
 
 
-def pops(self, dy):
+def mean_of_rows(self, dy):
+    features = self._x.shape[-1]
+    self.gain.accumulate(np.mean(np.reshape(dy * self._x, (-1, features)), axis=0))
+    self.shift.accumulate(np.reshape(dy, (-1, features)).sum(axis=0))
+    return self.gain.data * dy
+
+
+def forgets_gain(self, dy):
+    Gain.backward(self, dy)
+    return dy
+
+
+def forgets_x(self, dy):
     x, self._x = self._x, np.zeros(dy.shape)
     return dy * self.slope(x)
 
 
-def first_input_only(self, x):
-    if getattr(self, "_first", None) is None:
-        self._first = np.array(x)
-    Gain.forward(self, x)
-    y = self.gain.data * self._x + self.shift.data
+def remembers_first_x(self, x):
+    y = Gain.forward(self, x)
+    if not hasattr(self, "_first"):
+        self._first = self._x
     self._x = np.resize(self._first, self._x.shape)
     return y
 
 
-def order_of_memory(self, x):
+def in_order_of_memory(self, x):
     x = np.asarray(x)
     return Elementwise.forward(self, x.ravel(order="K").reshape(x.shape))
 
 
-def always_draws(self, x):
+def drops_always(self, x):
     training, self.training = self.training, True
     y = Dropout.forward(self, x)
     self.training = training
     return y
 
 
-def draws_for_nothing(self, x):
+def draws_always(self, x):
     self.rng.random()
     return Dropout.forward(self, x)
+
+
+def noisy_in_evaluation(self, x):
+    y = ReLU.forward(self, x)
+    return y if self.training else y * np.random.random_sample(y.shape)  # noqa: NPY002
+
+
+def without_deviation(self, dy):
+    return (dy - dy.mean(-1, keepdims=True)) / self._std
+
+
+def without_mean(self, dy):
+    return (dy - self._y * np.mean(dy * self._y, axis=-1, keepdims=True)) / self._std
+
+
+# Layers whose mistake is their structure
 
 
 class ClosureNoise(Module):
@@ -198,214 +236,96 @@ class WrongOrder(Module):
         return dy
 
 
-def chain(layer):
-    """Return a maker of a model with this layer in its middle; what precedes it goes wrong."""
-
-    def make(features, rng):
-        first, last = Linear(features, 4, rng=rng), Linear(4, 2, rng=rng)
-        return Sequential(first, layer(4, rng), last)
-
-    return Fault(make, arrays=frozenset({"x", "0.weight", "0.bias"}))
-
-
 LAYERS = {
-    "dW missing": weight(broken_linear(lambda dW, db, dx, x, dy, W: (0 * dW, db, dx))),
-    "dW sign": weight(broken_linear(lambda dW, db, dx, x, dy, W: (-dW, db, dx))),
-    "dW twice": weight(broken_linear(lambda dW, db, dx, x, dy, W: (2 * dW, db, dx))),
-    "dW mean": weight(broken_linear(lambda dW, db, dx, x, dy, W: (dW / len(x), db, dx))),
-    "dW one entry": weight(
-        broken_linear(lambda dW, db, dx, x, dy, W: (without_entry(dW, 1), db, dx))
+    "dW missing": linear(dW=lambda has: 0 * has.dW),
+    "dW sign": linear(dW=lambda has: -has.dW),
+    "dW twice": linear(dW=lambda has: 2 * has.dW),
+    "dW mean": linear(dW=lambda has: has.dW / len(has.x)),
+    "dW one entry": linear(dW=lambda has: without(has.dW, 1)),
+    # rounding is not linear, and the contract comes first
+    "dW in half precision": linear(dW=lambda has: has.dW.astype(np.float16), rule="linear"),
+    "dW off by 1e-5": linear(dW=lambda has: has.dW * (1 + 1e-5)),
+    "dW without the last row": linear(dW=lambda has: has.x[:-1].T @ has.dy[:-1]),
+    "dW of |dy|": linear(dW=lambda has: has.x.T @ abs(has.dy), rule="linear"),
+    "dW with weight decay": linear(dW=lambda has: has.dW + 0.1 * has.W, rule="linear"),
+    "dW of centred x": linear(dW=lambda has: (has.x - has.x.mean(0)).T @ has.dy),
+    "db missing": linear(db=lambda has: 0 * has.db),
+    "db sign": linear(db=lambda has: -has.db),
+    "db mean": linear(db=lambda has: has.dy.mean(0)),
+    "db of the first row": linear(db=lambda has: has.dy[0], rule="rows-independent"),
+    "db one entry": linear(db=lambda has: without(has.db, 2)),
+    "db of all outputs": linear(db=lambda has: np.full_like(has.db, has.db.sum())),
+    "dx missing": linear(dx=lambda has: 0 * has.dx),
+    "dx sign": linear(dx=lambda has: -has.dx),
+    "dx halved": linear(dx=lambda has: 0.5 * has.dx),
+    "dx by W reversed": linear(dx=lambda has: has.dy @ has.W[::-1].T),
+    "dx one entry": linear(dx=lambda has: without(has.dx, 0)),
+    "dx infinite": linear(dx=lambda has: has.dx * np.inf),
+    "dx of clipped dy": linear(dx=lambda has: has.dy.clip(-1, 1) @ has.W.T, rule="linear"),
+    "dx of the mean row": linear(
+        dx=lambda has: 0 * has.dx + has.dx.mean(0), rule="rows-independent"
     ),
-    "dW in half precision": rule(
-        "linear", broken_linear(lambda dW, db, dx, x, dy, W: (dW.astype(np.float16), db, dx))
+    "ReLU: slope of the output, >= 0": dx(ReLU, lambda self, dy: 1.0 * dy),
+    "ReLU: slope inverted": dx(ReLU, lambda self, dy: dy * ~self._passed),
+    "ReLU: leaky backward": dx(ReLU, lambda self, dy: np.where(self._passed, dy, 0.01 * dy)),
+    "ReLU: guided": dx(ReLU, lambda self, dy: dy * self._passed * (dy > 0), "linear"),
+    "ReLU: dy squared": dx(ReLU, lambda self, dy: self._passed * dy * abs(dy), "linear"),
+    "ReLU: the first row's mask": dx(
+        ReLU, lambda self, dy: dy * (self._passed[0] if dy.ndim > 1 else 1), "rows-independent"
     ),
-    "dW in single precision, and a bit": weight(
-        broken_linear(lambda dW, db, dx, x, dy, W: (dW * (1 + 1e-5), db, dx))
+    "dx flat": dx(ReLU, lambda self, dy: (dy * self._passed).reshape(1, -1, 1), "shape"),
+    "dx empty": dx(ReLU, lambda self, dy: dy[..., :0], "shape"),
+    "dx None": dx(ReLU, lambda self, dy: None, "shape"),
+    "dx in float32": dx(ReLU, lambda self, dy: (dy * self._passed).astype("f4"), "dtype"),
+    "y in float32": fault(
+        ReLU, rule="dtype", forward=lambda self, x: ReLU.forward(self, x).astype("f4")
     ),
-    "dW without the last row": weight(
-        broken_linear(lambda dW, db, dx, x, dy, W: (x[:-1].T @ dy[:-1], db, dx))
+    "Dropout: no 1 / (1 - p) backward": dx(Dropout, lambda self, dy: dy * self._mask),
+    "Dropout: 1 / (1 - p) twice": dx(Dropout, lambda self, dy: dy * self._mask * self._factor**2),
+    "Dropout: no mask backward": dx(Dropout, lambda self, dy: dy * self._factor),
+    "Dropout: a fresh mask backward": dx(
+        Dropout, lambda self, dy: dy * self.draw_mask(dy.shape) * self._factor, "accumulates"
     ),
-    "dW of |dy|": rule(
-        "linear", broken_linear(lambda dW, db, dx, x, dy, W: (x.T @ abs(dy), db, dx))
-    ),
-    "dW with weight decay": rule(
-        "linear", broken_linear(lambda dW, db, dx, x, dy, W: (dW + 0.1 * W, db, dx))
-    ),
-    "dW of centred x": weight(
-        broken_linear(lambda dW, db, dx, x, dy, W: ((x - x.mean(0)).T @ dy, db, dx))
-    ),
-    "db missing": bias(broken_linear(lambda dW, db, dx, x, dy, W: (dW, 0 * db, dx))),
-    "db sign": bias(broken_linear(lambda dW, db, dx, x, dy, W: (dW, -db, dx))),
-    "db mean": bias(broken_linear(lambda dW, db, dx, x, dy, W: (dW, dy.mean(0), dx))),
-    "db of the first row": rule(
-        "rows-independent", broken_linear(lambda dW, db, dx, x, dy, W: (dW, dy[0], dx))
-    ),
-    "db one entry": bias(
-        broken_linear(lambda dW, db, dx, x, dy, W: (dW, without_entry(db, 2), dx))
-    ),
-    "db of all outputs": bias(
-        broken_linear(lambda dW, db, dx, x, dy, W: (dW, np.full_like(db, db.sum()), dx))
-    ),
-    "dx missing": dx(broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, 0 * dx))),
-    "dx sign": dx(broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, -dx))),
-    "dx halved": dx(broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, 0.5 * dx))),
-    "dx by W reversed": dx(broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, dy @ W[::-1].T))),
-    "dx one entry": dx(broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, without_entry(dx, 0)))),
-    "dx of clipped dy": rule(
-        "linear", broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, dy.clip(-1, 1) @ W.T))
-    ),
-    "dx averaged over rows": rule(
-        "rows-independent",
-        broken_linear(lambda dW, db, dx, x, dy, W: (dW, db, 0 * dx + dx.mean(0))),
-    ),
-    "ReLU: slope of the output, >= 0": dx(made(ReLU, backward=lambda self, dy: 1.0 * dy)),
-    "ReLU: slope inverted": dx(made(ReLU, backward=lambda self, dy: dy * ~self._passed)),
-    "ReLU: guided": rule(
-        "linear", made(ReLU, backward=lambda self, dy: dy * self._passed * (dy > 0))
-    ),
-    "ReLU: leaky backward": dx(
-        made(ReLU, backward=lambda self, dy: np.where(self._passed, dy, 0.01 * dy))
-    ),
-    "ReLU: the first row's mask": rule(
-        "rows-independent",
-        made(ReLU, backward=lambda self, dy: dy * (self._passed[0] if dy.ndim > 1 else 1)),
-    ),
-    "Dropout: no 1 / (1 - p) backward": dx(dropout(backward=lambda self, dy: dy * self._mask)),
-    "Dropout: 1 / (1 - p) twice": dx(
-        dropout(backward=lambda self, dy: dy * self._mask * self._factor**2)
-    ),
-    "Dropout: no mask backward": dx(dropout(backward=lambda self, dy: dy * self._factor)),
-    "Dropout: a fresh mask backward": rule(
-        "adds",
-        dropout(backward=lambda self, dy: dy * self.draw_mask(dy.shape) * self._factor),
-    ),
-    "Dropout: edits dy in place": rule("keeps-dy", dropout(backward=edits_dy)),
-    "Dropout: drops in evaluation": rule("eval-deterministic", dropout(forward=always_draws)),
-    "Dropout: draws in evaluation": rule("eval-deterministic", dropout(forward=draws_for_nothing)),
-    "noise from a closure": rule("reproducible", ClosureNoise),
-    "x edited in place": rule(
-        "keeps-input",
-        lambda features, rng: type("InPlace", (Elementwise,), {"forward": in_place})(
-            *ELEMENTWISE["tanh"]
-        ),
-    ),
-    "weights moved by forward": rule(
-        "keeps-parameters",
-        lambda features, rng: type("Moves", (Linear,), {"forward": moves_weights})(
-            features, OUT, rng=rng
-        ),
-    ),
-    "gradient overwritten": rule(
-        "adds", lambda features, rng: type("Sets", (Gain,), {"backward": overwrites})(features)
-    ),
-    "cache used up": rule(
-        "adds",
-        lambda features, rng: type("Pops", (Elementwise,), {"backward": pops})(
-            *ELEMENTWISE["square"]
-        ),
-    ),
-    "the first input remembered for good": Fault(
-        lambda features, rng: type("Stale", (Gain,), {"forward": first_input_only})(features),
-        rule="rows-independent",
-    ),
-    "order of memory": rule(
-        "layout",
-        lambda features, rng: type("Order", (Elementwise,), {"forward": order_of_memory})(
-            *ELEMENTWISE["tanh"]
-        ),
-    ),
-    "dx of another shape": rule(
-        "shape",
-        made(ReLU, backward=lambda self, dy: (dy * self._passed).sum(-1, keepdims=True)[..., :0]),
-    ),
-    "dx flat": rule(
-        "shape", made(ReLU, backward=lambda self, dy: (dy * self._passed).reshape(1, -1, 1))
-    ),
-    "dx None": rule("shape", made(ReLU, backward=lambda self, dy: None)),
-    "y in float32": rule(
-        "dtype", made(ReLU, forward=lambda self, x: ReLU.forward(self, x).astype(np.float32))
-    ),
-    "dx in float32": rule(
-        "dtype", made(ReLU, backward=lambda self, dy: (dy * self._passed).astype(np.float32))
-    ),
-    "backward squares dy": rule(
-        "linear", made(ReLU, backward=lambda self, dy: self._passed * dy * abs(dy))
-    ),
-    "rows mixed": rule("rows-independent", lambda features, rng: BatchMean()),
-    "noise in evaluation": rule(
-        "eval-deterministic",
-        made(
-            ReLU,
-            forward=lambda self, x: (
-                ReLU.forward(self, x)
-                * (1 if self.training else np.random.random_sample(np.shape(x)))  # noqa: NPY002
-            ),
-        ),
-    ),
-    "tanh' = 1 - y": dx(with_slope("tanh", lambda x: 1 - np.tanh(x))),
-    "tanh' of the output": dx(with_slope("tanh", lambda x: 1 - np.tanh(np.tanh(x)) ** 2)),
-    "sigmoid' = y": dx(with_slope("sigmoid", sigmoid)),
-    "square' = x": dx(with_slope("square", lambda x: x)),
-    "sine' = -cosine": dx(with_slope("sine", lambda x: -np.cos(x))),
-    "steep tanh' without its factor": dx(
-        with_slope("steep tanh", lambda x: 1 - np.tanh(200 * x) ** 2)
-    ),
-    "softmax' without its sum": dx(made(Softmax, backward=lambda self, dy: self._y * dy)),
-    "softmax' = 0": dx(made(Softmax, backward=lambda self, dy: 0 * dy)),
-    "softmax' times 7": dx(made(Softmax, backward=lambda self, dy: 7 * Softmax.backward(self, dy))),
-    "norm with a constant deviation": dx(
-        made(Norm, backward=lambda self, dy: (dy - dy.mean(-1, keepdims=True)) / self._std)
-    ),
-    "norm with a constant mean": dx(
-        made(
-            Norm,
-            backward=lambda self, dy: (
-                (dy - self._y * np.mean(dy * self._y, axis=-1, keepdims=True)) / self._std
-            ),
-        )
-    ),
-    "maximum paid to every entry": dx(
-        made(Largest, backward=lambda self, dy: dy * np.ones(self._where.shape))
-    ),
-    "gain of the mean": Fault(
-        lambda features, rng: type(
-            "MeanGain",
-            (Gain,),
-            {
-                "backward": lambda self, dy: (
-                    self.gain.accumulate(np.mean(np.reshape(dy * self._x, (-1, features)), axis=0)),
-                    self.shift.accumulate(np.reshape(dy, (-1, features)).sum(axis=0)),
-                    self.gain.data * dy,
-                )[-1]
-            },
-        )(features),
-        arrays=frozenset({"gain"}),
-    ),
-    "gain forgotten in dx": dx(
-        lambda features, rng: type(
-            "NoGain", (Gain,), {"backward": lambda self, dy: (Gain.backward(self, dy), dy)[-1]}
-        )(features)
-    ),
-    "skip forgotten": dx(
-        lambda features, rng: type(
-            "Skips", (Residual,), {"backward": lambda self, dy: self.inner.backward(dy)}
-        )(Linear(features, features, rng=rng))
-    ),
+    "Dropout: edits dy in place": dx(Dropout, edits_dy, "keeps-dy"),
+    "Dropout: drops in evaluation": fault(Dropout, rule="eval-deterministic", forward=drops_always),
+    "Dropout: draws in evaluation": fault(Dropout, rule="eval-deterministic", forward=draws_always),
+    "noise in evaluation": fault(ReLU, rule="eval-deterministic", forward=noisy_in_evaluation),
+    "noise from a closure": Fault(ClosureNoise, rule="reproducible"),
+    "x edited in place": fault(Elementwise, rule="keeps-input", forward=edits_x),
+    "weights moved by forward": fault(Linear, rule="keeps-parameters", forward=moves_weights),
+    "gradient set, not added": fault(Gain, rule="accumulates", backward=sets_gradients),
+    "cache used up": fault(Elementwise, rule="accumulates", backward=forgets_x),
+    "first x remembered for good": fault(Gain, rule="rows-independent", forward=remembers_first_x),
+    "order of memory": fault(Elementwise, rule="layout", forward=in_order_of_memory),
+    "rows mixed": fault(BatchMean, rule="rows-independent"),
+    "tanh' = 1 - y": slope("tanh", lambda x: 1 - np.tanh(x)),
+    "tanh' of the output": slope("tanh", lambda x: 1 - np.tanh(np.tanh(x)) ** 2),
+    "sigmoid' = y": slope("sigmoid", sigmoid),
+    "square' = x": slope("square", lambda x: x),
+    "sine' = -cosine": slope("sine", lambda x: -np.cos(x)),
+    "steep tanh' without its factor": slope("steep tanh", lambda x: 1 - np.tanh(200 * x) ** 2),
+    "softmax' without its sum": dx(Softmax, lambda self, dy: self._y * dy),
+    "softmax' = 0": dx(Softmax, lambda self, dy: 0 * dy),
+    "softmax' times 7": dx(Softmax, lambda self, dy: 7 * Softmax.backward(self, dy)),
+    "norm with a constant deviation": dx(Norm, without_deviation),
+    "norm with a constant mean": dx(Norm, without_mean),
+    "maximum paid to every entry": dx(Largest, lambda self, dy: dy * np.ones(self._where.shape)),
+    "gain of the mean": fault(Gain, "gain", backward=mean_of_rows),
+    "gain forgotten in dx": dx(Gain, forgets_gain),
+    "skip forgotten": dx(Residual, lambda self, dy: self.inner.backward(dy)),
     "tied layer with one cache": Fault(TiedOneCache, arrays=frozenset({"x", "layer.weight"})),
     "backward first to last": Fault(
         WrongOrder, arrays=frozenset({"x", "layers.0.weight", "layers.0.bias"})
     ),
-    "in a chain: ReLU of the output": chain(made(ReLU, backward=lambda self, dy: 1.0 * dy)),
-    "in a chain: Dropout without 1 / (1 - p)": chain(
-        dropout(backward=lambda self, dy: dy * self._mask)
-    ),
-    "in a chain: tanh' = 1 - y": chain(with_slope("tanh", lambda x: 1 - np.tanh(x))),
 }
-
-
-def mse(gradient):
-    """Return a mean squared error whose gradient is gradient(error)."""
-    return type("BrokenMSE", (MSELoss,), {"backward": lambda self: gradient(self._error)})
+LAYERS |= {
+    f"in a chain, {name}": chain(LAYERS[name])
+    for name in (
+        "ReLU: slope of the output, >= 0",
+        "Dropout: no 1 / (1 - p) backward",
+        "tanh' = 1 - y",
+    )
+}
 
 
 class Broadcasts:
@@ -419,32 +339,25 @@ class Broadcasts:
         return 2 * self._error / self._error.size
 
 
-class EditsPred(MSELoss):
-    def __call__(self, pred, target):
-        pred -= target
-        return super().__call__(pred, np.zeros_like(pred))
+def edits_pred(self, pred, target):
+    pred -= target
+    return MSELoss.__call__(self, pred, np.zeros_like(pred))
 
 
 LOSSES = {
-    "the sum's gradient": Fault(mse(lambda e: 2 * e)),
-    "no factor 2": Fault(mse(lambda e: e / e.size)),
-    "sign": Fault(mse(lambda e: -2 * e / e.size)),
-    "divided by the rows": Fault(mse(lambda e: 2 * e / len(e))),
-    "divided twice": Fault(mse(lambda e: 2 * e / e.size / len(e))),
-    "of the absolute error": Fault(mse(lambda e: np.sign(e) / e.size)),
-    "broadcast (N, 1) - (N,)": Fault(Broadcasts, rule="shape"),
-    "pred edited": Fault(EditsPred, rule="keeps-input"),
-    "absolute error: no mean": Fault(
-        type("NoMean", (AbsoluteError,), {"backward": lambda self: np.sign(self._error)})
+    "the sum's gradient": loss(MSELoss, backward=lambda self: 2 * self._error),
+    "no factor 2": loss(MSELoss, backward=lambda self: self._error / self._error.size),
+    "sign": loss(MSELoss, backward=lambda self: -2 * self._error / self._error.size),
+    "divided by the rows": loss(MSELoss, backward=lambda self: 2 * self._error / len(self._error)),
+    "divided twice": loss(MSELoss, backward=lambda self: MSELoss.backward(self) / len(self._error)),
+    "of the absolute error": loss(
+        MSELoss, backward=lambda self: np.sign(self._error) / self._error.size
     ),
-    "cross-entropy: not divided": Fault(
-        type(
-            "Undivided",
-            (CrossEntropy,),
-            {"backward": lambda self: CrossEntropy.backward(self) * len(self._p)},
-        )
+    "pred edited": loss(MSELoss, "keeps-input", __call__=edits_pred),
+    "broadcast (N, 1) - (N,)": Fault(Broadcasts, "shape"),
+    "absolute error: no mean": loss(AbsoluteError, backward=lambda self: np.sign(self._error)),
+    "cross-entropy: not divided": loss(
+        CrossEntropy, backward=lambda self: CrossEntropy.backward(self) * len(self._p)
     ),
-    "cross-entropy: softmax only": Fault(
-        type("SoftmaxOnly", (CrossEntropy,), {"backward": lambda self: self._p / len(self._p)})
-    ),
+    "cross-entropy: softmax only": loss(CrossEntropy, backward=lambda self: self._p / len(self._p)),
 }

@@ -5,6 +5,17 @@ import numpy as np
 from tinygrad_mnist import Module, Parameter
 
 
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def example(seed, rows=None):
+    """Return an array, mostly of sides larger than 1, and the generator that it is from."""
+    rng = np.random.default_rng(seed)
+    sides = rng.choice([2, 3, 5, 4, 1], 2)
+    return rng.standard_normal((sides[0] if rows is None else rows, sides[1])), rng
+
+
 def sigmoid(x):
     return 0.5 * (1 + np.tanh(0.5 * x))
 

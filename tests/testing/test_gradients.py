@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 from faults import LAYERS, LOSSES
-from layers import ELEMENTWISE, Elementwise, Gain, GlobalNoise
+from layers import ELEMENTWISE, Elementwise, Gain, GlobalNoise, normal
 
-from tinygrad_mnist import Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist import Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing import (
     GradientCheckError,
     GradientReport,
@@ -20,10 +20,6 @@ from tinygrad_mnist.testing import (
     check_loss_gradients,
     check_model_gradients,
 )
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def broken_chain():
@@ -202,7 +198,7 @@ def test_a_kink_beside_the_point_is_seen_at_any_distance():
         assert check_gradients(ReLU(), x, rows_independent=False)
 
 
-def test_one_wrong_entry_of_many_is_found_and_named():
+def test_one_wrong_entry_of_78400_is_found_and_named_50_times_of_50():
     class OneWrong(Linear):
         def backward(self, dy):
             dx = super().backward(dy)
@@ -210,13 +206,17 @@ def test_one_wrong_entry_of_many_is_found_and_named():
             return dx
 
     rng = np.random.default_rng(0)
-    x = rng.random((4, 784))
-    for _ in range(50):
-        layer = OneWrong(784, 100, rng=rng)
-        layer.at = (int(rng.integers(784)), int(rng.integers(100)))
-        report = check_gradients(layer, x, contracts=False, max_entries=8, raise_on_failure=False)
-        assert {m.index for m in report.mismatches} == {layer.at}
-        assert {m.name for m in report.mismatches} == {"weight"}
+    x = rng.standard_normal((32, 784))
+    for seed in range(50):
+        first = OneWrong(784, 100, rng=rng, input_grad=False)
+        first.at = (int(rng.integers(784)), int(rng.integers(100)))
+        model = Sequential(first, ReLU(), Dropout(0.5, rng=rng), Linear(100, 10, rng=rng))
+        report = check_gradients(
+            model, x, max_entries=8, contracts=False, seed=seed, raise_on_failure=False
+        )
+        (mismatch,) = report.mismatches
+        assert (mismatch.name, mismatch.index, mismatch.analytic) == ("0.weight", first.at, 0)
+        assert report.hints == ["Look at layer 0, OneWrong: checked alone, it fails too."]
 
 
 def test_large_arrays_are_sampled():
@@ -227,7 +227,7 @@ def test_large_arrays_are_sampled():
 
 
 def test_tolerances_and_step_are_the_callers():
-    off = LAYERS["dW in single precision, and a bit"].make(4, np.random.default_rng(0))
+    off = LAYERS["dW off by 1e-5"].make(4, np.random.default_rng(0))
     with pytest.raises(GradientCheckError):
         check_gradients(off, normal(3, 4))
     assert check_gradients(off, normal(3, 4), rtol=1e-3)
@@ -237,10 +237,73 @@ def test_tolerances_and_step_are_the_callers():
     assert check_gradients(ReLU(), near, step=0.1).arrays[0].on_kink == 1
 
 
-def test_a_gradient_that_is_not_finite_is_wrong():
-    log = Elementwise(np.square, lambda x: np.full_like(x, np.nan))
-    with pytest.raises(GradientCheckError, match="analytic nan"):
-        check_gradients(log, normal(3, 4), contracts=False)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("entries", [1, 4])
+def test_a_gradient_that_is_not_finite_is_wrong(value, entries):
+    def slope(x):
+        wrong = -2 * x
+        wrong[..., :entries] = value
+        return wrong
+
+    layer = Elementwise(np.square, slope)
+    with pytest.raises(GradientCheckError) as caught:
+        check_gradients(layer, normal(3, 4), contracts=False)
+    assert caught.value.report.arrays[0].wrong == 12
+
+
+def test_outputs_that_are_not_finite_are_inconclusive():
+    with pytest.raises(InconclusiveGradientCheck, match="expected finite outputs at x"):
+        check_gradients(Linear(2, 2, rng=0), np.array([[1.0, np.inf]]), contracts=False)
+
+
+def test_parameters_may_be_called_x_and_y():
+    class Named(Module):
+        def __init__(self):
+            self.x, self.y = Gain(3), Gain(3)
+            self.x.gain = self.y.gain
+
+        def forward(self, x):
+            return self.y(self.x(x))
+
+        def backward(self, dy):
+            return self.x.backward(self.y.backward(dy))
+
+    class Shift(Module):
+        def __init__(self):
+            self.x = Parameter(np.ones(3))
+
+        def forward(self, x):
+            return x + self.x.data
+
+        def backward(self, dy):
+            self.x.accumulate(np.reshape(dy, (-1, 3)).sum(axis=0))
+            return self.factor * dy
+
+    assert check_gradients(Named(), normal(2, 3))
+    Shift.factor = 1
+    report = check_gradients(Shift(), normal(2, 3))
+    assert [a.name for a in report.arrays] == ["x (the input)", "x"]
+    Shift.factor = 5
+    with pytest.raises(GradientCheckError, match=re.escape("x (the input)[0, 0]: analytic")):
+        check_gradients(Shift(), normal(2, 3), contracts=False)
+
+
+def test_a_missing_or_misshapen_dx_is_refused_without_contracts_too():
+    for name in ("dx None", "dx flat"):
+        with pytest.raises(ModuleContractError, match="expected dx of shape"):
+            check_gradients(LAYERS[name].make(4, None), normal(3, 4), contracts=False)
+
+
+def test_arrays_about_which_nothing_was_learned_are_named():
+    class Half(Linear):
+        def backward(self, dy):
+            dx = super().backward(dy)
+            self.weight.grad *= -1
+            return dx
+
+    report = check_gradients(Half(4, 3, rng=0), np.zeros((2, 4)))
+    assert report.hints == ["Nothing telling at this x about weight."]
+    assert str(report).endswith(report.hints[0])
 
 
 def test_input_grad_false_leaves_x_out():
@@ -266,6 +329,8 @@ def test_model_and_loss_together():
         check_model_gradients(model, LOSSES["divided by the rows"].make(), x, t)
     with pytest.raises(ModuleContractError):
         check_model_gradients(model, LOSSES["pred edited"].make(), x, t)
+    with pytest.raises(GradientCheckError, match=r"Look at layer 1\.1, BrokenDropout"):
+        check_model_gradients(broken_chain(), MSELoss(), x, t)
 
 
 def test_what_cannot_be_meant_is_refused():

@@ -121,7 +121,9 @@ test_batch_mean = module_checklist(
 )
 
 
-@pytest.mark.parametrize("name", [n for n in LAYERS if n.startswith(("ReLU", "d", "tanh"))])
+@pytest.mark.parametrize(
+    "name", [n for n in LAYERS if n.startswith(("ReLU", "d", "tanh")) and n != "dx infinite"]
+)
 def test_a_checklist_fails_for_a_faulty_layer(name):
     with pytest.raises((GradientCheckError, ModuleContractError)):
         FIRST_FAILURE(module_checklist(LAYERS[name].make))()

@@ -12,7 +12,6 @@ at 0, yet every framework answers 0 there.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing._streams import Streams
+from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+from tinygrad_mnist.testing.subject import Subject
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = EPS ** (1 / 3)
@@ -29,29 +29,6 @@ _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _SMALLEST = float(np.finfo(np.float64).tiny)
 _NEARBY = 2  # generic points at which an error is confirmed
-
-
-class Subject(ABC):
-    """Outputs as a function of named arrays, with the gradients that are to be checked.
-
-    `arrays` are contiguous float64, and are changed in place to ask for other outputs. `streams`
-    are what a forward draws from.
-    """
-
-    arrays: dict[str, FloatArray]
-    streams: Streams
-
-    @abstractmethod
-    def outputs(self) -> FloatArray:
-        """Return a copy of the outputs at the arrays' present values, with the same draws."""
-
-    @abstractmethod
-    def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
-        """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
-
-    @abstractmethod
-    def copy(self) -> "Subject":
-        """Return an independent subject with the same values and draws."""
 
 
 class Probe(NamedTuple):
@@ -95,24 +72,37 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Judges probes of a subject for one cotangent."""
+    """Judges probes of a subject for one cotangent.
+
+    Raises:
+        InconclusiveGradientCheck: The outputs are not finite, so no difference is.
+    """
 
     def __init__(
-        self, subject: Subject, cotangent: FloatArray, *, rtol: float, atol: float, step: float
+        self,
+        subject: Subject,
+        cotangent: FloatArray,
+        rng: np.random.Generator,
+        *,
+        rtol: float,
+        atol: float,
+        step: float,
     ) -> None:
-        self.subject, self.cotangent = subject, cotangent
+        self.subject, self.cotangent, self.rng = subject, cotangent, rng
         self.rtol, self.atol, self.step = rtol, atol, step
         self.outputs = subject.outputs()
+        if not np.isfinite(self.outputs).all():
+            raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
         self.gradients = subject.gradients(cotangent)
         self._rounding = 4 * EPS * float(np.sum(abs(cotangent) * np.maximum(abs(self.outputs), 1)))
         self._nearby: list[Judge] = []
 
-    def judge(self, probe: Probe, rng: np.random.Generator) -> Verdict:
+    def judge(self, probe: Probe) -> Verdict:
         """Return the verdict here, an error being confirmed at generic points nearby."""
         verdict = self._judge_here(probe)
         if verdict.outcome != "wrong":
             return verdict
-        for judge in self._generic_points(rng):
+        for judge in self._generic_points():
             elsewhere = judge._judge_here(probe)
             if elsewhere.outcome == "wrong":
                 return verdict
@@ -122,9 +112,7 @@ class Judge:
 
     def _judge_here(self, probe: Probe) -> Verdict:
         first = self._measure(probe, self.step)
-        if first.agrees:
-            return Verdict("right", first)
-        if math.isfinite(first.numeric) and not math.isfinite(first.analytic):
+        if not math.isfinite(first.analytic) and math.isfinite(first.numeric):
             return Verdict("wrong", first)
         for factor in _RETRIES:
             full = first if factor == 1 else self._measure(probe, factor * self.step)
@@ -159,20 +147,20 @@ class Judge:
         second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
         tolerance = (
             self.rtol * max(abs(analytic), abs(numeric))
-            + self.atol * float(np.max(abs(gradient)))
+            + self.atol * float(np.max(abs(gradient), initial=0.0, where=np.isfinite(gradient)))
             + self._rounding / abs(length / 2)
             + _SMALLEST  # of an empty batch all the others are 0
         )
         return Measured(analytic, numeric, second / abs(length / 2), tolerance)
 
-    def _generic_points(self, rng: np.random.Generator) -> Iterator["Judge"]:
+    def _generic_points(self) -> Iterator["Judge"]:
         """Yield judges of the same subject about 1 % away, made when first asked for."""
         for i in range(_NEARBY):
             if i == len(self._nearby):
                 subject = self.subject.copy()
                 for array in filter(np.size, subject.arrays.values()):
                     size = abs(array) + (math.sqrt(float(np.mean(array**2))) or 1.0)
-                    array += 0.01 * size * rng.uniform(-1, 1, array.shape)
+                    array += 0.01 * size * self.rng.uniform(-1, 1, array.shape)
                 settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
-                self._nearby.append(Judge(subject, self.cotangent, **settings))
+                self._nearby.append(Judge(subject, self.cotangent, self.rng, **settings))
             yield self._nearby[i]

@@ -1,5 +1,6 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from tinygrad_mnist._checks import (
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
-from tinygrad_mnist.testing.differences import STEP, Judge, Measured, Probe, Subject, Verdict
+from tinygrad_mnist.testing.differences import STEP, Judge, Measured, Probe, Verdict
 from tinygrad_mnist.testing.hints import about_ratio
 from tinygrad_mnist.testing.report import (
     ArrayReport,
@@ -27,7 +28,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subjects import Loss, LossSubject, ModelSubject, ModuleSubject
+from tinygrad_mnist.testing.subject import Loss, Subject
 
 _FLOAT64 = np.dtype(np.float64)
 _TELLING = 100  # a value so many times its tolerance could have shown a mistake
@@ -59,10 +60,11 @@ def check_gradients(
         x: An input for it, (..., in).
         grad_output: dL/dy for `backward`; None draws one, its signs mixed and no entry near 0.
         rtol: Error allowed, relative to the larger of both values.
-        atol: Error allowed, relative to the largest gradient in the array.
+        atol: Error allowed, relative to the largest gradient in the array. What rounding of the
+            outputs can do to a difference is allowed on top of both.
         step: Of the differences, relative to max(1, |value|); None is eps**(1/3), about 6e-6.
         max_entries: Arrays up to this size are checked entry by entry; of larger ones as many
-            entries, the first, the last, the largest and the smallest gradient among them.
+            entries, the first, the last, the largest and the smallest gradient first.
         directions: Random +-1 directions over the whole of each larger array; a wrong one is
             traced to an entry.
         contracts: Whether to check the contract first: see `testing.contracts`.
@@ -83,7 +85,7 @@ def check_gradients(
     """
     owner = "check_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    subject = ModuleSubject(_module(owner, module), owned(owner, "x", x, _FLOAT64))
+    subject = Subject(_module(owner, module), owned(owner, "x", x, _FLOAT64))
     y = subject.outputs()
     dy = checker.cotangent(y.shape)
     if grad_output is not None:
@@ -92,11 +94,7 @@ def check_gradients(
     if contracts:
         copied = subject.copy()
         check_module_contracts(copied.module, copied.x, dy, rows_independent=rows_independent)
-    report = GradientReport(type(module).__name__, checker.check(subject, dy), seed)
-    report.hints += about_ratio(report, y.shape, module)
-    if report.mismatches:
-        report.hints += checker.suspects(subject, dy)
-    return _concluded(report, raise_on_failure)
+    return checker.report(type(module).__name__, subject, dy, module, raise_on_failure)
 
 
 def check_loss_gradients(
@@ -120,14 +118,11 @@ def check_loss_gradients(
     """
     owner = "check_loss_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    pred = owned(owner, "pred", pred, _FLOAT64)
-    subject = LossSubject(_loss(owner, loss), pred, np.array(target))
+    pred, labels = owned(owner, "pred", pred, _FLOAT64), np.array(target)
+    subject = Subject(Sequential(), pred, loss=_loss(owner, loss), target=labels, name="pred")
     if contracts:
-        copied = subject.copy()
-        check_loss_contracts(copied.loss, copied.pred, copied.target)
-    report = GradientReport(type(loss).__name__, checker.check(subject, np.ones(1)), seed)
-    report.hints += about_ratio(report, pred.shape, loss)
-    return _concluded(report, raise_on_failure)
+        check_loss_contracts(copy.deepcopy(loss), pred, labels)
+    return checker.report(type(loss).__name__, subject, np.ones(1), loss, raise_on_failure)
 
 
 def check_model_gradients(
@@ -153,18 +148,16 @@ def check_model_gradients(
     """
     owner = "check_model_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    x = owned(owner, "x", x, _FLOAT64)
-    subject = ModelSubject(_module(owner, model), _loss(owner, loss), x, np.array(target))
-    y = ModuleSubject(model, x).outputs()
+    x, labels = owned(owner, "x", x, _FLOAT64), np.array(target)
+    subject = Subject(_module(owner, model), x, loss=_loss(owner, loss), target=labels)
     if contracts:
-        copied = subject.copy()
+        alone = Subject(model, x)
+        y = alone.outputs()
         dy = checker.cotangent(y.shape)
-        check_module_contracts(copied.model, x.copy(), dy, rows_independent=rows_independent)
-        check_loss_contracts(copied.loss, y, copied.target)
+        check_module_contracts(alone.module, x, dy, rows_independent=rows_independent)
+        check_loss_contracts(copy.deepcopy(loss), y, labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
-    report = GradientReport(name, checker.check(subject, np.ones(1)), seed)
-    report.hints += about_ratio(report, y.shape, model)
-    return _concluded(report, raise_on_failure)
+    return checker.report(name, subject, np.ones(1), model, raise_on_failure)
 
 
 class _Checker:
@@ -185,12 +178,27 @@ class _Checker:
         self.step = STEP if step is None else real(owner, "step", step, "(0, 1)")
         self.max_entries = integer(owner, "max_entries", max_entries, at_least=1)
         self.directions = integer(owner, "directions", directions, at_least=0)
-        self.rng = np.random.default_rng(integer(owner, "seed", seed, at_least=0))
+        self.seed = integer(owner, "seed", seed, at_least=0)
+        self.rng = np.random.default_rng(self.seed)
+
+    def report(
+        self, name: str, subject: Subject, cotangent: FloatArray, part: object, raises: bool
+    ) -> GradientReport:
+        """Return what the check of a subject finds, or raise what it means."""
+        report = GradientReport(name, self.check(subject, cotangent), self.seed)
+        if report.mismatches:
+            report.hints += [*about_ratio(report, subject.y_shape, part), *self.suspects(subject)]
+            if raises:
+                raise GradientCheckError(report)
+            return report
+        _refuse_if_too_little(report)
+        return report
 
     def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
         """Return a report of each array that has a gradient."""
+        settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
         try:
-            judge = Judge(subject, cotangent, rtol=self.rtol, atol=self.atol, step=self.step)
+            judge = Judge(subject, cotangent, self.rng, **settings)
             return [self._check_array(judge, name) for name in judge.gradients]
         finally:
             subject.streams.rewind()
@@ -200,14 +208,12 @@ class _Checker:
         sizes, signs = self.rng.uniform(0.5, 1.5, shape), self.rng.choice([-1.0, 1.0], shape)
         return np.asarray(sizes * signs)
 
-    def suspects(self, subject: ModuleSubject, dy: FloatArray) -> Iterator[str]:
+    def suspects(self, subject: Subject) -> Iterator[str]:
         """Yield a sentence for each layer of a chain that fails alone, on its own input."""
-        if not isinstance(subject.module, Sequential):
-            return
         for path, layer, x in _layers("", subject.module, subject.x):
-            alone = ModuleSubject(layer, x)
+            alone = Subject(layer, x)
             reports = self.check(alone, self.cotangent(alone.outputs().shape))
-            if any(report.mismatches for report in reports):
+            if path and any(report.mismatches for report in reports):
                 yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."
 
     def _check_array(self, judge: Judge, name: str) -> ArrayReport:
@@ -232,9 +238,7 @@ class _Checker:
         return list(dict.fromkeys([*telling, *sample.tolist()]))[: self.max_entries]
 
     def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
-        verdict = judge.judge(probe, self.rng)
-        if verdict.outcome == "wrong" and len(probe.where) > 1:
-            probe, verdict = self._narrowed(judge, probe, verdict)
+        probe, verdict = _narrowed(judge, probe, judge.judge(probe))
         measured = verdict.measured
         report.checked += 1
         if verdict.outcome == "kink":
@@ -242,19 +246,23 @@ class _Checker:
             return
         report.worst = max(report.worst, measured.error / measured.tolerance)
         largest = max(abs(measured.analytic), abs(measured.numeric))
-        report.informative += largest > _TELLING * measured.tolerance
-        if verdict.outcome == "wrong":
-            report.mismatches.append(_mismatch(report, probe, measured))
+        report.telling += largest > _TELLING * measured.tolerance
+        mismatch = _mismatch(report, probe, measured)
+        if verdict.outcome == "wrong" and mismatch.index not in {
+            m.index for m in report.mismatches
+        }:
+            report.mismatches.append(mismatch)
 
-    def _narrowed(self, judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verdict]:
-        """Bisect a wrong direction as far as a half of it is still wrong."""
-        while len(probe.where) > 1:
-            halves = ((half, judge.judge(half, self.rng)) for half in probe.halves())
-            wrong = next((half for half in halves if half[1].outcome == "wrong"), None)
-            if wrong is None:
-                break
-            probe, verdict = wrong
-        return probe, verdict
+
+def _narrowed(judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verdict]:
+    """Bisect a wrong direction as far as a half of it is still wrong."""
+    while verdict.outcome == "wrong" and len(probe.where) > 1:
+        halves = ((half, judge.judge(half)) for half in probe.halves())
+        wrong = next((half for half in halves if half[1].outcome == "wrong"), None)
+        if wrong is None:
+            break
+        probe, verdict = wrong
+    return probe, verdict
 
 
 def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch:
@@ -277,19 +285,19 @@ def _loss(owner: str, value: Any) -> Loss:
     return value  # type: ignore[no-any-return]
 
 
-def _concluded(report: GradientReport, raise_on_failure: bool) -> GradientReport:
-    if report.mismatches:
-        if raise_on_failure:
-            raise GradientCheckError(report)
-        return report
+def _refuse_if_too_little(report: GradientReport) -> None:
+    """Raise unless there was something to judge, and name the arrays where there was nothing."""
     checked = sum(array.checked for array in report.arrays)
     on_kink = sum(array.on_kink for array in report.arrays)
     if on_kink > checked / 2:
         reason = f"{on_kink} of {checked} probes lie on a kink; choose another x"
-    elif not any(array.informative for array in report.arrays):
+    elif not any(array.telling for array in report.arrays):
         reason = "every gradient is 0, which no mistake need change; choose another x"
     else:
-        return report
+        silent = [array.name for array in report.arrays if array.checked and not array.telling]
+        if silent:
+            report.hints.append(f"Nothing telling at this x about {', '.join(silent)}.")
+        return
     raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
 
 

@@ -52,13 +52,16 @@ class Mismatch:
 
 @dataclass
 class ArrayReport:
-    """What was found in one array: counts of probes, and the worst error over its tolerance."""
+    """What was found in one array: counts of probes, and the worst error over its tolerance.
+
+    `telling` counts those whose gradient is large enough for a mistake to show.
+    """
 
     name: str
     shape: tuple[int, ...]
     checked: int = 0
     on_kink: int = 0
-    informative: int = 0
+    telling: int = 0
     worst: float = 0.0
     mismatches: list[Mismatch] = field(default_factory=list)
 
@@ -96,12 +99,9 @@ class GradientReport:
     def __str__(self) -> str:
         """Return the table, the worst offenders and the hints."""
         wrong = sum(bool(array.mismatches) for array in self.arrays)
-        verdict = f"{wrong} of {len(self.arrays)}" if wrong else "none"
+        found = f"{wrong} of {len(self.arrays)}" if wrong else "none of its"
         lines = [
-            f"{self.subject}: {verdict} of its gradients disagree with central differences "
-            f"(seed {self.seed})"
-            if not wrong
-            else f"{self.subject}: {verdict} gradients disagree with central differences "
+            f"{self.subject}: {found} gradients disagree with central differences "
             f"(seed {self.seed})"
         ]
         rows = [("gradient of", "shape", "checked", "wrong", "on a kink", "worst error/tolerance")]
