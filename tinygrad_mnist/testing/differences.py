@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
@@ -32,19 +31,22 @@ _NEARBY = 2  # generic points at which an error is confirmed
 
 
 class Probe(NamedTuple):
-    """Entries of an array (flat indices) that move together, each by its sign."""
+    """Neighbouring entries of an array, from flat index `start` on, that move together by signs."""
 
     name: str
-    where: NDArray[np.intp]
+    start: int
     signs: FloatArray
+
+    @property
+    def part(self) -> slice:
+        """Return the flat indices."""
+        return slice(self.start, self.start + len(self.signs))
 
     def halves(self) -> list["Probe"]:
         """Return the probes of the first and of the second half of the entries."""
-        middle = len(self.where) // 2
-        return [
-            Probe(self.name, self.where[part], self.signs[part])
-            for part in (slice(None, middle), slice(middle, None))
-        ]
+        middle = len(self.signs) // 2
+        first, second = self.signs[:middle], self.signs[middle:]
+        return [Probe(self.name, self.start, first), Probe(self.name, self.start + middle, second)]
 
 
 class Measured(NamedTuple):
@@ -126,16 +128,16 @@ class Judge:
         return Verdict("kink", first)
 
     def _measure(self, probe: Probe, step: float) -> Measured:
-        array = self.subject.arrays[probe.name].reshape(-1)
-        kept = array[probe.where]
+        array = self.subject.arrays[probe.name].reshape(-1)[probe.part]
+        kept = array.copy()
         h = probe.signs * np.maximum(1, abs(kept)) * (step / math.sqrt(len(kept)))
         try:
-            array[probe.where] = above = kept + h
+            array[:] = above = kept + h
             f_above = self.subject.outputs()
-            array[probe.where] = below = kept - h
+            array[:] = below = kept - h
             f_below = self.subject.outputs()
         finally:
-            array[probe.where] = kept
+            array[:] = kept
         taken = above - below  # not 2 h: the sums were rounded
         length = float(np.linalg.norm(taken))
         if len(kept) == 1:
@@ -143,7 +145,7 @@ class Judge:
         c, gradient = self.cotangent, self.gradients[probe.name]
         # the sum of the differences, not the difference of the sums: it rounds less
         numeric = float(np.sum(c * (f_above - f_below))) / length
-        analytic = float(np.sum(gradient.reshape(-1)[probe.where] * taken)) / length
+        analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
         second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
         tolerance = (
             self.rtol * max(abs(analytic), abs(numeric))

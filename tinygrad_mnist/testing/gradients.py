@@ -220,11 +220,12 @@ class _Checker:
         gradient = judge.gradients[name]
         report = ArrayReport(name, gradient.shape)
         for i in self._entries(gradient):
-            self._count(report, judge, Probe(name, np.array([i]), np.ones(1)))
-        if gradient.size > self.max_entries:
-            for _ in range(self.directions):
-                signs = self.rng.choice([-1.0, 1.0], gradient.size)
-                self._count(report, judge, Probe(name, np.arange(gradient.size), signs))
+            self._count(report, judge, Probe(name, i, np.ones(1)))
+        for _ in range(self.directions if gradient.size > self.max_entries else 0):
+            if report.mismatches:
+                break  # a direction over a wrong entry would only find it again
+            signs = self.rng.choice([-1.0, 1.0], gradient.size)
+            self._count(report, judge, Probe(name, 0, signs))
         return report
 
     def _entries(self, gradient: FloatArray) -> list[int]:
@@ -256,7 +257,7 @@ class _Checker:
 
 def _narrowed(judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verdict]:
     """Bisect a wrong direction as far as a half of it is still wrong."""
-    while verdict.outcome == "wrong" and len(probe.where) > 1:
+    while verdict.outcome == "wrong" and len(probe.signs) > 1:
         halves = ((half, judge.judge(half)) for half in probe.halves())
         wrong = next((half for half in halves if half[1].outcome == "wrong"), None)
         if wrong is None:
@@ -267,8 +268,8 @@ def _narrowed(judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verd
 
 def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch:
     index = None
-    if len(probe.where) == 1:
-        index = tuple(int(i) for i in np.unravel_index(probe.where[0], report.shape))
+    if len(probe.signs) == 1:
+        index = tuple(int(i) for i in np.unravel_index(probe.start, report.shape))
     values = (measured.analytic, measured.numeric, measured.tolerance)
     return Mismatch(report.name, index, *values)
 
