@@ -2,8 +2,10 @@
 
 import copy
 import itertools
+import mmap
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +167,40 @@ def test_copies_are_read_only_too_and_carry_the_generator(copied):
     twin = copied(loader)
     assert not next(iter(twin))[0].flags.writeable
     assert twin.rng.random() == loader.rng.random()
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 256])
+def test_training_over_a_large_file_keeps_little_of_it_in_memory(tmp_path, shuffle, batch_size):
+    n = 60_000  # 240 MB, as a sparse file
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(n, 1000))
+    t = np.memmap(tmp_path / "t", np.float32, "w+", shape=(n, 10))
+    before, most = resident(), 0
+    for i, (a, b) in enumerate(DataLoader(x, t, batch_size, shuffle, rng=0)):
+        a.sum(), b.sum()
+        if i % 100 == 0:
+            most = max(most, resident())
+    assert most - before < 150
+
+
+def resident():
+    """Return this process's resident memory in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+
+
+@pytest.mark.parametrize("mode", ["w+", "c"])
+def test_changes_to_a_mapped_file_survive_an_epoch(tmp_path, mode):
+    np.memmap(tmp_path / "x", np.float64, "w+", shape=(4096, 64)).flush()
+    x = np.memmap(tmp_path / "x", np.float64, mode, shape=(4096, 64))
+    x[:] = 7
+    assert all((a == 7).all() for a, _ in DataLoader(x, x, 16))
+    assert (x == 7).all()
+
+
+def test_changes_to_a_mapping_without_a_file_survive_an_epoch():
+    x = np.frombuffer(mmap.mmap(-1, 8 * 64 * 4096), np.float64).reshape(4096, 64)
+    x[:] = 7
+    for _ in DataLoader(x, x, 16):
+        pass
+    assert (x == 7).all()

@@ -1,5 +1,6 @@
 """DataLoader: the inputs and targets, in samples or batches, in an order of its own."""
 
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,13 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks import described, expected, flag, generator, integer, real_array
 
+_RESIDENT = 64 << 20  # bytes of a mapped file that may stay in memory
+_FAULT_AROUND = 64 << 10  # bytes that one access may bring in, neighbouring pages included
+
 
 class DataLoader:
     """Yields (inputs, targets) pairs that cover every sample once an epoch.
 
     Every `iter()` is an epoch of its own, independent of the others. Arrays are not copied:
-    unshuffled pairs are read-only views of them, and memory-mapped ones far larger than memory
-    are read as they are needed.
+    unshuffled pairs are read-only views of them. Those of np.memmap, which may be far larger than
+    memory, are read as they are needed, and soon let go of.
 
     Args:
         inputs: An array (N, ...).
@@ -58,13 +62,26 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Start an epoch: the order is drawn here, not at the first pair."""
         order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
-        return ((self.inputs[i], self.targets[i]) for i in self._indices(order))
+        pairs = ((self.inputs[i], self.targets[i]) for i in self._indices(order))
+        mapped = [m for data in (self.inputs, self.targets) if (m := _mapping(data))]
+        return self._releasing(mapped, pairs) if mapped else pairs
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle or a deep copy: NumPy's forget that an array is read-only."""
         vars(self).update(state)
         for array in (self.inputs, self.targets):
             array.setflags(write=False)
+
+    def _releasing(self, mapped: list[mmap.mmap], pairs: Iterator[Any]) -> Iterator[Any]:
+        """Yield the pairs, and let go of the files' pages that were read for them."""
+        rows = self.batch_size or 1
+        row = sum(data[:1].nbytes for data in (self.inputs, self.targets)) + 2 * _FAULT_AROUND
+        every = max(1, _RESIDENT // (rows * row))
+        for i, pair in enumerate(pairs):
+            yield pair
+            if i % every == 0:
+                for mapping in mapped:
+                    mapping.madvise(mmap.MADV_DONTNEED)  # a page is read again if need be
 
     def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
         """Yield what selects each pair: a slice where it may, so that nothing is copied."""
@@ -80,3 +97,18 @@ class DataLoader:
             raise TypeError(expected(self, f"{name} with a first axis", described(data)))
         view.setflags(write=False)
         return view
+
+
+def _mapping(data: NDArray[Any]) -> mmap.mmap | None:
+    """Return the mapping of an np.memmap whose pages can be dropped without losing anything.
+
+    Those of a copy-on-write mapping, or of one without a file, hold what is nowhere else.
+    """
+    base: Any = data
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
