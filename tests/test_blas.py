@@ -15,7 +15,6 @@ from threadpoolctl import ThreadpoolController
 
 from tinygrad_mnist import _blas, num_threads
 
-# one row goes another way through BLAS than several, none yet another
 ROWS = st.sampled_from([2, 3, 1, 0, 40])
 SIDES = st.sampled_from([2, 3, 1, 130])
 DTYPES = st.sampled_from([np.float64, np.float32])
@@ -30,6 +29,22 @@ def close(found, wanted, dtype):
 def drawn(seed, dtype, *shapes):
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+@given(seed=st.integers(0, 2**32 - 1), I=SIDES, O=SIDES, dtype=DTYPES)
+def test_products_of_one_sample_are_plain_loops_written_in_place(seed, I, O, dtype):  # noqa: E741
+    x, dy, W, b = drawn(seed, dtype, I, O, (I, O), O)
+    y, dx, dW = b.astype(float), np.zeros(I), np.zeros((I, O))
+    for i in range(I):
+        y = y + x[i] * W[i].astype(float)
+        dx[i] = sum(dy * W[i].astype(float))
+        dW[i] = x[i] * dy.astype(float)
+    close(_blas.affine(x, W, b), y, dtype)
+    close(_blas.affine(x, W, None), y - b, dtype)
+    close(_blas.times_transposed(dy, W), dx, dtype)
+    out = W.copy()
+    _blas.add_product(out, x, dy, -0.5)
+    close(out, W - 0.5 * dW, dtype)
 
 
 @given(seed=st.integers(0, 2**32 - 1), B=ROWS, I=SIDES, O=SIDES, dtype=DTYPES)

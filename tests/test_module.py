@@ -123,11 +123,15 @@ def test_parameter_refusals():
         p.grad = np.zeros((3, 1))
     with refusal(ValueError, "Parameter: expected grad of shape (3, 2), got (1, 2)"):
         p.accumulate(np.zeros((1, 2)))
-    text = "Parameter: expected a (B, I) and b (B, O) with (I, O) = (3, 2), got (4, 3) and (5, 2)"
+    text = (
+        "Parameter: expected a (..., I) and b (..., O) with (I, O) = (3, 2), got (4, 3) and (5, 2)"
+    )
     with refusal(ValueError, text):
         p.accumulate_product(np.zeros((4, 3)), np.zeros((5, 2)))
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(2,\)"):
-        p.accumulate_product(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match=r"got \(3,\) and \(1, 2\)"):
+        p.accumulate_product(np.zeros(3), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"got \(\) and \(2,\)"):
+        p.accumulate_product(np.zeros(()), np.zeros(2))
     text = (
         "Parameter: expected out to be writeable, C-ordered, (3, 2) float64, "
         "got an array of shape (3, 2) and dtype float32"

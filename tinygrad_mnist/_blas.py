@@ -96,35 +96,37 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
-    """Return x @ W + b, for x (B, I), W (I, O) and b (O,)."""
-    y = np.zeros((len(x), W.shape[1]), W.dtype)
+    """Return x @ W + b, for x (..., I), W (I, O) and b (O,)."""
+    if x.ndim == 1:
+        if b is None:
+            return _call(_GEMV, W, 1.0, W.T, x)  # type: ignore[no-any-return]
+        return _call(_GEMV, W, 1.0, W.T, x, beta=1.0, y=b.copy(), overwrite_y=1)  # type: ignore[no-any-return]
+    y = np.zeros((*x.shape[:-1], W.shape[1]), W.dtype)
     if b is not None:
         y += b
-    if len(x) == 1:
-        _call(_GEMV, W, 1.0, W.T, x[0], beta=1.0, y=y[0], overwrite_y=1)
-    elif x.size:
-        _call(_GEMM, W, 1.0, W.T, x.T, beta=1.0, c=y.T, overwrite_c=1, rows=len(x))
+    rows, out = _rows(x), _rows(y)
+    _call(_GEMM, W, 1.0, W.T, rows.T, beta=1.0, c=out.T, overwrite_c=1, rows=len(rows))
     return y
 
 
 def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
-    """Return dy @ W.T, for dy (B, O) and W (I, O)."""
-    dx = np.zeros((len(dy), W.shape[0]), W.dtype)
-    if len(dy) == 1:
-        _call(_GEMV, W, 1.0, W.T, dy[0], beta=1.0, y=dx[0], overwrite_y=1, trans=1)
-    elif dy.size:
-        options = {"beta": 1.0, "c": dx.T, "overwrite_c": 1, "trans_a": 1}
-        _call(_GEMM, W, 1.0, W.T, dy.T, **options, rows=len(dy))
+    """Return dy @ W.T, for dy (..., O) and W (I, O)."""
+    if dy.ndim == 1:
+        return _call(_GEMV, W, 1.0, W.T, dy, trans=1)  # type: ignore[no-any-return]
+    dx = np.zeros((*dy.shape[:-1], W.shape[0]), W.dtype)
+    rows, out = _rows(dy), _rows(dx)
+    _call(_GEMM, W, 1.0, W.T, rows.T, c=out.T, overwrite_c=1, trans_a=1, rows=len(rows))
     return dx
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
-    """out += scale * a.T @ b, for out (I, O), a (B, I) and b (B, O), without a temporary."""
-    if len(a) == 1:
-        _call(_GER, out, scale, b[0], a[0], a=out.T, overwrite_a=1)
-    elif a.size:
-        options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": 1}
-        _call(_GEMM, out, scale, b.T, a.T, **options, rows=len(a))
+    """out += scale * a.T @ b over all leading axes, for out (I, O), a (..., I) and b (..., O)."""
+    if a.ndim == 1:
+        _call(_GER, out, scale, b, a, a=out.T, overwrite_a=1)
+        return
+    a, b = _rows(a), _rows(b)
+    options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": 1}
+    _call(_GEMM, out, scale, b.T, a.T, **options, rows=len(a))
 
 
 def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
@@ -138,8 +140,13 @@ def multiply(out: FloatArray, factor: float) -> None:
 
 
 def dot(a: FloatArray, b: FloatArray) -> float:
-    """Return the sum of a * b, for two C-ordered arrays of one shape."""
+    """Return the sum of a * b, for two C-ordered arrays of one shape, not empty."""
     return float(_call(_DOT, a, a.reshape(-1), b.reshape(-1)))
+
+
+def _rows(x: FloatArray) -> FloatArray:
+    """Return x with all its leading axes as one."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _call(
@@ -147,19 +154,19 @@ def _call(
 ) -> Any:
     """Call the routine for array's dtype; the work is one multiply-add per row and element."""
     work = rows * array.size
-    if not work:
-        return None  # BLAS takes no empty arrays
-    routine, count = routines[array.dtype], _fixed_count
-    if count is None and not (rows > 1 and work >= _WORTH_THREADS):
+    if work <= _ALWAYS_SERIAL or _THREADS is None:
+        return routines[array.dtype](*args, **options) if work else None  # BLAS takes no empty ones
+    count = _fixed_count
+    if count is None:
+        if rows > 1 and work >= _WORTH_THREADS:
+            return routines[array.dtype](*args, **options)
         count = 1
-    if _THREADS is None or work <= _ALWAYS_SERIAL or count is None:
-        return routine(*args, **options)
     get_count, set_count = _THREADS
     before = get_count()
     if before == count:
-        return routine(*args, **options)
+        return routines[array.dtype](*args, **options)
     set_count(count)
     try:
-        return routine(*args, **options)
+        return routines[array.dtype](*args, **options)
     finally:
         set_count(before)

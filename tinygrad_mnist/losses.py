@@ -13,6 +13,7 @@ from tinygrad_mnist._checks import (
     expected,
     floats,
     kept,
+    owned,
     same_shape,
 )
 
@@ -45,6 +46,8 @@ class MSELoss:
         """
         self._error = None
         y, t = floats(self, "pred", pred), floats(self, "target", target)
+        if t.dtype != y.dtype:
+            t = owned(self, "target", t, y.dtype)
         same_shape(self, "target", t, y.shape)
         if not y.size:
             raise ValueError(expected(self, "pred with at least one element", f"shape {y.shape}"))
@@ -52,8 +55,8 @@ class MSELoss:
             self._n = 1
         else:
             self._n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
-        self._error = np.subtract(y, t, dtype=y.dtype, order="C")
-        return _blas.dot(self._error, self._error) / self._n
+        self._error = error = np.asarray(y - t, order="C")
+        return _blas.dot(error, error) / self._n
 
     def backward(self) -> FloatArray:
         """Return dL/dpred of the last call, of the shape of pred.
@@ -61,7 +64,7 @@ class MSELoss:
         Raises:
             RuntimeError: There was no call, or the last one failed.
         """
-        gradient = np.array(kept(self, self._error), order="C")
+        gradient = kept(self, self._error).copy()
         _blas.multiply(gradient, 2 / self._n)
         return gradient
 

@@ -84,7 +84,7 @@ class Parameter:
             self._grad += added
 
     def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
-        """grad += a.T @ b, for data (I, O), a (B, I) and b (B, O).
+        """grad += a.T @ b over all leading axes, for data (I, O), a (..., I) and b (..., O).
 
         The two factors may be kept as they are, without a copy, until `zero_grad`: hand over
         arrays that nobody will change.
@@ -94,8 +94,8 @@ class Parameter:
             TypeError: Not real numbers.
         """
         a, b = self._factor("a", a), self._factor("b", b)
-        if a.ndim != 2 or b.ndim != 2 or (*a.shape, b.shape[1]) != (len(b), *self._data.shape):
-            contract = f"a (B, I) and b (B, O) with (I, O) = {self._data.shape}"
+        if a.shape[:-1] != b.shape[:-1] or a.shape[-1:] + b.shape[-1:] != self._data.shape:
+            contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
             raise ValueError(expected(self, contract, f"{a.shape} and {b.shape}"))
         self._products.append((a, b))
         several = len(self._products) > 1

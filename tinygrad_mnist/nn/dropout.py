@@ -41,7 +41,7 @@ class Dropout(Module):
         self._mask = None
         x = floats(self, "x", x)
         if self.training and self.p > 0:
-            mask, factor = np.asarray(self.draw_mask(x.shape)), 1 / (1 - self.p)
+            mask, factor = np.asarray(self.draw_mask(x.shape), bool), 1 / (1 - self.p)
             same_shape(self, "draw_mask's array", mask, x.shape)
         else:
             mask, factor = np.broadcast_to(np.True_, x.shape), 1.0
@@ -55,6 +55,6 @@ class Dropout(Module):
 
 def _scaled(x: FloatArray, mask: NDArray[Any], factor: float) -> FloatArray:
     """Return x * scale, for scale = mask * factor."""
-    y: FloatArray = np.multiply(x, mask, dtype=x.dtype, order="C")
+    y = np.asarray(x * mask, order="C")
     _blas.multiply(y, factor)
     return y

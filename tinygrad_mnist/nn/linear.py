@@ -66,9 +66,9 @@ class Linear(Module):
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
         self._x = None
         x = owned(self, "x", x, W.dtype)
-        if x.shape[-1:] != W.shape[:1]:
+        if x.ndim == 0 or x.shape[-1] != W.shape[0]:
             raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
-        y = _blas.affine(_rows(x), W, b).reshape(*x.shape[:-1], W.shape[1])
+        y = _blas.affine(x, W, b)
         self._x = x
         return y
 
@@ -77,16 +77,9 @@ class Linear(Module):
         dy = owned(self, "dy", dy, W.dtype)
         same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
         if self.bias is not None:
-            self.bias.accumulate(_rows(dy).sum(axis=0))
-        self.weight.accumulate_product(_rows(x), _rows(dy))
-        if not self.input_grad:
-            return None
-        return _blas.times_transposed(_rows(dy), W).reshape(x.shape)
+            self.bias.accumulate(dy if dy.ndim == 1 else dy.reshape(-1, dy.shape[-1]).sum(axis=0))
+        self.weight.accumulate_product(x, dy)
+        return _blas.times_transposed(dy, W) if self.input_grad else None
 
     def _hyperparameters(self) -> dict[str, object]:
         return {**super()._hyperparameters(), "bias": self.bias is not None}
-
-
-def _rows(x: FloatArray) -> FloatArray:
-    """Return x with all its leading axes as one: (B, I)."""
-    return x.reshape(-1, x.shape[-1])

@@ -50,7 +50,7 @@ class Sequential(Module):
         self._shape = None  # a layer that fails leaves later ones with an older forward
         y = floats(self, "x", x)
         for layer in self.layers:
-            y = layer(y)
+            y = layer.forward(y)
         y = floats(self, "y", y)
         self._shape, self._dtype = y.shape, y.dtype
         return y if self.layers else y.copy()  # the caller's x stays the caller's

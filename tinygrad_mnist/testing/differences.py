@@ -27,6 +27,7 @@ STEP = EPS ** (1 / 3)
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _SMALLEST = float(np.finfo(np.float64).tiny)
+_TINY = 0.01
 _NEARBY = 2  # generic points at which an error is confirmed
 
 
@@ -161,7 +162,9 @@ class Judge:
             if i == len(self._nearby):
                 subject = self.subject.copy()
                 for array in filter(np.size, subject.arrays.values()):
-                    size = abs(array) + (math.sqrt(float(np.mean(array**2))) or 1.0)
+                    usual = math.sqrt(float(np.mean(array**2)))
+                    # tiny numbers are 0 to a step; from there a generic point is further away
+                    size = abs(array) + (usual if usual > _TINY else 1.0)
                     array += 0.01 * size * self.rng.uniform(-1, 1, array.shape)
                 settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
                 self._nearby.append(Judge(subject, self.cotangent, self.rng, **settings))

@@ -122,7 +122,7 @@ def check_loss_gradients(
     subject = Subject(Sequential(), pred, loss=_loss(owner, loss), target=labels, name="pred")
     if contracts:
         check_loss_contracts(copy.deepcopy(loss), pred, labels)
-    return checker.report(type(loss).__name__, subject, np.ones(1), loss, raise_on_failure)
+    return checker.report(type(loss).__name__, subject, np.ones(()), loss, raise_on_failure)
 
 
 def check_model_gradients(
@@ -157,7 +157,7 @@ def check_model_gradients(
         check_module_contracts(alone.module, x, dy, rows_independent=rows_independent)
         check_loss_contracts(copy.deepcopy(loss), y, labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
-    return checker.report(name, subject, np.ones(1), model, raise_on_failure)
+    return checker.report(name, subject, np.ones(()), model, raise_on_failure)
 
 
 class _Checker:

@@ -31,7 +31,7 @@ class Subject:
     Args:
         module: The module; an empty Sequential for a loss alone.
         x: Its input, float64 and contiguous.
-        loss: If given, the outputs are [loss(y, target)] instead of y.
+        loss: If given, the output is loss(y, target), shape (), instead of y.
         target: What the loss compares y with.
         name: Of x, in `arrays` and so in reports.
     """
@@ -82,7 +82,7 @@ class Subject:
     def _forward(self) -> Any:
         y = self.module(self.x)
         self.y_shape = np.shape(y)
-        return y if self.loss is None else [self.loss(y, self.target)]
+        return y if self.loss is None else self.loss(y, self.target)
 
 
 def wrong_shape(owner: str, x: FloatArray, dx: Any) -> ModuleContractError:

@@ -1,0 +1,113 @@
+"""The report of compare.py: the machine it ran on, and one table."""
+
+import contextlib
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from peers import OURS, version
+from threadpoolctl import threadpool_info
+
+NOTES = """
+ours/it: what tinygrad_mnist takes, in float32, as a part of this row: below 1 it takes less.
+1 thread: all pools held at one thread; the other rows are each library's own choice.
+The BLAS floor, float32, is the lower of its two rows. scikit-learn has no dropout, and trains
+without. The notebook's inference is image by image; the others' as large as the case says."""
+LIBRARIES = (OURS, "numpy", "scipy", "torch", "jax", "keras", "scikit-learn")
+
+
+def cores():
+    """Return how many cores this process may use."""
+    with contextlib.suppress(AttributeError):  # macOS has no affinity
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def machine():
+    """Return what the run is on, before it starts."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def cpu_name():
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def thread_pools():
+    """Return the number of threads of each pool in this process, by the library's folder."""
+    pools = {}
+    for pool in threadpool_info():
+        folder = Path(pool["filepath"]).parent
+        owner = folder.parent.name if folder.name == "lib" else folder.name.removesuffix(".libs")
+        pools[f"{owner} ({pool['internal_api']})"] = pool["num_threads"]
+    if torch := sys.modules.get("torch"):
+        pools["torch.get_num_threads()"] = torch.get_num_threads()
+    if "jax" in sys.modules:
+        pools["jax (one thread a core)"] = cores()
+    return pools
+
+
+def print_report(report):
+    for line in (*about_machine(report["machine"]), *about_run(report)):
+        print(line)
+    print()
+    lines = [*table_rows(report["results"])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    for line in lines:
+        left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+        print("| " + " | ".join(left + right) + " |")
+    print(NOTES)
+
+
+def about_machine(machine):
+    versions = machine["versions"].items()
+    facts = [f"{key} {value}" for key, value in machine.items() if key != "versions"]
+    yield ", ".join(facts)
+    yield "versions: " + ", ".join(f"{name} {number}" for name, number in versions if number)
+    yield "not installed: " + (", ".join(n for n, number in versions if not number) or "none")
+
+
+def about_run(report):
+    pools = [f"{name} {threads}" for name, threads in report["pools"].items()]
+    yield "threads: " + ", ".join(pools)
+    yield f"rounds: {rounds_done(report)}{' (quick)' if report['quick'] else ''}"
+    for check in report["same_network"]:
+        losses = check["losses"].values()
+        yield (
+            f"same network, without dropout: {check['case']}: "
+            f"loss {check['at the start']:.5f}, after {check['steps']} steps "
+            f"{min(losses):.7f} to {max(losses):.7f} with all {len(losses)} contenders"
+        )
+
+
+def rounds_done(report):
+    done = {row["case"]: len(row["values"]) for row in report["results"]}
+    return ", ".join(f"{case} {rounds}" for case, rounds in done.items())
+
+
+def table_rows(results):
+    yield "case", "contender", "min", "median", "ours/it, min", "median"
+    case = None
+    for row in results:
+        title = "" if row["case"] == case else f"{row['title']} [{row['unit']}]"
+        case = row["case"]
+        numbers = (row["min"], row["median"], row["ours/it, min"], row["ours/it, median"])
+        yield title, row["contender"], *map(three_digits, numbers)
+
+
+def three_digits(number):
+    decimals = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 0.1 else 3
+    return f"{number:.{decimals}f}"
