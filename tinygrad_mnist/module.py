@@ -93,14 +93,17 @@ class Parameter:
             ValueError: The shapes do not fit.
             TypeError: Not real numbers.
         """
-        a, b = self._factor("a", a), self._factor("b", b)
+        dtype = self._data.dtype
+        if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
+            a, b = owned(self, "a", a, dtype), owned(self, "b", b, dtype)
         if a.shape[:-1] != b.shape[:-1] or a.shape[-1:] + b.shape[-1:] != self._data.shape:
             contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
             raise ValueError(expected(self, contract, f"{a.shape} and {b.shape}"))
+        if self._products:
+            factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
+            if factors > self._data.size:
+                self._multiplied_out()  # the sum takes less memory than they do
         self._products.append((a, b))
-        several = len(self._products) > 1
-        if several and sum(a.size + b.size for a, b in self._products) > self._data.size:
-            self._multiplied_out()  # their sum takes less memory
 
     def add_grad_to(self, out: FloatArray, scale: float) -> None:
         """out += scale * grad, in one BLAS call where it can.
@@ -145,15 +148,14 @@ class Parameter:
         self._products = []
         return self._grad
 
-    def _factor(self, name: str, values: FloatArray) -> FloatArray:
-        if type(values) is np.ndarray and values.dtype == self._data.dtype:
-            return values if values.flags.c_contiguous else np.ascontiguousarray(values)
-        return owned(self, name, values, self._data.dtype)
-
     def _like_data(self, name: str, values: ArrayLike) -> FloatArray:
         copy = owned(self, name, values, self._data.dtype)
         same_shape(self, name, copy, self._data.shape)
         return copy
+
+
+def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
+    return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
 
 
 class Module(ABC):

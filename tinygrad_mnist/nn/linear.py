@@ -66,7 +66,7 @@ class Linear(Module):
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
         self._x = None
         x = owned(self, "x", x, W.dtype)
-        if x.ndim == 0 or x.shape[-1] != W.shape[0]:
+        if x.shape[-1:] != W.shape[:1]:
             raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
         y = _blas.affine(x, W, b)
         self._x = x
