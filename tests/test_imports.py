@@ -41,7 +41,7 @@ ALLOWED = {
         "testing.report",
         "testing.subject",
     },
-    "testing.hints": {"module", "testing.report"},
+    "testing.hints": {"module", "nn", "testing.report"},
     "testing.gradients": {
         "_checks",
         "module",

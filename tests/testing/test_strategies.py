@@ -126,13 +126,13 @@ test_batch_mean = module_checklist(
 )
 def test_a_checklist_fails_for_a_faulty_layer(name):
     with pytest.raises((GradientCheckError, ModuleContractError)):
-        FIRST_FAILURE(module_checklist(LAYERS[name].make))()
+        module_checklist(LAYERS[name].make, settings=FIRST_FAILURE)()
 
 
 def test_a_failure_shrinks_to_a_small_input():
     shrunk = hypothesis.settings(phases=[Phase.generate, Phase.shrink], report_multiple_bugs=False)
     with pytest.raises(GradientCheckError) as caught:
-        shrunk(module_checklist(LAYERS["db sign"].make))()
+        module_checklist(LAYERS["db sign"].make, settings=shrunk)()
     notes = "\n".join(caught.value.__notes__)
     shape = np.array(eval(notes.split("x =\n")[1].split(")\n")[0] + ")", {"array": np.array})).shape
     assert np.prod(shape) <= 4
@@ -145,28 +145,29 @@ def test_a_gradient_from_an_empty_batch_is_caught():
                 self.shift.accumulate(np.ones(self.shift.data.shape))
             return super().backward(dy)
 
-    check = module_checklist(lambda features, rng: Constant(features), inputs=batches(rows=1))
+    check = module_checklist(lambda features, rng: Constant(features), settings=FIRST_FAILURE)
     text = "Constant: expected no gradient of shift from an empty batch, got some [rule: empty]"
     with pytest.raises(ModuleContractError, match=re.escape(text)):
-        FIRST_FAILURE(check)()
+        check()
 
 
 def test_a_warning_from_an_empty_batch_is_caught():
-    check = module_checklist(LAYERS["db mean"].make)
+    check = module_checklist(LAYERS["db mean"].make, settings=FIRST_FAILURE)
     text = (
         "BrokenLinear: expected no error or warning from an empty batch, got RuntimeWarning: Mean"
     )
     with pytest.raises(ModuleContractError, match=text):
-        FIRST_FAILURE(check)()
+        check()
 
 
 def test_a_layer_that_always_answers_0_is_no_pass():
-    nothing = module_checklist(lambda features, rng: Elementwise(np.zeros_like, np.zeros_like))
     quick = hypothesis.settings(
         max_examples=20, suppress_health_check=[HealthCheck.filter_too_much]
     )
     with pytest.raises(hypothesis.errors.Unsatisfiable):
-        quick(nothing)()
+        module_checklist(
+            lambda features, rng: Elementwise(np.zeros_like, np.zeros_like), settings=quick
+        )()
 
 
 @given(data=st.data(), seed=seeds())

@@ -25,7 +25,11 @@ class Streams:
 
     def __init__(self, root: object, call: Callable[[], object]) -> None:
         self._streams = [(*stream, stream[0]()) for stream in (*_found_in(root, {}), *_GLOBAL)]
-        call()
+        try:
+            call()
+        except BaseException:
+            self.rewind()
+            raise
         untouched = [s for s in self._streams[-len(_GLOBAL) :] if not _moved(s)]
         self._streams = [s for s in self._streams if s not in untouched]
         self.rewind()
@@ -46,7 +50,7 @@ def _moved(stream: tuple[Callable[[], Any], Callable[[Any], None], Any]) -> bool
 
 
 def _found_in(value: object, seen: dict[int, object]) -> Iterator[Stream]:
-    if id(value) in seen:
+    if isinstance(value, (int, float, str, bytes, np.ndarray, type(None))) or id(value) in seen:
         return
     seen[id(value)] = value  # the reference keeps the id from being used again
     if isinstance(value, np.random.Generator):
@@ -54,8 +58,8 @@ def _found_in(value: object, seen: dict[int, object]) -> Iterator[Stream]:
     elif isinstance(value, np.random.BitGenerator):
         yield (lambda: value.state), (lambda state: setattr(value, "state", state))
     elif isinstance(value, np.random.RandomState):
-        yield value.get_state, value.set_state
-    elif isinstance(value, random.Random):
+        yield (lambda: value.get_state(legacy=False)), value.set_state
+    elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
         yield value.getstate, value.setstate
     else:
         items: Any = vars(value).values() if hasattr(value, "__dict__") else ()

@@ -8,7 +8,7 @@ first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h)
 a kink within h of the point breaks one of the two by at least 0.4 of the error. So an error counts
 if both hold to a tenth of it; else smaller and larger steps are tried; else the probe lies on a
 kink. And it counts only if it persists at a generic point nearby: relu(x) - relu(-x) is smooth
-at 0, yet every framework answers 0 there.
+at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here.
 """
 
 import math
@@ -28,6 +28,7 @@ _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _SMALLEST = float(np.finfo(np.float64).tiny)
 _TINY = 0.01
+_FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one
 _NEARBY = 2  # generic points at which an error is confirmed
 
 
@@ -57,6 +58,7 @@ class Measured(NamedTuple):
     numeric: float
     second: float  # the second difference, over the step
     tolerance: float
+    rounding: float  # what rounding alone may come to, generously
 
     @property
     def error(self) -> float:
@@ -101,17 +103,19 @@ class Judge:
         self._nearby: list[Judge] = []
 
     def judge(self, probe: Probe) -> Verdict:
-        """Return the verdict here, an error being confirmed at generic points nearby."""
+        """Return the verdict here; where it is not "right", generic points nearby decide."""
         verdict = self._judge_here(probe)
-        if verdict.outcome != "wrong":
+        not_finite = not math.isfinite(verdict.measured.analytic)
+        if verdict.outcome == "right" or (verdict.outcome == "wrong" and not_finite):
             return verdict
         for judge in self._generic_points():
             elsewhere = judge._judge_here(probe)
             if elsewhere.outcome == "wrong":
-                return verdict
+                return verdict if verdict.outcome == "wrong" else elsewhere
             if elsewhere.outcome == "right":
-                break
-        return Verdict("kink", verdict.measured)
+                return Verdict("kink", verdict.measured)
+        # no other point could be judged: all are on kinks, or there are none
+        return Verdict("kink", verdict.measured) if self._nearby else verdict
 
     def _judge_here(self, probe: Probe) -> Verdict:
         first = self._measure(probe, self.step)
@@ -124,48 +128,78 @@ class Judge:
             half = self._measure(probe, factor * self.step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
-            if max(odd, even) < _EVIDENCE * full.error:
+            # of a huge analytic value, all that a step too coarse sees is a small part
+            seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
+            if max(odd, even) < _EVIDENCE * min(full.error, seen) and self._persists(probe, full):
                 return Verdict("wrong", full)
         return Verdict("kink", first)
+
+    def _persists(self, probe: Probe, full: Measured) -> bool:
+        """Return whether the error stays where the function may only look smooth from afar."""
+        finer = (self._measure(probe, factor * self.step) for factor in _FINER)
+        return all(m.error + m.rounding > 0.5 * full.error for m in finer)
 
     def _measure(self, probe: Probe, step: float) -> Measured:
         array = self.subject.arrays[probe.name].reshape(-1)[probe.part]
         kept = array.copy()
-        h = probe.signs * np.maximum(1, abs(kept)) * (step / math.sqrt(len(kept)))
+        size = np.maximum(1, abs(kept))
+        size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
+        h = probe.signs * size * (step / math.sqrt(len(kept)))
         try:
             array[:] = above = kept + h
-            f_above = self.subject.outputs()
+            f_above = self._nudged_outputs()
             array[:] = below = kept - h
-            f_below = self.subject.outputs()
+            f_below = self._nudged_outputs()
         finally:
             array[:] = kept
         taken = above - below  # not 2 h: the sums were rounded
-        length = float(np.linalg.norm(taken))
+        length = float(np.linalg.norm(taken)) or _SMALLEST
         if len(kept) == 1:
             length = math.copysign(length, taken[0])
         c, gradient = self.cotangent, self.gradients[probe.name]
-        # the sum of the differences, not the difference of the sums: it rounds less
-        numeric = float(np.sum(c * (f_above - f_below))) / length
-        analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
-        second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
+        with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
+            # the sum of the differences, not the difference of the sums: it rounds less
+            numeric = float(np.sum(c * (f_above - f_below))) / length
+            analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
+            second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
+        rounding = self._rounding / abs(length / 2)
         tolerance = (
             self.rtol * max(abs(analytic), abs(numeric))
             + self.atol * float(np.max(abs(gradient), initial=0.0, where=np.isfinite(gradient)))
-            + self._rounding / abs(length / 2)
+            + rounding
             + _SMALLEST  # of an empty batch all the others are 0
         )
-        return Measured(analytic, numeric, second / abs(length / 2), tolerance)
+        return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
+
+    def _nudged_outputs(self) -> FloatArray:
+        """Return the outputs, NaN where the function is not defined."""
+        with np.errstate(all="ignore"):
+            try:
+                return self.subject.outputs()
+            except Exception:
+                return np.full_like(self.outputs, np.nan)
 
     def _generic_points(self) -> Iterator["Judge"]:
         """Yield judges of the same subject about 1 % away, made when first asked for."""
-        for i in range(_NEARBY):
-            if i == len(self._nearby):
-                subject = self.subject.copy()
-                for array in filter(np.size, subject.arrays.values()):
-                    usual = math.sqrt(float(np.mean(array**2)))
-                    # tiny numbers are 0 to a step; from there a generic point is further away
-                    size = abs(array) + (usual if usual > _TINY else 1.0)
-                    array += 0.01 * size * self.rng.uniform(-1, 1, array.shape)
-                settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
-                self._nearby.append(Judge(subject, self.cotangent, self.rng, **settings))
-            yield self._nearby[i]
+        yield from self._nearby
+        while len(self._nearby) < _NEARBY:
+            judge = self._moved(0.01) or self._moved(1e-4) or self._moved(1e-6)
+            if judge is None:
+                return
+            self._nearby.append(judge)
+            yield judge
+
+    def _moved(self, part: float) -> "Judge | None":
+        """Return a judge so far away, or None if the function is not defined there."""
+        subject = self.subject.copy()
+        for array in (subject.arrays[name] for name in self.gradients):
+            usual = math.sqrt(float(np.mean(array**2))) if array.size else 0.0
+            # tiny numbers are 0 to a step; from there a generic point is further away
+            size = abs(array) + (usual if usual > _TINY else 1.0)
+            array += part * size * self.rng.uniform(-1, 1, array.shape)
+        settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
+        with np.errstate(all="ignore"):
+            try:
+                return Judge(subject, self.cotangent, self.rng, **settings)
+            except Exception:
+                return None

@@ -85,15 +85,14 @@ def check_gradients(
     """
     owner = "check_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    subject = Subject(_module(owner, module), owned(owner, "x", x, _FLOAT64))
-    y = subject.outputs()
-    dy = checker.cotangent(y.shape)
+    x = owned(owner, "x", x, _FLOAT64)
+    subject = Subject(_module(owner, module), x)
+    dy = checker.cotangent(subject.y_shape)
     if grad_output is not None:
         dy = owned(owner, "grad_output", grad_output, _FLOAT64)
-        same_shape(owner, "grad_output", dy, y.shape)
+        same_shape(owner, "grad_output", dy, subject.y_shape)
     if contracts:
-        copied = subject.copy()
-        check_module_contracts(copied.module, copied.x, dy, rows_independent=rows_independent)
+        check_module_contracts(_fresh(module), x, dy, rows_independent=rows_independent)
     return checker.report(type(module).__name__, subject, dy, module, raise_on_failure)
 
 
@@ -151,11 +150,9 @@ def check_model_gradients(
     x, labels = owned(owner, "x", x, _FLOAT64), np.array(target)
     subject = Subject(_module(owner, model), x, loss=_loss(owner, loss), target=labels)
     if contracts:
-        alone = Subject(model, x)
-        y = alone.outputs()
-        dy = checker.cotangent(y.shape)
-        check_module_contracts(alone.module, x, dy, rows_independent=rows_independent)
-        check_loss_contracts(copy.deepcopy(loss), y, labels)
+        dy = checker.cotangent(subject.y_shape)
+        check_module_contracts(_fresh(model), x, dy, rows_independent=rows_independent)
+        check_loss_contracts(copy.deepcopy(loss), Subject(model, x).outputs(), labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
     return checker.report(name, subject, np.ones(()), model, raise_on_failure)
 
@@ -175,7 +172,7 @@ class _Checker:
     ) -> None:
         self.rtol = real(owner, "rtol", rtol, "[0, inf)")
         self.atol = real(owner, "atol", atol, "[0, inf)")
-        self.step = STEP if step is None else real(owner, "step", step, "(0, 1)")
+        self.step = STEP if step is None else real(owner, "step", step, "[1e-12, 1)")
         self.max_entries = integer(owner, "max_entries", max_entries, at_least=1)
         self.directions = integer(owner, "directions", directions, at_least=0)
         self.seed = integer(owner, "seed", seed, at_least=0)
@@ -280,6 +277,10 @@ def _module(owner: str, value: object) -> Module:
     return value
 
 
+def _fresh(module: Module) -> Module:
+    return copy.deepcopy(module).astype(np.float64)
+
+
 def _loss(owner: str, value: Any) -> Loss:
     if isinstance(value, type) or not (callable(value) and hasattr(value, "backward")):
         raise TypeError(expected(owner, "a loss to call, with a backward", described(value)))
@@ -304,7 +305,7 @@ def _refuse_if_too_little(report: GradientReport) -> None:
 
 def _layers(prefix: str, module: Module, x: FloatArray) -> Iterator[tuple[str, Module, FloatArray]]:
     """Yield each layer of a (nested) chain by its path, with the input that reaches it."""
-    if not isinstance(module, Sequential):
+    if type(module).forward is not Sequential.forward or not isinstance(module, Sequential):
         yield prefix.removesuffix("."), module, x
         return
     for i, layer in enumerate(module):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Dropout
 from tinygrad_mnist.testing.report import GradientReport
 
 _ALIKE = 1e-4  # two ratios that differ by less are one
@@ -22,12 +23,12 @@ def about_ratio(report: GradientReport, shape: tuple[int, ...], part: object) ->
         yield "Every mismatch has numeric = 0: the output does not depend on these entries."
         return
     ratios = np.array([mismatch.ratio for mismatch in report.mismatches])
-    if len(ratios) < 2 or not np.allclose(ratios, ratios[0], rtol=_ALIKE, atol=_ALIKE):
+    if len(ratios) < 2 or not np.allclose(ratios, ratios[0], rtol=_ALIKE, atol=1e-9):
         return
     meanings = [
         meaning
         for factor, meaning in _telling_factors(shape, part)
-        if np.isclose(ratios[0], factor, rtol=_ALIKE, atol=_ALIKE)
+        if np.isclose(ratios[0], factor, rtol=_ALIKE, atol=1e-9)
     ]
     text = f"Every mismatch has analytic = {ratios[0]:.6g} x numeric"
     yield f"{text}: {'; or '.join(meanings)}." if meanings else f"{text}."
@@ -44,8 +45,7 @@ def _telling_factors(shape: tuple[int, ...], part: object) -> Iterator[tuple[flo
             yield float(n), f"{what}: a mean forward, a sum backward"
             yield 1 / n, f"1 over {what}: a sum forward, a mean backward"
     for module in part.modules() if isinstance(part, Module) else ():
-        p = getattr(module, "p", None)
-        if isinstance(p, float) and 0 < p < 1:
-            name = f"{type(module).__name__}(p={p:g})"
+        if isinstance(module, Dropout) and module.p:
+            p, name = module.p, f"{type(module).__name__}(p={module.p:g})"
             yield 1 - p, f"1 - p of {name}: its 1 / (1 - p) is missing in backward"
             yield 1 / (1 - p), f"1 / (1 - p) of {name}: it is applied twice in backward"

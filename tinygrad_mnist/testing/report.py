@@ -13,8 +13,12 @@ class ModuleContractError(AssertionError):
     """
 
     def __init__(self, rule: str, message: str) -> None:
-        super().__init__(f"{message} [rule: {rule}]")
-        self.rule = rule
+        super().__init__(rule, message)
+        self.rule, self.message = rule, message
+
+    def __str__(self) -> str:
+        """Return the message and the rule's name."""
+        return f"{self.message} [rule: {self.rule}]"
 
 
 class InconclusiveGradientCheck(Exception):
@@ -124,5 +128,5 @@ class GradientCheckError(AssertionError):
     """A gradient disagrees with central differences; `report` has the details."""
 
     def __init__(self, report: GradientReport) -> None:
-        super().__init__(str(report))
+        super().__init__(report)
         self.report = report

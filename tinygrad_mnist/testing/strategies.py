@@ -8,6 +8,7 @@ at any size and shrink just as well. Needs Hypothesis (extra `test`).
 import copy
 from collections.abc import Callable, Sequence
 
+import hypothesis
 import numpy as np
 from hypothesis import given, note, reject
 from hypothesis import strategies as st
@@ -112,6 +113,7 @@ def module_checklist(
     *,
     inputs: st.SearchStrategy[FloatArray] | None = None,
     rows_independent: bool = True,
+    settings: hypothesis.settings | None = None,
 ) -> Callable[[], None]:
     """Return a property test of a layer: assign it to a name that pytest collects.
 
@@ -120,12 +122,13 @@ def module_checklist(
     It draws inputs, generic ones and such with special values, as a batch, one sample, or with more
     leading axes, checks the whole contract and every gradient in training and evaluation mode, also
     that no samples give no gradient, and shrinks a failure to a small input.
-    `hypothesis.settings(...)` can decorate it.
 
     Args:
         make_module: Makes the layer, given the length of its input's last axis and a generator.
         inputs: What to feed it, arrays (rows, features); None is `spiked()`.
         rows_independent: As in `check_gradients`; False also means batches alone, never empty.
+        settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000, deadline=None)`;
+            None is those of the current profile, without a deadline.
 
     Raises:
         AssertionError: From the test: GradientCheckError or ModuleContractError.
@@ -150,4 +153,4 @@ def module_checklist(
         except InconclusiveGradientCheck:
             reject()
 
-    return test
+    return (settings or hypothesis.settings(deadline=None))(test)
