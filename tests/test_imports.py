@@ -30,6 +30,8 @@ ALLOWED = {
     "data._formats": {"_checks"},
     "data.mnist": {"_checks", "data._formats", "data.transforms"},
     "data": {"data.loader"},
+    "_kernel": set(),
+    "compiled": {"_checks", "_kernel", "losses", "module", "nn", "optim"},
     "testing._streams": set(),
     "testing.report": set(),
     "testing.subject": {"_checks", "module", "testing._streams", "testing.report"},
@@ -68,6 +70,7 @@ THIRD_PARTIES = {
     "_blas": {"scipy", "threadpoolctl"},
     "data.mnist": {"keras"},
     "testing.strategies": {"hypothesis"},
+    "_kernel": {"numba"},
 }
 
 

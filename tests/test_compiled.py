@@ -1,0 +1,339 @@
+"""The compiled pass against the eager loop that it stands for."""
+
+import copy
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist.testing.strategies import seeds
+
+pytest.importorskip("numba")
+from tinygrad_mnist import _kernel, compiled
+from tinygrad_mnist.compiled import compile_sgd
+
+OPTIMIZERS = [
+    {},
+    {"weight_decay": 0.01},
+    {"momentum": 0.9},
+    {"momentum": 0.5, "weight_decay": 0.01, "nesterov": True},
+]
+
+
+def eager_pass(model, loss, optimizer, x, t, order=None):
+    total, hits = 0.0, 0
+    order = range(len(x)) if order is None else order
+    for i in order:
+        y = model(x[i])
+        total += loss(y, t[i])
+        hits += y.argmax() == t[i].argmax()
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+    return total / max(1, len(order)), hits / max(1, len(order))
+
+
+def streams(model):
+    return [m.rng.bit_generator.state for m in model.modules() if isinstance(m, Dropout)]
+
+
+def assert_same(found, wanted, dtype):
+    tolerance = 1e-12 if dtype == np.float64 else 1e-4
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.max(abs(b), initial=1))
+
+
+@st.composite
+def chains(draw):
+    """A nested chain, its dtype, and numbers of features in and out."""
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    rng = np.random.default_rng(draw(seeds()))
+    width = features = draw(st.integers(1, 9))
+    layers = []
+    for kind in draw(st.lists(st.sampled_from("lrds"), max_size=5)):
+        if kind == "l":
+            out = draw(st.integers(1, 9))
+            layers.append(Linear(width, out, draw(st.booleans()), rng=rng, dtype=dtype))
+            width = out
+        elif kind == "r":
+            layers.append(ReLU())
+        elif kind == "d":
+            own = draw(st.booleans())  # else it shares the generator with others
+            p = draw(st.sampled_from([0.5, 0.2, 0.0]))
+            layers.append(Dropout(p, rng=draw(seeds()) if own else rng))
+        else:
+            layers = [Sequential(*layers)]
+    layers.append(Linear(width, 3, draw(st.booleans()), rng=rng, dtype=dtype))
+    return Sequential(*layers).train(draw(st.sampled_from([True, True, False]))), dtype, features
+
+
+@given(
+    drawn=chains(),
+    seed=seeds(),
+    options=st.sampled_from(OPTIMIZERS),
+    reduction=st.sampled_from(["mean", "sum", "batchmean"]),
+    n=st.sampled_from([7, 0, 1]),
+    shuffled=st.booleans(),
+)
+def test_two_passes_leave_what_two_eager_passes_leave(drawn, seed, options, reduction, n, shuffled):
+    (eager, dtype, features), rng = drawn, np.random.default_rng(seed)
+    fast = copy.deepcopy(eager)
+    x = rng.standard_normal((n, features)) * (rng.random((n, features)) < 0.5)
+    t = rng.standard_normal((n, 3)).astype(np.float32)
+    order = rng.integers(0, n, 2 * n) if shuffled and n else None
+    optimizers = [SGD(model.parameters(), 0.01, **options) for model in (eager, fast)]
+    train = compile_sgd(fast, MSELoss(reduction), optimizers[1])
+    for _ in range(2):
+        wanted = eager_pass(eager, MSELoss(reduction), optimizers[0], x, t, order)
+        assert_same(train(x, t, order=order), wanted, dtype)
+    assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], dtype)
+    velocities = [optimizer.state_dict()["velocities"] for optimizer in optimizers]
+    if n:
+        assert_same(velocities[1], velocities[0], dtype)
+    assert streams(fast) == streams(eager)
+    assert all(p.data.dtype == dtype and not p.grad.any() for p in fast.parameters())
+
+
+def test_many_chunks_with_masks_of_a_shared_generator(monkeypatch):
+    monkeypatch.setattr(compiled, "_CHUNK", 4)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((23, 6)), rng.random((23, 2))
+    shared = np.random.default_rng(5)
+    eager = Sequential(
+        Dropout(0.2, rng=shared), Linear(6, 5, rng=1), Dropout(0.5, rng=shared), Linear(5, 2, rng=2)
+    ).astype(np.float64)
+    fast = copy.deepcopy(eager)
+    eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.01), x, t)
+    compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 0.01))(x, t)
+    assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], x.dtype)
+    assert streams(fast) == streams(eager)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("where", ["x", "t", "weight"])
+def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
+    rng = np.random.default_rng(0)
+    x = rng.random((9, 5)) * (rng.random((9, 5)) < 0.5)
+    t = rng.random((9, 2))
+    eager = Sequential(Linear(5, 4, rng=1), ReLU(), Linear(4, 2, rng=2)).astype(np.float64)
+    if where == "weight":
+        eager[0].weight.data[1, 2] = value
+    else:
+        {"x": x, "t": t}[where][4, 1] = value
+    fast = copy.deepcopy(eager)
+    with np.errstate(invalid="ignore"):
+        wanted = eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.1, **options), x, t)
+        found = compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 0.1, **options))(x, t)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, equal_nan=True)
+    for a, b in zip(fast.parameters(), eager.parameters(), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-12, equal_nan=True)
+
+
+def model_of_two():
+    return Sequential(Linear(4, 3, rng=0), ReLU(), Dropout(0.5, rng=1), Linear(3, 2, rng=2))
+
+
+def test_inputs_may_be_read_only_mapped_strided_or_integers(tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (30, 8), dtype=np.uint8)
+    t = np.ones((30, 2), np.float32)
+    mapped = np.memmap(tmp_path / "x", np.uint8, "w+", shape=x.shape)
+    mapped[:] = x
+    read_only = x[:, ::2].astype(np.float32)
+    read_only.flags.writeable = False
+    results = []
+    for inputs in (x[:, ::2], mapped[:, ::2], read_only, x[:, ::2].astype(float).tolist()):
+        model = model_of_two()
+        train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 1e-6))
+        results.append([train(inputs, t), *(p.data for p in model.parameters())])
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert x[0, 0] == mapped[0, 0]
+
+
+def test_settings_and_modes_are_read_at_each_call():
+    model = model_of_two()
+    optimizer = SGD(model.parameters(), 0.1)
+    train = compile_sgd(model, MSELoss(), optimizer)
+    x, t = np.ones((5, 4)), np.ones((5, 2))
+    optimizer.lr = 0.0
+    before = model.state_dict()
+    train(x, t)
+    assert all((model.state_dict()[name] == before[name]).all() for name in before)
+    model.eval()
+    state = streams(model)
+    optimizer.lr = 0.1
+    first, _ = train(x, t)
+    assert streams(model) == state
+    assert train(x, t)[0] < first
+
+
+def test_the_kernel_in_plain_python_does_the_same(monkeypatch):
+    """Debuggers and coverage see it so."""
+    rng = np.random.default_rng(0)
+    x = rng.random((9, 4)) * (rng.random((9, 4)) < 0.5)
+    t = rng.random((9, 2))
+    for options in OPTIMIZERS:
+        models = [model_of_two().astype(np.float64) for _ in range(2)]
+        results = []
+        for model, plain in zip(models, (False, True), strict=True):
+            with monkeypatch.context() as patched:
+                if plain:
+                    functions = [n for n, f in vars(_kernel).items() if hasattr(f, "py_func")]
+                    assert len(functions) >= 8
+                    for name in functions:
+                        patched.setattr(_kernel, name, getattr(_kernel, name).py_func)
+                    patched.setattr(compiled, "run_samples", _kernel.run_samples)
+                train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1, **options))
+                results.append(train(x, t))
+        assert_same(results[1], results[0], np.float64)
+        assert_same(*([p.data for p in model.parameters()] for model in models), np.float64)
+
+
+class Twice(Module):
+    def forward(self, x):
+        return 2 * x
+
+    def backward(self, dy):
+        return 2 * dy
+
+
+class OwnLinear(Linear):
+    pass
+
+
+def tied():
+    model = Sequential(Linear(3, 3), Linear(3, 3))
+    model[1].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        (
+            Sequential(Linear(2, 2), Twice()),
+            TypeError,
+            "expected Sequential, Linear, ReLU and Dropout alone, got Twice; use the eager loop",
+        ),
+        (
+            Sequential(OwnLinear(2, 2)),
+            TypeError,
+            "expected Sequential, Linear, ReLU and Dropout alone, got OwnLinear; use the eager "
+            "loop",
+        ),
+        (tied(), TypeError, "expected no shared Parameter, got one; use the eager loop"),
+        (
+            Sequential(Linear(2, 3), Linear(4, 1)),
+            ValueError,
+            "expected layer 1 to take 3 features, got 4",
+        ),
+    ],
+)
+def test_other_models_are_refused(model, error, text):
+    with pytest.raises(error, match="^" + re.escape(f"compile_sgd: {text}") + "$"):
+        compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+
+
+def test_other_losses_and_optimizers_are_refused():
+    class OwnLoss(MSELoss):
+        pass
+
+    class OwnSGD(SGD):
+        pass
+
+    model = model_of_two()
+    sgd = SGD(model.parameters(), 0.1)
+    with pytest.raises(TypeError, match="^compile_sgd: expected an MSELoss, got OwnLoss; use the"):
+        compile_sgd(model, OwnLoss(), sgd)
+    with pytest.raises(TypeError, match="^compile_sgd: expected an SGD, got OwnSGD; use the eager"):
+        compile_sgd(model, MSELoss(), OwnSGD(model.parameters(), 0.1))
+    with pytest.raises(ValueError, match="^compile_sgd: expected an optimizer of the model's para"):
+        compile_sgd(model, MSELoss(), SGD(model_of_two().parameters(), 0.1))
+    with pytest.raises(ValueError, match="^compile_sgd: expected at least one Linear, got none"):
+        compile_sgd(Sequential(ReLU()), MSELoss(), sgd)
+    mixed = model_of_two()
+    mixed[0].astype(np.float64)
+    with pytest.raises(ValueError, match="^compile_sgd: expected parameters of one dtype, got fl"):
+        compile_sgd(mixed, MSELoss(), SGD(mixed.parameters(), 0.1))
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "order", "error", "text"),
+    [
+        ((5, 3), (5, 2), None, ValueError, "train: expected inputs of shape (N, 4), got (5, 3)"),
+        ((4,), (5, 2), None, ValueError, "train: expected inputs of shape (N, 4), got (4,)"),
+        ((5, 4), (5, 1), None, ValueError, "train: expected targets of shape (5, 2), got (5, 1)"),
+        ((5, 4), (4, 2), None, ValueError, "train: expected targets of shape (5, 2), got (4, 2)"),
+        ((5, 4), (5, 2), [5], ValueError, "train: expected order of indices in [0, 5), got [5]"),
+        ((5, 4), (5, 2), [-1], ValueError, "train: expected order of indices in [0, 5), got [-1]"),
+        (
+            (5, 4),
+            (5, 2),
+            [[0]],
+            ValueError,
+            "train: expected order of indices in [0, 5), got [[0]]",
+        ),
+        ((5, 4), (5, 2), [0.5], TypeError, "train: expected order of indices, got dtype float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_and_change_nothing(x, t, order, error, text):
+    model = model_of_two()
+    before, state = model.state_dict(), streams(model)
+    train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+    with pytest.raises(error, match="^" + re.escape(text) + "$"):
+        train(np.ones(x), np.ones(t), order=order)
+    assert all((model.state_dict()[name] == before[name]).all() for name in before)
+    assert streams(model) == state
+    with pytest.raises(TypeError, match="train: expected inputs to be an array of real numbers"):
+        train(np.ones((5, 4), complex), np.ones((5, 2)))
+
+
+def test_ctrl_c_stops_within_a_second_and_leaves_trained_weights():
+    code = """
+import time
+import numpy as np
+from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.compiled import compile_sgd
+
+model = Sequential(Linear(1000, 100, rng=0), ReLU(), Linear(100, 10, rng=1))
+train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 1e-4))
+x, t = np.ones((1000, 1000), np.float32), np.ones((1000, 10), np.float32)
+train(x[:1], t[:1])
+before = model.state_dict()
+order = np.zeros(10**9 // 100, int)
+print("running", flush=True)
+try:
+    train(x, t, order=order)
+except KeyboardInterrupt:
+    moved = [(after != before[name]).any() for name, after in model.state_dict().items()]
+    finite = [np.isfinite(after).all() for after in model.state_dict().values()]
+    print(all(moved) and all(finite))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "running\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    told, _ = process.communicate(timeout=30)
+    assert told == "True\n"
+    assert time.monotonic() - started < 5  # of which an interpreter takes its share to end
+
+
+@settings(max_examples=5)
+@given(seeds())
+def test_the_kernel_is_compiled_once_for_each_dtype_whatever_the_model(seed):
+    rng = np.random.default_rng(seed)
+    model = Sequential(Linear(3, int(rng.integers(1, 9)), rng=rng), ReLU())
+    compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(
+        np.ones((2, 3)), np.ones((2, model[0].out_features))
+    )
+    assert len(_kernel.run_samples.signatures) <= 2

@@ -1,0 +1,237 @@
+"""A pass of per-sample SGD in one compiled kernel (needs the `compiled` extra: numba).
+
+Sample by sample, Python itself is most of the cost of a small network, and work on zeros most of
+the rest: four fifths of MNIST's pixels are 0. Here one generic kernel runs the whole chain, with
+the rules of the layers side by side, and neither reads nor updates the weights of a zero input.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape
+from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, run_samples
+from tinygrad_mnist.losses import MSELoss
+from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.optim import SGD
+
+Train = Callable[..., tuple[float, float]]
+
+_CHUNK = 256  # samples between two looks at Ctrl-C
+
+
+def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
+    """Return train(inputs, targets, *, order=None) -> (loss, accuracy), a pass of per-sample SGD.
+
+    It does what this loop does, to rounding, and leaves the same parameters, velocities and states
+    of the Dropouts' generators; gradients are cleared::
+
+        for i in range(len(inputs)) if order is None else order:
+            value = loss(model(inputs[i]), targets[i])
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
+
+    and returns the mean of the values and the part of samples whose largest output is at the
+    target's largest entry. inputs (N, I) and targets (N, O) may be read-only or memory-mapped: they
+    are converted in small parts. Settings, modes and weights are read anew at each call. Ctrl-C
+    stops it within a fraction of a second, between two samples.
+
+    Args:
+        model: Any nesting of Sequential, Linear, ReLU and Dropout.
+        loss: An MSELoss.
+        optimizer: An SGD of exactly the model's parameters.
+
+    Raises:
+        TypeError: Anything else; use the loop above. train refuses arrays that are not numbers.
+        ValueError: Widths that do not fit, or an optimizer of other parameters. train refuses
+            arrays of other shapes, or an order that is not of indices.
+    """
+    layers = list(_flattened(model))
+    if type(loss) is not MSELoss:
+        raise TypeError(_refusal("an MSELoss", loss))
+    if type(optimizer) is not SGD:
+        raise TypeError(_refusal("an SGD", optimizer))
+    linears = [layer for layer in layers if isinstance(layer, Linear)]
+    if not linears:
+        raise ValueError(expected("compile_sgd", "at least one Linear", "none"))
+    params = [p for layer in linears for p in (layer.weight, layer.bias) if p is not None]
+    if len({id(p) for p in params}) < len(params):
+        raise TypeError(_refusal("no shared Parameter", "one"))
+    if {id(p) for p in params} != {id(p) for p in optimizer.params}:
+        raise ValueError(
+            expected("compile_sgd", "an optimizer of the model's parameters", "another")
+        )
+    dtypes = sorted({str(p.data.dtype) for p in params})
+    if len(dtypes) > 1:
+        contract = "parameters of one dtype"
+        raise ValueError(expected("compile_sgd", contract, " and ".join(dtypes)))
+    plan = _planned(layers, linears)
+
+    def train(
+        inputs: ArrayLike, targets: ArrayLike, *, order: ArrayLike | None = None
+    ) -> tuple[float, float]:
+        x, t = real_array("train", "inputs", inputs), real_array("train", "targets", targets)
+        if x.ndim != 2 or x.shape[1] != plan.widths[0]:
+            raise ValueError(expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape))
+        same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
+        indices = None if order is None else _indices(order, len(x))
+        return _run(plan, layers, params, loss, optimizer, x, t, indices)
+
+    return train
+
+
+def _refusal(contract: str, found: object) -> str:
+    got = found if isinstance(found, str) else type(found).__name__
+    return expected("compile_sgd", contract, f"{got}; use the eager loop")
+
+
+def _flattened(module: Module) -> Iterator[Module]:
+    """Yield the layers of a nested chain, or refuse what the kernel has no rule for."""
+    if type(module) is Sequential:
+        for layer in module:
+            yield from _flattened(layer)
+    elif type(module) in (Linear, ReLU, Dropout):
+        yield module
+    else:
+        raise TypeError(_refusal("Sequential, Linear, ReLU and Dropout alone", module))
+
+
+def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
+    """Return the chain in numbers; parameters lie one behind the other, in order."""
+    kinds, weights, biases, masks = [], [], [], []
+    widths, parameters, masked = [linears[0].weight.data.shape[0]], 0, 0
+    for i, layer in enumerate(layers):
+        width, weight, bias, mask = widths[-1], NOWHERE, NOWHERE, NOWHERE
+        if isinstance(layer, Linear):
+            rows, width = layer.weight.data.shape
+            if rows != widths[-1]:
+                contract = f"layer {i} to take {widths[-1]} features"
+                raise ValueError(expected("compile_sgd", contract, rows))
+            weight, parameters = parameters, parameters + rows * width
+            if layer.bias is not None:
+                bias, parameters = parameters, parameters + width
+        elif isinstance(layer, Dropout):
+            mask, masked = masked, masked + width
+        kinds.append(LINEAR if isinstance(layer, Linear) else RELU)
+        if isinstance(layer, Dropout):
+            kinds[-1] = DROPOUT
+        widths.append(width)
+        weights.append(weight)
+        biases.append(bias)
+        masks.append(mask)
+    return Plan(*(np.array(v, np.int64) for v in (kinds, widths, weights, biases, masks)))
+
+
+def _run(
+    plan: Plan,
+    layers: list[Module],
+    params: list[Parameter],
+    loss: MSELoss,
+    optimizer: SGD,
+    x: NDArray[Any],
+    t: NDArray[Any],
+    order: NDArray[Any] | None,
+) -> tuple[float, float]:
+    """Run the kernel over the samples in order, a chunk at a time, on flat copies of the arrays."""
+    dtype = params[0].data.dtype
+    flat = np.concatenate([p.data.reshape(-1) for p in params], dtype=dtype)
+    state = optimizer.state_dict()
+    velocities = dict(zip(map(id, optimizer.params), state["velocities"], strict=False))
+    kept = [velocities.get(id(p), np.zeros_like(p.data)).reshape(-1) for p in params]
+    velocity = np.concatenate(kept, dtype=dtype)
+    factors = np.array([_factor(layer) for layer in layers], dtype)
+    n = t.shape[1] if loss.reduction == "mean" else 1
+    decay, slope = optimizer.weight_decay, 2 / n
+    settings = (optimizer.lr, optimizer.momentum, decay, optimizer.nesterov, slope, 1)
+    shape = (len(plan.widths), int(plan.widths.max()))
+    scratch = (
+        np.zeros(shape, dtype),
+        np.zeros(shape, dtype),
+        np.zeros(shape, np.int64),
+        np.zeros(shape[0], np.int64),
+    )
+    total, correct, samples = 0.0, 0, len(x) if order is None else len(order)
+    try:
+        for start in range(0, samples, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            rows = part if order is None else order[part]
+            rows_x, rows_t = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
+            masks = _drawn_masks(plan, layers, len(rows_x))
+            value, hits = run_samples(
+                plan,
+                flat,
+                velocity,
+                np.array(settings, dtype),
+                rows_x,
+                rows_t,
+                masks,
+                factors,
+                scratch,
+            )
+            total, correct = total + value / n, correct + hits
+    finally:  # also after Ctrl-C
+        for p, data, v in zip(params, _split(flat, params), _split(velocity, params), strict=True):
+            p.data = data
+            p.zero_grad()
+            velocities[id(p)] = v
+        if optimizer.momentum:
+            state["velocities"] = [velocities[id(p)] for p in optimizer.params]
+            optimizer.load_state_dict(state)
+    return total / max(1, samples), correct / max(1, samples)
+
+
+def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
+    """Return rows in dtype, read-only whether they were or not: one type for the compiler."""
+    with np.errstate(under="ignore"):  # too small for float32 is 0
+        view = np.ascontiguousarray(rows, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+def _indices(order: ArrayLike, n: int) -> NDArray[Any]:
+    indices = real_array("train", "order", order)
+    if indices.size and indices.dtype.kind not in "iu":
+        raise TypeError(expected("train", "order of indices", f"dtype {indices.dtype}"))
+    if indices.ndim != 1 or np.any(indices >= n) or np.any(indices < 0):
+        raise ValueError(expected("train", f"order of indices in [0, {n})", indices))
+    return indices.astype(np.intp)
+
+
+def _split(flat: FloatArray, params: list[Parameter]) -> list[FloatArray]:
+    ends = np.cumsum([p.data.size for p in params])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(p.data.shape) for part, p in zip(parts, params, strict=True)]
+
+
+def _drops(layer: Module) -> bool:
+    return isinstance(layer, Dropout) and layer.training and layer.p > 0
+
+
+def _factor(layer: Module) -> float:
+    return 1 / (1 - layer.p) if isinstance(layer, Dropout) and _drops(layer) else 1.0
+
+
+def _drawn_masks(plan: Plan, layers: list[Module], samples: int) -> NDArray[np.bool_]:
+    """Return what each Dropout would draw for each sample, side by side: (samples, all widths).
+
+    Layers of one generator take turns at every sample, so it draws for all of them at once.
+    """
+    width = plan.widths[1:]
+    masks = np.ones((samples, int(width[plan.masks != NOWHERE].sum())), np.bool_)
+    sharing: dict[int, list[int]] = {}
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Dropout) and _drops(layer):
+            sharing.setdefault(id(layer.rng.bit_generator), []).append(i)
+    for indices in sharing.values():
+        first: Any = layers[indices[0]]
+        draws = first.rng.random((samples, int(width[indices].sum())), dtype=np.float32)
+        for i, part in zip(
+            indices, np.split(draws, np.cumsum(width[indices])[:-1], 1), strict=True
+        ):
+            dropout: Any = layers[i]
+            masks[:, plan.masks[i] : plan.masks[i] + width[i]] = part >= dropout.p
+    return masks
