@@ -19,6 +19,7 @@ parser = argparse.ArgumentParser(
 parser.add_argument("--epochs", type=int, default=120, help="passes over the training images")
 parser.add_argument("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
 parser.add_argument("--seed", type=int, default=1, help="of weights and masks")
+parser.add_argument("--compiled", action="store_true", help="train in one kernel (needs numba)")
 args = parser.parse_args()
 
 (x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)
@@ -35,23 +36,30 @@ model = Sequential(
 loss = MSELoss("batchmean")
 optimizer = SGD(model.parameters(), lr=0.005 / 2)  # the notebook steps along y - t, not 2 (y - t)
 samples = DataLoader(x_train, t_train, batch_size=None)
+if args.compiled:
+    from tinygrad_mnist.compiled import compile_sgd
+
+    train = compile_sgd(model, loss, optimizer)
 
 for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
     model.train()
-    error, correct = 0.0, 0
-    for x, t in samples:
-        y = model(x)
-        error += loss(y, t)
-        correct += y.argmax() == t.argmax()
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
+    if args.compiled:
+        error, accuracy = train(x_train, t_train)
+    else:
+        error, accuracy = 0.0, 0.0
+        for x, t in samples:
+            y = model(x)
+            error += loss(y, t) / len(samples)
+            accuracy += (y.argmax() == t.argmax()) / len(samples)
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
 
     if epoch % 10 == 1 or epoch == args.epochs:
         model.eval()
         y = model(x_test)
         tqdm.write(
-            f"Epoch {epoch} | Train-Err: {error / len(x_train):.4f} "
-            f"| Train-Acc: {correct / len(x_train):.4f} | Test-Err: {loss(y, t_test):.4f} "
+            f"Epoch {epoch} | Train-Err: {error:.4f} "
+            f"| Train-Acc: {accuracy:.4f} | Test-Err: {loss(y, t_test):.4f} "
             f"| Test-Acc: {np.mean(y.argmax(axis=1) == y_test):.4f}"
         )

@@ -142,3 +142,13 @@ def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
     assert "cannot see this" in exhibits["inputs are shuffled without their targets"]
     for block in exhibits.values():
         assert re.search(r"accuracy +(0\.\d{4}|cannot train).*without the mistake 0\.\d{4}$", block)
+
+
+@pytest.mark.parametrize("name", ["mnist_sgd", "mnist_dropout"])
+def test_compiled_passes_print_the_same_rows(name):
+    pytest.importorskip("numba")
+    eager, fast = (run(name, "--epochs", "1", *flag) for flag in ((), ("--compiled",)))
+    eager, fast = (
+        [float(v) for v in ROW.fullmatch(text.strip()).groups()] for text in (eager, fast)
+    )
+    assert fast == pytest.approx(eager, abs=0.002)

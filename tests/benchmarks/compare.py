@@ -173,6 +173,7 @@ def taking_part(name, case, peers):
         and (peers or not c.is_peer)
         and (c.epoch or name not in EPOCHS)
         and (c.infer or name not in INFERENCE)
+        and not (c.per_sample and case.batch)
         and (c.trains or c.serial or case.batch)  # on one row, threads are no floor
     ]
 
@@ -253,7 +254,11 @@ def same_network(case):
     """Train without dropout and return each contender's loss afterwards, or exit if one differs."""
     case = replace(case, dropout=False)
     progress(f"the same network? {case.title}")
-    contenders = [c for c in CONTENDERS if c.trains and not c.serial and not c.missing]
+    contenders = [
+        c
+        for c in CONTENDERS
+        if c.trains and not c.serial and not c.missing and not (c.per_sample and case.batch)
+    ]
     losses = {}
     for c in contenders:
         step = c.make(case, load("train", c.dtype))

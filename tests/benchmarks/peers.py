@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 OURS = "tinygrad_mnist"
-OWN = {OURS, "numpy", "scipy", "threadpoolctl"}  # this framework and what it is built on
+OWN = {OURS, "numba", "numpy", "scipy", "threadpoolctl"}  # this framework and what it is built on
 ROOT = Path(__file__).parents[2]
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -58,6 +58,7 @@ class Contender:
     epoch: bool = False  # takes part in the whole epochs
     compiles_each_n: bool = False  # step(n) is compiled for each n anew
     trains: bool = True
+    per_sample: bool = False  # takes part in no batches
 
     @property
     def missing(self):
@@ -218,6 +219,20 @@ def make_ours(case, data):
             optimizer.zero_grad()
             model.backward(loss.backward())
             optimizer.step()
+        return [parameter.data for parameter in model.parameters()]
+
+    return step
+
+
+def make_compiled(case, data):
+    from tinygrad_mnist import SGD, MSELoss
+    from tinygrad_mnist.compiled import compile_sgd
+
+    model = _ours(case, data[0].dtype)
+    train = compile_sgd(model, MSELoss("batchmean"), SGD(model.parameters(), lr=case.lr / 2))
+
+    def step(n):
+        train(data[0][:n], data[1][:n])
         return [parameter.data for parameter in model.parameters()]
 
     return step
@@ -520,12 +535,17 @@ _notebook = partial(
     Contender, needs=("numpy",), make=make_notebook, infer=infer_notebook, dtype=np.float64
 )
 _ours_in = partial(Contender, needs=(OURS,), make=make_ours, infer=infer_ours, epoch=True)
+_compiled = partial(
+    Contender, needs=(OURS, "numba"), make=make_compiled, epoch=True, per_sample=True
+)
 _torch = partial(Contender, needs=("torch",), make=make_torch, infer=infer_torch)
 _floor = partial(Contender, needs=("scipy",), make=make_floor, infer=infer_floor, trains=False)
 
 CONTENDERS = [
     _ours_in(f"{OURS}, float32"),
     _ours_in(f"{OURS}, float64", dtype=np.float64),
+    _compiled(f"{OURS}, compiled, float32"),
+    _compiled(f"{OURS}, compiled, float64", dtype=np.float64),
     _notebook("notebook loop, float64", epoch=True),
     _notebook("notebook loop, float64, 1 thread", epoch=True, serial=True),
     _torch("PyTorch eager"),
