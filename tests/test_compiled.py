@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -95,8 +96,7 @@ def test_two_passes_leave_what_two_eager_passes_leave(drawn, seed, options, redu
         assert_same(train(x, t, order=order), wanted, dtype)
     assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], dtype)
     velocities = [optimizer.state_dict()["velocities"] for optimizer in optimizers]
-    if n:
-        assert_same(velocities[1], velocities[0], dtype)
+    assert_same(velocities[1], velocities[0], dtype)
     assert streams(fast) == streams(eager)
     assert all(p.data.dtype == dtype and not p.grad.any() for p in fast.parameters())
 
@@ -118,7 +118,7 @@ def test_many_chunks_with_masks_of_a_shared_generator(monkeypatch):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("options", OPTIMIZERS)
-@pytest.mark.parametrize("where", ["x", "t", "weight"])
+@pytest.mark.parametrize("where", ["x", "t", "weight", "bias of a dead unit"])
 def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
     rng = np.random.default_rng(0)
     x = rng.random((9, 5)) * (rng.random((9, 5)) < 0.5)
@@ -126,6 +126,8 @@ def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
     eager = Sequential(Linear(5, 4, rng=1), ReLU(), Linear(4, 2, rng=2)).astype(np.float64)
     if where == "weight":
         eager[0].weight.data[1, 2] = value
+    elif where == "bias of a dead unit":
+        eager[0].bias.data[1] = -abs(value)
     else:
         {"x": x, "t": t}[where][4, 1] = value
     fast = copy.deepcopy(eager)
@@ -156,7 +158,7 @@ def test_inputs_may_be_read_only_mapped_strided_or_integers(tmp_path):
     for result in results[1:]:
         for a, b in zip(result, results[0], strict=True):
             np.testing.assert_array_equal(a, b)
-    assert x[0, 0] == mapped[0, 0]
+    np.testing.assert_array_equal(mapped, x)
 
 
 def test_settings_and_modes_are_read_at_each_call():
@@ -299,7 +301,7 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(x, t, order, erro
 
 def test_ctrl_c_stops_within_a_second_and_leaves_trained_weights():
     code = """
-import time
+import signal
 import numpy as np
 from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
 from tinygrad_mnist.compiled import compile_sgd
@@ -309,7 +311,8 @@ train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 1e-4))
 x, t = np.ones((1000, 1000), np.float32), np.ones((1000, 10), np.float32)
 train(x[:1], t[:1])
 before = model.state_dict()
-order = np.zeros(10**9 // 100, int)
+order = np.zeros(10**7, int)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
 print("running", flush=True)
 try:
     train(x, t, order=order)
@@ -318,14 +321,48 @@ except KeyboardInterrupt:
     finite = [np.isfinite(after).all() for after in model.state_dict().values()]
     print(all(moved) and all(finite))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "running\n"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    told, _ = process.communicate(timeout=30)
-    assert told == "True\n"
-    assert time.monotonic() - started < 5  # of which an interpreter takes its share to end
+    with subprocess.Popen([sys.executable, "-c", code], stdout=PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "running\n"
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            assert process.stdout.readline() == "True\n"
+            assert time.monotonic() - started < 1
+        finally:
+            process.kill()
+
+
+def test_a_second_process_finds_the_kernel_on_disk():
+    code = """
+import numpy as np
+from tinygrad_mnist import SGD, Linear, MSELoss, Sequential, _kernel
+from tinygrad_mnist.compiled import compile_sgd
+
+model = Sequential(Linear(2, 1, rng=0))
+compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(np.ones((1, 2)), np.ones((1, 1)))
+print(sum(_kernel.run_samples.stats.cache_hits.values()))
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], stdout=PIPE, text=True) for _ in range(2)]
+    assert runs[1].stdout == "1\n"
+
+
+def test_a_read_only_parameter_is_refused_before_anything_moves():
+    model = model_of_two()
+    model[3].bias.data.flags.writeable = False
+    before = model.state_dict()
+    train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+    text = "train: expected parameters with writeable data, got a read-only one"
+    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
+        train(np.ones((5, 4)), np.ones((5, 2)))
+    assert all((model.state_dict()[name] == before[name]).all() for name in before)
+
+
+def test_a_mask_of_ones_own_is_refused():
+    model = model_of_two()
+    model[2].draw_mask = lambda shape: np.ones(shape)
+    with pytest.raises(TypeError, match="alone, got Dropout; use the eager loop"):
+        compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
 
 
 @settings(max_examples=5)

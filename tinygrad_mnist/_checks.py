@@ -6,6 +6,7 @@
 import math
 import numbers
 import operator
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -145,6 +146,12 @@ def cotangent(
             array = array.astype(dtype)
     same_shape(owner, "dy", array, shape)
     return array
+
+
+def writeable(owner: object, arrays: Iterable[NDArray[Any]]) -> None:
+    """Refuse parameters of which one is read-only: BLAS would write all the same."""
+    if not all([array.flags.writeable for array in arrays]):
+        raise ValueError(expected(owner, "parameters with writeable data", "a read-only one"))
 
 
 def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:

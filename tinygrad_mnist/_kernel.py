@@ -159,12 +159,16 @@ def _step_weights(W, v, a, dy, settings, rows, count, finite):
 def _step(w, v, dy, a, settings):
     """v = momentum * v + g; w -= lr * v, for g = a * dy + decay * w; nesterov as in SGD."""
     lr, momentum, decay, nesterov = settings[0], settings[1], settings[2], settings[3] != 0
+    shrink = settings[5] - lr * decay
     for o in range(len(w)):
-        g = a * dy[o] + decay * w[o]
-        if momentum != 0:
-            v[o] = momentum * v[o] + g
-            g = g + momentum * v[o] if nesterov else v[o]
-        w[o] -= lr * g
+        g = a * dy[o]
+        if momentum == 0:
+            w[o] = shrink * w[o] - lr * g
+            continue
+        v[o] = momentum * v[o] + g
+        if decay != 0:  # 0 * inf is NaN
+            v[o] += decay * w[o]
+        w[o] = shrink * w[o] - lr * (g + momentum * v[o]) if nesterov else w[o] - lr * v[o]
 
 
 @njit(cache=True)

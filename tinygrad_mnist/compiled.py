@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape
+from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape, writeable
 from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, run_samples
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module, Parameter
@@ -20,14 +20,15 @@ from tinygrad_mnist.optim import SGD
 
 Train = Callable[..., tuple[float, float]]
 
+_KINDS: dict[type, int] = {Linear: LINEAR, ReLU: RELU, Dropout: DROPOUT}
 _CHUNK = 256  # samples between two looks at Ctrl-C
 
 
 def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
     """Return train(inputs, targets, *, order=None) -> (loss, accuracy), a pass of per-sample SGD.
 
-    It does what this loop does, to rounding, and leaves the same parameters, velocities and states
-    of the Dropouts' generators; gradients are cleared::
+    It does what this loop does, to rounding while the weights stay finite, and leaves the same
+    parameters, velocities and states of the Dropouts' generators; gradients are cleared::
 
         for i in range(len(inputs)) if order is None else order:
             value = loss(model(inputs[i]), targets[i])
@@ -79,6 +80,9 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
             raise ValueError(expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape))
         same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
         indices = None if order is None else _indices(order, len(x))
+        if not len(x if indices is None else indices):
+            return 0.0, 0.0
+        writeable("train", (p.data for p in params))
         return _run(plan, layers, params, loss, optimizer, x, t, indices)
 
     return train
@@ -94,7 +98,7 @@ def _flattened(module: Module) -> Iterator[Module]:
     if type(module) is Sequential:
         for layer in module:
             yield from _flattened(layer)
-    elif type(module) in (Linear, ReLU, Dropout):
+    elif type(module) in _KINDS and "draw_mask" not in vars(module):
         yield module
     else:
         raise TypeError(_refusal("Sequential, Linear, ReLU and Dropout alone", module))
@@ -116,9 +120,7 @@ def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
                 bias, parameters = parameters, parameters + width
         elif isinstance(layer, Dropout):
             mask, masked = masked, masked + width
-        kinds.append(LINEAR if isinstance(layer, Linear) else RELU)
-        if isinstance(layer, Dropout):
-            kinds[-1] = DROPOUT
+        kinds.append(_KINDS[type(layer)])
         widths.append(width)
         weights.append(weight)
         biases.append(bias)
@@ -139,10 +141,7 @@ def _run(
     """Run the kernel over the samples in order, a chunk at a time, on flat copies of the arrays."""
     dtype = params[0].data.dtype
     flat = np.concatenate([p.data.reshape(-1) for p in params], dtype=dtype)
-    state = optimizer.state_dict()
-    velocities = dict(zip(map(id, optimizer.params), state["velocities"], strict=False))
-    kept = [velocities.get(id(p), np.zeros_like(p.data)).reshape(-1) for p in params]
-    velocity = np.concatenate(kept, dtype=dtype)
+    velocity = _flat_velocity(optimizer, params) if optimizer.momentum else np.zeros_like(flat[:0])
     factors = np.array([_factor(layer) for layer in layers], dtype)
     n = t.shape[1] if loss.reduction == "mean" else 1
     decay, slope = optimizer.weight_decay, 2 / n
@@ -174,14 +173,14 @@ def _run(
             )
             total, correct = total + value / n, correct + hits
     finally:  # also after Ctrl-C
-        for p, data, v in zip(params, _split(flat, params), _split(velocity, params), strict=True):
+        for p, data in zip(params, _split(flat, params), strict=True):
             p.data = data
             p.zero_grad()
-            velocities[id(p)] = v
         if optimizer.momentum:
-            state["velocities"] = [velocities[id(p)] for p in optimizer.params]
-            optimizer.load_state_dict(state)
-    return total / max(1, samples), correct / max(1, samples)
+            of = dict(zip(map(id, params), _split(velocity, params), strict=True))
+            velocities = [of[id(p)] for p in optimizer.params]
+            optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+    return total / samples, correct / samples
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
@@ -199,6 +198,15 @@ def _indices(order: ArrayLike, n: int) -> NDArray[Any]:
     if indices.ndim != 1 or np.any(indices >= n) or np.any(indices < 0):
         raise ValueError(expected("train", f"order of indices in [0, {n})", indices))
     return indices.astype(np.intp)
+
+
+def _flat_velocity(optimizer: SGD, params: list[Parameter]) -> FloatArray:
+    """Return the optimizer's velocities in the order of params, zeros before its first step."""
+    velocities = optimizer.state_dict()["velocities"] or [
+        np.zeros_like(p.data) for p in optimizer.params
+    ]
+    of = dict(zip(map(id, optimizer.params), velocities, strict=True))
+    return np.concatenate([of[id(p)].reshape(-1) for p in params], dtype=params[0].data.dtype)
 
 
 def _split(flat: FloatArray, params: list[Parameter]) -> list[FloatArray]:

@@ -14,6 +14,7 @@ from tinygrad_mnist._checks import (
     owned,
     real,
     same_shape,
+    writeable,
 )
 from tinygrad_mnist.module import Parameter
 
@@ -70,8 +71,7 @@ class SGD:
         Raises:
             ValueError: A parameter's data is read-only; none has moved then.
         """
-        if not all([p.data.flags.writeable for p in self.params]):
-            raise ValueError(expected(self, "parameters with writeable data", "a read-only one"))
+        writeable(self, (p.data for p in self.params))
         if self.momentum and not self._velocities:
             self._velocities = [np.zeros_like(p.data) for p in self.params]
         for i, p in enumerate(self.params):

@@ -10,7 +10,7 @@ own. Before anything is timed, all contenders train the same networks, without d
 steps from the same weights, and must end up with the same loss.
 
 A run takes under 5 minutes, with --quick one; progress goes to stderr. Peers are optional:
-pip install torch jax keras scikit-learn.
+pip install -e '.[bench]'.
 """
 
 import argparse

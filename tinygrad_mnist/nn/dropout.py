@@ -29,8 +29,9 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         self.p = real(self, "p", p, "[0, 1)")
         self.rng = generator(self, rng)
-        self._mask: NDArray[Any] | None = None  # of the last forward
+        self._mask: NDArray[np.bool_] | None = None  # of the last forward, None if it drew none
         self._factor = 1.0
+        self._shape: tuple[int, ...] | None = None
         self._dtype = np.dtype(np.float32)
 
     def draw_mask(self, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -38,23 +39,24 @@ class Dropout(Module):
         return self.rng.random(shape, dtype=np.float32) >= self.p
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        self._mask = None
+        self._shape = None
         x = floats(self, "x", x)
+        mask = None
         if self.training and self.p > 0:
-            mask, factor = np.asarray(self.draw_mask(x.shape), bool), 1 / (1 - self.p)
+            mask = np.asarray(self.draw_mask(x.shape), bool)
             same_shape(self, "draw_mask's array", mask, x.shape)
-        else:
-            mask, factor = np.broadcast_to(np.True_, x.shape), 1.0
-        self._mask, self._factor, self._dtype = mask, factor, x.dtype
-        return _scaled(x, mask, factor)
+        self._mask, self._factor = mask, 1 / (1 - self.p)
+        self._shape, self._dtype = x.shape, x.dtype
+        return self._scaled(x)
 
     def backward(self, dy: ArrayLike) -> FloatArray:
-        mask = kept(self, self._mask)
-        return _scaled(cotangent(self, dy, mask.shape, self._dtype), mask, self._factor)
+        shape = kept(self, self._shape)
+        return self._scaled(cotangent(self, dy, shape, self._dtype))
 
-
-def _scaled(x: FloatArray, mask: NDArray[Any], factor: float) -> FloatArray:
-    """Return x * scale, for scale = mask * factor."""
-    y = np.asarray(x * mask, order="C")
-    _blas.multiply(y, factor)
-    return y
+    def _scaled(self, x: FloatArray) -> FloatArray:
+        """Return x * scale, where scale is mask * factor, or 1."""
+        if self._mask is None:
+            return x.copy()
+        y = np.asarray(x * self._mask, order="C")
+        _blas.multiply(y, self._factor)
+        return y
