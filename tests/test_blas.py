@@ -153,6 +153,12 @@ def test_num_threads_refuses_what_is_no_count(n, error):
         pass
 
 
+def test_num_threads_refuses_more_than_there_can_be():
+    text = "num_threads: expected n <= 1024, got 4294967296"
+    with pytest.raises(ValueError, match=text), num_threads(2**32):
+        pass
+
+
 def in_new_process(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -167,9 +173,9 @@ def test_the_environment_fixes_the_count():
     code = "from tinygrad_mnist import _blas; print(_blas._fixed_count)"
     assert in_new_process(code, TINYGRAD_MNIST_NUM_THREADS="2").stdout == "2\n"
     assert in_new_process(code, TINYGRAD_MNIST_NUM_THREADS="").stdout == "None\n"
-    for bad in ("0", "two", "-1"):
+    for bad in ("0", "two", "-1", "99999999999"):
         told = in_new_process(code, TINYGRAD_MNIST_NUM_THREADS=bad).stderr
-        text = f"TINYGRAD_MNIST_NUM_THREADS: expected an integer >= 1, got {bad!r}"
+        text = f"TINYGRAD_MNIST_NUM_THREADS: expected an integer from 1 to 1024, got {bad!r}"
         assert told.splitlines()[-1] == f"ValueError: {text}"
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
@@ -374,3 +374,24 @@ def test_the_kernel_is_compiled_once_for_each_dtype_whatever_the_model(seed):
         np.ones((2, 3)), np.ones((2, model[0].out_features))
     )
     assert len(_kernel.run_samples.signatures) <= 2
+
+
+def test_what_changed_since_is_followed_or_refused_before_anything_moves():
+    model = model_of_two()
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    train = compile_sgd(model, MSELoss(), optimizer)
+    x, t = np.ones((5, 4)), np.ones((5, 2))
+    before = model.state_dict()
+    optimizer.momentum = 1.5
+    with pytest.raises(ValueError, match=re.escape("SGD: expected momentum in [0, 1], got 1.5")):
+        train(x, t)
+    optimizer.momentum = 0.0
+    old = model[0].weight
+    model[0].weight = Parameter(np.zeros((4, 3), np.float32))
+    with pytest.raises(ValueError, match="expected an optimizer of the model's parameters"):
+        train(x, t)
+    model[0].weight = old
+    assert all((model.state_dict()[name] == before[name]).all() for name in before)
+    model.astype(np.float64)
+    train(x, t)
+    assert model[0].weight.data.dtype == np.float64

@@ -132,6 +132,12 @@ def test_parameter_refusals():
         p.accumulate_product(np.zeros(3), np.zeros((1, 2)))
     with pytest.raises(ValueError, match=r"got \(\) and \(2,\)"):
         p.accumulate_product(np.zeros(()), np.zeros(2))
+    with pytest.raises(ValueError, match=r"got \(\) and \(3,\)"):
+        Parameter(np.zeros(3)).accumulate_product(np.ones(()), np.ones(3))
+    frozen = Parameter(np.zeros((3, 2)))
+    frozen.data.flags.writeable = False
+    with pytest.raises(ValueError, match="expected out to be writeable"):
+        frozen.add_grad_to(frozen.data, 1.0)
     text = (
         "Parameter: expected out to be writeable, C-ordered, (3, 2) float64, "
         "got an array of shape (3, 2) and dtype float32"
@@ -319,3 +325,9 @@ def test_read_only_parameters_are_refused_before_anything_changes():
     with pytest.raises(ValueError, match="read-only b"):
         model.load_state_dict({"a": [5.0], "b": [6.0]})
     assert (model.a.data, model.b.data) == (1, 2)
+
+
+def test_products_of_no_features_are_empty():
+    p = Parameter(np.zeros((0, 3)))
+    p.accumulate_product(np.ones((2, 4, 0)), np.ones((2, 4, 3)))
+    assert p.grad.shape == (0, 3)

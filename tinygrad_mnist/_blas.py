@@ -8,6 +8,7 @@ see `num_threads`. The count is set and set back around each call, for SciPy's B
 """
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tinygrad_mnist._checks import FloatArray, described, expected, integer
 # other core's cache afterwards, made a step of 784 x 100 take 2 to 6 times as long.
 _ALWAYS_SERIAL = 8_192
 _WORTH_THREADS = 16_000_000
+_MOST_THREADS = 1024
 
 
 def _thread_functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
@@ -59,8 +61,8 @@ def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
 def _from_environment() -> int | None:
     """Return the count in TINYGRAD_MNIST_NUM_THREADS, None if it is not set."""
     text = os.environ.get("TINYGRAD_MNIST_NUM_THREADS", "")
-    if text and not (text.isdecimal() and int(text)):
-        contract = "an integer >= 1"
+    if text and not (text.isdecimal() and 1 <= int(text) <= _MOST_THREADS):
+        contract = f"an integer from 1 to {_MOST_THREADS}"
         raise ValueError(expected("TINYGRAD_MNIST_NUM_THREADS", contract, described(text)))
     return int(text) if text else None
 
@@ -81,14 +83,17 @@ def num_threads(n: int) -> Iterator[None]:
     several Python threads at once.
 
     Args:
-        n: At least 1.
+        n: From 1 to 1024.
 
     Raises:
-        ValueError: n is below 1.
+        ValueError: n is any other number.
         TypeError: n is no integer.
     """
     global _fixed_count
-    before, _fixed_count = _fixed_count, integer("num_threads", "n", n, at_least=1)
+    n = integer("num_threads", "n", n, at_least=1)
+    if n > _MOST_THREADS:
+        raise ValueError(expected("num_threads", f"n <= {_MOST_THREADS}", described(n)))
+    before, _fixed_count = _fixed_count, n
     try:
         yield
     finally:
@@ -146,7 +151,7 @@ def dot(a: FloatArray, b: FloatArray) -> float:
 
 def _rows(x: FloatArray) -> FloatArray:
     """Return x with all its leading axes as one."""
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _call(

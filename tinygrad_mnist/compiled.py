@@ -27,7 +27,7 @@ _CHUNK = 256  # samples between two looks at Ctrl-C
 def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
     """Return train(inputs, targets, *, order=None) -> (loss, accuracy), a pass of per-sample SGD.
 
-    It does what this loop does, to rounding while the weights stay finite, and leaves the same
+    It does what this loop does, to rounding while the weights are finite, and leaves the same
     parameters, velocities and states of the Dropouts' generators; gradients are cleared::
 
         for i in range(len(inputs)) if order is None else order:
@@ -51,6 +51,29 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
         ValueError: Widths that do not fit, or an optimizer of other parameters. train refuses
             arrays of other shapes, or an order that is not of indices.
     """
+    _checked(model, loss, optimizer)
+
+    def train(
+        inputs: ArrayLike, targets: ArrayLike, *, order: ArrayLike | None = None
+    ) -> tuple[float, float]:
+        plan, layers, params = _checked(model, loss, optimizer)
+        x, t = real_array("train", "inputs", inputs), real_array("train", "targets", targets)
+        if x.ndim != 2 or x.shape[1] != plan.widths[0]:
+            raise ValueError(expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape))
+        same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
+        indices = None if order is None else _indices(order, len(x))
+        if not len(x if indices is None else indices):
+            return 0.0, 0.0
+        writeable("train", (p.data for p in params))
+        return _run(plan, layers, params, loss, optimizer, x, t, indices)
+
+    return train
+
+
+def _checked(
+    model: Module, loss: MSELoss, optimizer: SGD
+) -> tuple[Plan, list[Module], list[Parameter]]:
+    """Return the chain, its layers and their parameters, or refuse what the kernel cannot do."""
     layers = list(_flattened(model))
     if type(loss) is not MSELoss:
         raise TypeError(_refusal("an MSELoss", loss))
@@ -70,22 +93,9 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
     if len(dtypes) > 1:
         contract = "parameters of one dtype"
         raise ValueError(expected("compile_sgd", contract, " and ".join(dtypes)))
-    plan = _planned(layers, linears)
-
-    def train(
-        inputs: ArrayLike, targets: ArrayLike, *, order: ArrayLike | None = None
-    ) -> tuple[float, float]:
-        x, t = real_array("train", "inputs", inputs), real_array("train", "targets", targets)
-        if x.ndim != 2 or x.shape[1] != plan.widths[0]:
-            raise ValueError(expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape))
-        same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
-        indices = None if order is None else _indices(order, len(x))
-        if not len(x if indices is None else indices):
-            return 0.0, 0.0
-        writeable("train", (p.data for p in params))
-        return _run(plan, layers, params, loss, optimizer, x, t, indices)
-
-    return train
+    # refuses settings that were set to what they cannot mean
+    SGD(params, optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov)
+    return _planned(layers, linears), layers, params
 
 
 def _refusal(contract: str, found: object) -> str:

@@ -96,7 +96,8 @@ class Parameter:
         dtype = self._data.dtype
         if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
             a, b = owned(self, "a", a, dtype), owned(self, "b", b, dtype)
-        if a.shape[:-1] != b.shape[:-1] or a.shape[-1:] + b.shape[-1:] != self._data.shape:
+        shape = a.shape[-1:] + b.shape[-1:]
+        if a.shape[:-1] != b.shape[:-1] or shape != self._data.shape or len(shape) != 2:
             contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
             raise ValueError(expected(self, contract, f"{a.shape} and {b.shape}"))
         if self._products:
@@ -115,12 +116,12 @@ class Parameter:
         Raises:
             ValueError: out is any other array.
         """
-        if out is not self._data and not (
+        fits = out is self._data or (
             isinstance(out, np.ndarray)
             and out.shape == self._data.shape
             and out.dtype == self._data.dtype
-            and out.flags.carray
-        ):
+        )
+        if not (fits and out.flags.carray):
             contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
             raise ValueError(expected(self, contract, described(out)))
         if self._grad is not None:

@@ -75,7 +75,9 @@ class DataLoader:
     def _releasing(self, mapped: list[mmap.mmap], pairs: Iterator[Any]) -> Iterator[Any]:
         """Yield the pairs, and let go of the files' pages that were read for them."""
         rows = self.batch_size or 1
-        row = sum(data[:1].nbytes for data in (self.inputs, self.targets)) + 2 * _FAULT_AROUND
+        row = sum(data[:1].nbytes for data in (self.inputs, self.targets))
+        if self.shuffle:
+            row += 2 * _FAULT_AROUND
         every = max(1, _RESIDENT // (rows * row))
         for i, pair in enumerate(pairs):
             yield pair

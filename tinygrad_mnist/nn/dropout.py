@@ -41,11 +41,11 @@ class Dropout(Module):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._shape = None
         x = floats(self, "x", x)
-        mask = None
+        mask, factor = None, 1.0
         if self.training and self.p > 0:
-            mask = np.asarray(self.draw_mask(x.shape), bool)
+            mask, factor = np.asarray(self.draw_mask(x.shape), bool), 1 / (1 - self.p)
             same_shape(self, "draw_mask's array", mask, x.shape)
-        self._mask, self._factor = mask, 1 / (1 - self.p)
+        self._mask, self._factor = mask, factor
         self._shape, self._dtype = x.shape, x.dtype
         return self._scaled(x)
 
