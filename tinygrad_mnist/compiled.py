@@ -155,7 +155,9 @@ def _run(
     factors = np.array([_factor(layer) for layer in layers], dtype)
     n = t.shape[1] if loss.reduction == "mean" else 1
     decay, slope = optimizer.weight_decay, 2 / n
-    settings = (optimizer.lr, optimizer.momentum, decay, optimizer.nesterov, slope, 1)
+    settings = np.array(
+        [optimizer.lr, optimizer.momentum, decay, optimizer.nesterov, slope, 1], dtype
+    )
     shape = (len(plan.widths), int(plan.widths.max()))
     scratch = (
         np.zeros(shape, dtype),
@@ -174,7 +176,7 @@ def _run(
                 plan,
                 flat,
                 velocity,
-                np.array(settings, dtype),
+                settings,
                 rows_x,
                 rows_t,
                 masks,
