@@ -19,6 +19,7 @@ ALLOWED = {
     "init": {"_checks"},
     "module": {"_checks", "_blas"},
     "losses": {"_checks", "_blas"},
+    "metrics": {"_checks"},
     "optim": {"_checks", "_blas", "module"},
     "nn.linear": {"_checks", "_blas", "module", "init"},
     "nn.relu": {"_checks", "module"},

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinygrad_mnist._checks import FloatArray, expected, float_dtype, integer, real_array
+from tinygrad_mnist import _checks
+from tinygrad_mnist._checks import FloatArray, float_dtype, integer, real_array
 
 
 def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.float32) -> FloatArray:
@@ -23,11 +24,7 @@ def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.floa
     classes = real_array("one_hot", "labels", labels)
     if not classes.size:
         classes = classes.astype(np.int64)  # [] has no type of its own
-    if classes.dtype.kind not in "iu":
-        raise TypeError(expected("one_hot", "labels to be integers", f"dtype {classes.dtype}"))
-    outside = classes[(classes < 0) | (classes >= num_classes)]
-    if outside.size:
-        raise ValueError(expected("one_hot", f"labels in [0, {num_classes})", outside.flat[0]))
+    indices = _checks.labels("one_hot", classes, num_classes)
     hot = np.zeros((*classes.shape, num_classes), dtype)
-    np.put_along_axis(hot, classes[..., None].astype(np.intp), 1, axis=-1)
+    np.put_along_axis(hot, indices[..., None], 1, axis=-1)
     return hot

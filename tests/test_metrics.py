@@ -1,0 +1,270 @@
+"""Metrics against plain loops and scikit-learn, and a refusal of what is no target."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import metrics
+from tinygrad_mnist.testing.strategies import seeds
+
+NAMES = ["accuracy", "top_k_accuracy", "confusion_matrix", "precision", "recall"]
+SIDES = st.integers(1, 7)
+
+
+@pytest.fixture(scope="module")
+def sklearn():
+    return pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+
+
+def drawn(seed, samples, classes, ties=False):
+    """Scores and labels; the scores of `ties` are often equal."""
+    rng = np.random.default_rng(seed)
+    shape = (samples, classes)
+    pred = rng.integers(0, 3, shape).astype(float) if ties else rng.standard_normal(shape)
+    return pred, rng.integers(0, classes, samples)
+
+
+def ranking(scores):
+    """The classes from the largest score down: NaN first, equal scores in their order."""
+    nan_first = [(0, 0.0) if np.isnan(y) else (1, -y) for y in scores]
+    return sorted(range(len(scores)), key=lambda j: nan_first[j])
+
+
+def looped(pred, labels):
+    matrix = [[0] * pred.shape[1] for _ in range(pred.shape[1])]
+    for scores, label in zip(pred, labels, strict=True):
+        matrix[label][ranking(scores)[0]] += 1
+    return matrix
+
+
+def call(name, *args):
+    """Call a metric; top_k_accuracy with k = 1."""
+    extra = {"k": 1} if name == "top_k_accuracy" else {}
+    return getattr(metrics, name)(*args, **extra)
+
+
+def refused(error, name, text):
+    return pytest.raises(error, match=f"^{re.escape(f'metrics.{name}: {text}')}$")
+
+
+@given(seed=seeds(), samples=SIDES, classes=SIDES, ties=st.booleans())
+def test_each_is_a_plain_loop(seed, samples, classes, ties):
+    pred, labels = drawn(seed, samples, classes, ties)
+    matrix = looped(pred, labels)
+    hits = [matrix[c][c] for c in range(classes)]
+    predicted = [sum(matrix[i][c] for i in range(classes)) for c in range(classes)]
+    accuracy = metrics.accuracy(pred, labels)
+    assert type(accuracy) is float
+    assert accuracy == sum(hits) / samples
+    counts = metrics.confusion_matrix(pred, labels)
+    np.testing.assert_array_equal(counts, np.array(matrix, np.int64), strict=True)
+    precision = [h / n if n else np.nan for h, n in zip(hits, predicted, strict=True)]
+    recall = [h / sum(row) if sum(row) else np.nan for h, row in zip(hits, matrix, strict=True)]
+    np.testing.assert_array_equal(metrics.precision(pred, labels), precision, strict=True)
+    np.testing.assert_array_equal(metrics.recall(pred, labels), recall, strict=True)
+
+
+@given(seed=seeds(), samples=SIDES, classes=SIDES, ties=st.booleans(), nans=st.booleans())
+def test_top_k_is_a_plain_loop(seed, samples, classes, ties, nans):
+    pred, labels = drawn(seed, samples, classes, ties)
+    if nans:
+        pred[np.random.default_rng(seed).random(pred.shape) < 0.3] = np.nan
+    for k in range(1, classes + 1):
+        hits = sum(label in ranking(y)[:k] for y, label in zip(pred, labels, strict=True))
+        value = metrics.top_k_accuracy(pred, labels, k=k)
+        assert type(value) is float
+        assert value == hits / samples
+    assert metrics.top_k_accuracy(pred, labels, k=1) == metrics.accuracy(pred, labels)
+
+
+def test_top_5_by_default():
+    pred = np.arange(7.0)
+    assert [metrics.top_k_accuracy(pred, label) for label in range(7)] == [0, 0, 1, 1, 1, 1, 1]
+
+
+@given(seed=seeds(), samples=st.integers(1, 30), classes=st.integers(2, 7))  # it warns of 1 class
+def test_each_agrees_with_scikit_learn(sklearn, seed, samples, classes):
+    pred, labels = drawn(seed, samples, classes)
+    predicted, every = pred.argmax(axis=1), list(range(classes))
+    assert metrics.accuracy(pred, labels) == pytest.approx(
+        sklearn.accuracy_score(labels, predicted)
+    )
+    np.testing.assert_array_equal(
+        metrics.confusion_matrix(pred, labels),
+        sklearn.confusion_matrix(labels, predicted, labels=every),
+    )
+    options = {"labels": every, "average": None, "zero_division": np.nan}
+    for ours, theirs in [
+        (metrics.precision, sklearn.precision_score),
+        (metrics.recall, sklearn.recall_score),
+    ]:
+        np.testing.assert_allclose(
+            ours(pred, labels), theirs(labels, predicted, **options), rtol=1e-15
+        )
+    if classes > 2:  # scikit-learn takes two classes for one column of scores
+        for k in range(1, classes):
+            assert metrics.top_k_accuracy(pred, labels, k=k) == pytest.approx(
+                sklearn.top_k_accuracy_score(labels, pred, k=k, labels=every)
+            )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds(), samples=SIDES, classes=SIDES)
+def test_one_hot_targets_are_labels(name, seed, samples, classes):
+    pred, labels = drawn(seed, samples, classes)
+    wanted = call(name, pred, labels)
+    for dtype in (np.float32, np.float64, bool, np.uint8):
+        np.testing.assert_array_equal(
+            call(name, pred, np.eye(classes, dtype=dtype)[labels]), wanted
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_soft_targets_count_by_their_largest_entry(name):
+    pred = np.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    soft = np.array([[0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.4, 0.4, 0.2]])
+    np.testing.assert_array_equal(call(name, pred, soft), call(name, pred, [1, 2, 0]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds(), classes=SIDES)
+def test_one_sample_is_a_batch_of_one(name, seed, classes):
+    pred, labels = drawn(seed, 1, classes)
+    wanted = call(name, pred, labels)
+    for target in (labels[0], int(labels[0]), np.eye(classes)[labels[0]]):
+        np.testing.assert_array_equal(call(name, pred[0], target), wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leading_axes_are_samples(name):
+    pred, labels = drawn(0, 12, 3)
+    wanted = call(name, pred, labels)
+    pred, labels = pred.reshape(3, 4, 3), labels.reshape(3, 4)
+    np.testing.assert_array_equal(call(name, pred, labels), wanted)
+    np.testing.assert_array_equal(call(name, np.asfortranarray(pred), np.eye(3)[labels]), wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [*"bBhHiIlLqQ", ">i4", ">u2"])
+def test_labels_of_any_integer_type(name, dtype):
+    pred, labels = np.eye(100), np.arange(100)[::-1]  # 99 * 100 + 0 is no uint8
+    np.testing.assert_array_equal(
+        call(name, pred, labels.astype(dtype)), call(name, pred, np.eye(100)[::-1])
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_compared_in_their_own_dtype(name):
+    pred = np.array([[2**63, 2**63 + 1]], np.uint64)  # equal as floats
+    np.testing.assert_array_equal(call(name, pred, [1]), call(name, [[0, 1]], [1]))
+    np.testing.assert_array_equal(
+        call(name, [[False, True]], [[True, False]]), call(name, [[0, 1]], [0])
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_scores_go_to_the_first_class_and_nan_is_the_largest(name):
+    inf, nan = np.inf, np.nan
+    pred = [[1, 2, 2], [0, 0, 0], [inf, nan, nan], [-inf, -inf, -inf], [0.0, -0.0, -1]]
+    firsts = [[0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]]
+    for target in (firsts, [1, 0, 1, 0, 0], [2, 1, 0, 2, 1]):
+        np.testing.assert_array_equal(call(name, pred, target), call(name, firsts, target))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_numpy_warning_and_nothing_modified(name):
+    pred, target = np.array([[np.nan, 1.0, np.inf], [1.0, 0.0, 0.0]]), np.array([1, 1])
+    pred.setflags(write=False)
+    target.setflags(write=False)
+    with np.errstate(all="raise"):
+        call(name, pred, target)
+
+
+def test_nan_for_a_class_never_predicted_or_without_a_sample():
+    pred = np.eye(3)[[0, 0, 1]]  # never 2
+    np.testing.assert_array_equal(metrics.precision(pred, [0, 1, 2]), [0.5, 0, np.nan])
+    np.testing.assert_array_equal(metrics.recall(pred, [0, 1, 1]), [1, 0.5, np.nan])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_true_and_columns_predicted(name):
+    wanted = {
+        "accuracy": 0.5,
+        "top_k_accuracy": 0.5,
+        "confusion_matrix": [[1, 0], [1, 0]],
+        "precision": [0.5, np.nan],
+        "recall": [1, 0],
+    }
+    np.testing.assert_array_equal(call(name, [[1, 0], [1, 0]], [0, 1]), wanted[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(), (0,), (0, 10), (3, 0), (2, 0, 10)])
+def test_no_scores_are_refused(name, shape):
+    contract = "expected pred of shape (..., classes) with at least one element"
+    with refused(ValueError, name, f"{contract}, got shape {shape}"):
+        call(name, np.zeros(shape), np.zeros(shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("pred", "target", "contract"),
+    [
+        ((5, 3), (4,), "target of shape (5, 3), or labels of shape (5,)"),
+        ((5, 3), (5, 1), "target of shape (5, 3), or labels of shape (5,)"),
+        ((5, 3), (5, 4), "target of shape (5, 3), or labels of shape (5,)"),
+        ((5, 3), (3,), "target of shape (5, 3), or labels of shape (5,)"),
+        ((5, 3), (), "target of shape (5, 3), or labels of shape (5,)"),
+        ((3,), (1,), "target of shape (3,), or labels of shape ()"),
+    ],
+)
+def test_another_shape_is_refused(name, pred, target, contract):
+    with refused(ValueError, name, f"expected {contract}, got {target}"):
+        call(name, np.zeros(pred), np.zeros(target, int))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bool"])
+def test_labels_that_are_no_integers_are_refused(name, dtype):
+    with refused(TypeError, name, f"expected labels to be integers, got dtype {dtype}"):
+        call(name, np.zeros((2, 3)), np.zeros(2, dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("label", [-1, 3, 10**12, -(2**63)])
+def test_labels_outside_are_refused(name, label):
+    for pred, labels in [(np.zeros((2, 3)), [0, label]), (np.zeros(3), label)]:
+        with refused(ValueError, name, f"expected labels in [0, 3), got {label}"):
+            call(name, pred, labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "wrong", [None, "3", [1, None], 1j, np.ma.masked_array([1.0]), [[1], [1, 2]]], ids=str
+)
+def test_what_is_no_array_of_real_numbers_is_refused(name, wrong):
+    for argument, args in [("pred", (wrong, [0])), ("target", (np.zeros((1, 3)), wrong))]:
+        text = f"metrics.{name}: expected {argument} to be an array of real numbers, got "
+        with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+            call(name, *args)
+
+
+@pytest.mark.parametrize(
+    ("k", "error", "contract", "found"),
+    [
+        (0, ValueError, "k to be an integer >= 1", "0"),
+        (True, TypeError, "k to be an integer >= 1", "True"),
+        (1.0, TypeError, "k to be an integer >= 1", "1.0"),
+        (4, ValueError, "k of at most the 3 classes", "4"),
+    ],
+)
+def test_k_outside_is_refused(k, error, contract, found):
+    with refused(error, "top_k_accuracy", f"expected {contract}, got {found}"):
+        metrics.top_k_accuracy(np.zeros((2, 3)), [0, 1], k=k)
+
+
+def test_k_may_be_a_numpy_integer():
+    assert metrics.top_k_accuracy(np.arange(300.0), 299, k=np.uint8(1)) == 1

@@ -1,0 +1,88 @@
+"""Metrics of a classifier: how often, and on which classes, its scores are right.
+
+pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes. The predicted
+class is `pred.argmax(axis=-1)`: of equal scores the first, and a NaN counts as the largest.
+
+target has the shape of pred, and its argmax is the true class (one-hot, or soft targets by their
+largest entry: nothing else is asked of them); or it holds one integer label in [0, C) for each
+sample: (N,), or a scalar.
+
+Every function raises ValueError for an empty pred (a share of nothing is no number), for a target
+of another shape and for a label outside [0, C); and TypeError for labels that are not integers and
+for arrays that do not hold real numbers.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_mnist._checks import expected, integer, scores, true_classes
+
+
+def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
+    """Return the share of samples whose predicted class is the true one."""
+    y = scores("metrics.accuracy", pred)
+    true = true_classes("metrics.accuracy", target, y.shape)
+    return int(np.count_nonzero(y.argmax(axis=-1) == true)) / true.size
+
+
+def top_k_accuracy(pred: ArrayLike, target: ArrayLike, *, k: int = 5) -> float:
+    """Return the share of samples whose true class is among the k with the largest scores.
+
+    Args:
+        pred: Scores.
+        target: True classes.
+        k: In [1, C]. Of equal scores the first classes count, so k = 1 gives `accuracy`.
+
+    Raises:
+        ValueError: k is outside [1, C].
+        TypeError: k is not an integer.
+    """
+    owner = "metrics.top_k_accuracy"
+    y = scores(owner, pred)
+    true = true_classes(owner, target, y.shape)
+    k, classes = integer(owner, "k", k, at_least=1), y.shape[-1]
+    if k > classes:
+        raise ValueError(expected(owner, f"k of at most the {classes} classes", k))
+    # reversed, sorted upwards and reversed again: NaN first, and of equal scores the first
+    ascending = np.argsort(y[..., ::-1], axis=-1, kind="stable")
+    top = classes - 1 - ascending[..., classes - k :]
+    return int(np.count_nonzero(top == true[..., None])) / true.size
+
+
+def confusion_matrix(pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
+    """Return counts (C, C): row i, column j has the samples of class i predicted as j."""
+    return _confusion("metrics.confusion_matrix", pred, target)
+
+
+def precision(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Return (C,): of the samples predicted as each class, the share that belongs to it.
+
+    NaN for a class that was never predicted: 0 would say that each prediction of it was wrong.
+    `np.nanmean` of the result is the mean over the others.
+    """
+    matrix = _confusion("metrics.precision", pred, target)
+    return _shares(matrix.diagonal(), matrix.sum(axis=0))
+
+
+def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Return (C,): of the samples that belong to each class, the share predicted as it.
+
+    NaN for a class without a sample: 0 would say that each was missed.
+    """
+    matrix = _confusion("metrics.recall", pred, target)
+    return _shares(matrix.diagonal(), matrix.sum(axis=1))
+
+
+def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
+    y = scores(owner, pred)
+    true, classes = true_classes(owner, target, y.shape), y.shape[-1]
+    cells = np.ravel(true * classes + y.argmax(axis=-1))
+    counts = np.bincount(cells, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.int64, copy=False)
+
+
+def _shares(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return parts / wholes, NaN where there is no whole."""
+    shares = np.full(len(wholes), np.nan)
+    np.divide(parts, wholes, out=shares, where=wholes > 0)
+    return shares
