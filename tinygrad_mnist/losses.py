@@ -1,7 +1,7 @@
 """Losses: a number to make small, and its gradient."""
 
 import math
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,16 @@ from tinygrad_mnist._checks import (
     owned,
     same_shape,
 )
+
+
+class Loss(Protocol):
+    """What serves as a loss: `loss(pred, target) -> float`, then `loss.backward()`."""
+
+    def __call__(self, pred: Any, target: Any, /) -> float:
+        """Return the value."""
+
+    def backward(self) -> Any:
+        """Return dL/dpred of the last call."""
 
 
 class MSELoss:

@@ -1,7 +1,7 @@
 """Optimizers: how parameters move along their gradients."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,24 @@ from tinygrad_mnist._checks import (
     writeable,
 )
 from tinygrad_mnist.module import Parameter
+
+
+class Optimizer(Protocol):
+    """What serves as an optimizer in training, schedules and checkpoints."""
+
+    lr: float
+
+    def step(self) -> None:
+        """Move every parameter along its gradient."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of all that the next steps depend on."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Continue from what state_dict returned, or refuse and change nothing."""
 
 
 class SGD:

@@ -2,12 +2,12 @@
 
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-Stream = tuple[Callable[[], Any], Callable[[Any], None]]  # how to get its state, how to set it
+from tinygrad_mnist._generators import Stream, streams_in
 
 _GLOBAL: tuple[Stream, ...] = (
     (np.random.get_state, np.random.set_state),
@@ -24,7 +24,7 @@ class Streams:
     """
 
     def __init__(self, root: object, call: Callable[[], object]) -> None:
-        self._streams = [(*stream, stream[0]()) for stream in (*_found_in(root, {}), *_GLOBAL)]
+        self._streams = [(*stream, stream[0]()) for stream in (*streams_in(root), *_GLOBAL)]
         try:
             call()
         except BaseException:
@@ -47,26 +47,3 @@ class Streams:
 def _moved(stream: tuple[Callable[[], Any], Callable[[Any], None], Any]) -> bool:
     get_state, _, state = stream
     return pickle.dumps(get_state()) != pickle.dumps(state)
-
-
-def _found_in(value: object, seen: dict[int, object]) -> Iterator[Stream]:
-    if isinstance(value, (int, float, str, bytes, np.ndarray, type(None))) or id(value) in seen:
-        return
-    seen[id(value)] = value  # the reference keeps the id from being used again
-    if isinstance(value, np.random.Generator):
-        yield from _found_in(value.bit_generator, seen)
-    elif isinstance(value, np.random.BitGenerator):
-        yield (lambda: value.state), (lambda state: setattr(value, "state", state))
-    elif isinstance(value, np.random.RandomState):
-        yield (lambda: value.get_state(legacy=False)), value.set_state
-    elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-        yield value.getstate, value.setstate
-    else:
-        items: Any = vars(value).values() if hasattr(value, "__dict__") else ()
-        if isinstance(value, dict):
-            items = [*items, *value.values()]
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            items = [*items, *value]
-        if not isinstance(value, (type, type(np))):
-            for item in items:
-                yield from _found_in(item, seen)

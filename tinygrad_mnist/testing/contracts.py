@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing._streams import Streams
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.subject import Loss, wrong_shape
+from tinygrad_mnist.testing.subject import wrong_shape
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 

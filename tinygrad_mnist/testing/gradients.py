@@ -16,6 +16,7 @@ from tinygrad_mnist._checks import (
     real,
     same_shape,
 )
+from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
@@ -28,7 +29,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subject import Loss, Subject
+from tinygrad_mnist.testing.subject import Subject
 
 _FLOAT64 = np.dtype(np.float64)
 _TELLING = 100  # a value so many times its tolerance could have shown a mistake

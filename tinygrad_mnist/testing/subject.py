@@ -1,25 +1,16 @@
 """What is checked: a module, a loss, or both together, as a function of named arrays."""
 
 import copy
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing._streams import Streams
 from tinygrad_mnist.testing.report import ModuleContractError
-
-
-class Loss(Protocol):
-    """What can be checked as a loss: `loss(pred, target) -> float`, then `loss.backward()`."""
-
-    def __call__(self, pred: Any, target: Any, /) -> float:
-        """Return the value."""
-
-    def backward(self) -> Any:
-        """Return dL/dpred of the last call."""
 
 
 class Subject:

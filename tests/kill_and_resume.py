@@ -1,0 +1,98 @@
+"""Kill a training run with SIGKILL at random moments, resume it each time, compare every bit.
+
+    python tests/kill_and_resume.py 50
+
+The run has dropout, shuffling, momentum, a schedule and validation, and a checkpoint every other
+batch. It is started over and over, each time killed after a random time, until it ends; what it
+ends with must be what an uninterrupted run ends with: parameters, optimizer, generators, history.
+When it has ended before all kills were spent, it begins again from nothing.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.data import mnist
+from tinygrad_mnist.schedules import CosineDecay, WarmUp
+from tinygrad_mnist.training import fit
+
+
+def train(folder):
+    """Train, or go on training, and write down what it ends with."""
+    (images, labels), _ = mnist.load_data()
+    x, t = mnist.preprocess(images[:2050], labels[:2050])
+    rng = np.random.default_rng(1)
+    model = Sequential(
+        Linear(784, 32, rng=rng, input_grad=False),
+        ReLU(),
+        Dropout(0.3, rng=rng),
+        Linear(32, 10, rng=rng),
+    )
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    loader = DataLoader(x[:2000], t[:2000], batch_size=64, shuffle=True, rng=rng)
+    history = fit(
+        model,
+        MSELoss(),
+        optimizer,
+        loader,
+        epochs=8,
+        validation=DataLoader(x[2000:], t[2000:], batch_size=50),
+        callbacks=[WarmUp(2, CosineDecay(0.2, epochs=6))],
+        checkpoint=folder / "run.npz",
+        checkpoint_every=2,
+        resume=True,
+    )
+    result = {
+        "parameters": {name: a.tobytes().hex() for name, a in model.state_dict().items()},
+        "velocities": [v.tobytes().hex() for v in optimizer.state_dict()["velocities"]],
+        "lr": optimizer.lr,
+        "generator": rng.bit_generator.state,
+        "history": history.records,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def run(folder, seconds=None):
+    """Run a process that trains in folder, and kill it after that time; return whether it ended."""
+    process = subprocess.Popen([sys.executable, __file__, "train", folder])
+    try:
+        if process.wait(seconds):
+            raise SystemExit(f"the run failed with {process.returncode}")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    return True
+
+
+def main(kills):
+    with tempfile.TemporaryDirectory() as name:
+        root, started = Path(name), time.perf_counter()
+        (root / "whole").mkdir()
+        run(root / "whole")
+        whole, wanted = time.perf_counter() - started, (root / "whole" / "result.json").read_text()
+        spent, runs, within = 0, 0, 0
+        while spent < kills:
+            folder = root / str(runs)
+            folder.mkdir()
+            while not run(folder, random.uniform(0, whole) if spent < kills else None):
+                spent += 1
+                within += (folder / "run.npz").exists()
+            runs += 1
+            if (folder / "result.json").read_text() != wanted:
+                raise SystemExit(f"run {runs} ended with something else")
+    print(f"{spent} kills ({within} after a first checkpoint) in {runs} runs: all bits the same")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "train":
+        train(Path(sys.argv[2]))
+    else:
+        main(int(sys.argv[1]))

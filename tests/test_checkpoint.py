@@ -1,0 +1,453 @@
+"""Checkpoints: what goes in comes out, whatever is done to the file, and nothing half-way."""
+
+import io
+import json
+import os
+import pickle
+import random
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, checkpoint
+from tinygrad_mnist.checkpoint import CheckpointError
+from tinygrad_mnist.history import History
+
+
+class Everything:
+    """A small run: each object that a checkpoint holds, drawn from a seed."""
+
+    def __init__(self, seed, dtype=np.float32, features=3, momentum=0.9):
+        rng = np.random.default_rng(seed)
+        self.model = Sequential(
+            Linear(4, features, rng=rng, dtype=dtype),
+            ReLU(),
+            Dropout(0.5, rng=np.random.Generator(np.random.MT19937(seed))),
+            Linear(features, 2, rng=rng, dtype=dtype),
+            Dropout(0.1, rng=np.random.Generator(np.random.Philox(seed))),
+        )
+        self.optimizer = SGD(self.model.parameters(), lr=0.1 + seed / 100, momentum=momentum)
+        inputs, targets = np.eye(7, 4), np.eye(7, 2)
+        self.loader = DataLoader(inputs, targets, batch_size=3, shuffle=True, rng=rng)
+        self.history = History([{"epoch": i, "loss": rng.random()} for i in range(seed)])
+
+    def train(self):
+        loss = MSELoss()
+        for x, t in self.loader:
+            loss(self.model(x), t)
+            self.optimizer.zero_grad()
+            self.model.backward(loss.backward())
+            self.optimizer.step()
+        self.history.records.append({"epoch": 0, "loss": 0.5})
+        return self
+
+    def objects(self):
+        return self.model, self.optimizer, self.loader, self.history
+
+    def state(self):
+        """Return all of it as a text of every bit, generators included."""
+        optimizer = self.optimizer.state_dict()
+        arrays = [*self.model.state_dict().values(), *optimizer.pop("velocities")]
+        holders = (self.model[2], self.model[4], self.loader)
+        generators = [holder.rng.bit_generator.state for holder in holders]
+        return repr(([a.tobytes() for a in arrays], optimizer, generators, self.history.records))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return a checkpoint's path, its bytes, and the state that it holds."""
+    path = tmp_path_factory.mktemp("checkpoint") / "run.npz"
+    one = Everything(3).train()
+    checkpoint.save(path, *one.objects(), epoch=5, note="five")
+    return path, path.read_bytes(), one.state()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_everything_comes_back_and_goes_on_alike(tmp_path, dtype):
+    one, other = Everything(3, dtype).train(), Everything(5, dtype)
+    checkpoint.save(tmp_path / "a.npz", *one.objects(), epoch=7)
+    assert checkpoint.load(tmp_path / "a.npz", *other.objects()) == {"epoch": 7}
+    assert other.state() == one.state()
+    assert other.train().state() == one.train().state()
+
+
+def test_a_state_without_momentum_and_without_a_step(tmp_path):
+    one, other = Everything(3, momentum=0.0), Everything(5)
+    checkpoint.save(tmp_path / "a.npz", *one.objects())
+    checkpoint.load(tmp_path / "a.npz", *other.objects())
+    assert other.state() == one.state()
+
+
+def test_meta_keeps_its_types(tmp_path):
+    model = Linear(2, 2, rng=0)
+    meta = {
+        "text": "a/b \u00e9\ud800",
+        "nothing": None,
+        "truth": True,
+        "number": 10**30,
+        "fraction": 0.1,
+        "nested": {"a/b": [1, (2.5, "x")], "a": {"b": (), "dict": []}, "array": {}, "": 1},
+    }
+    checkpoint.save(tmp_path / "a.npz", model, **meta, numpy=np.float64(0.25))
+    loaded = checkpoint.load(tmp_path / "a.npz")
+    assert loaded == {**meta, "numpy": 0.25}
+    assert isinstance(loaded["nested"]["a/b"][1], tuple)
+    assert loaded["truth"] is True
+
+
+def test_arrays_in_meta_keep_shape_dtype_and_values(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.random((2, 3)),
+        rng.integers(0, 9, (2, 0, 3), dtype=np.uint8),
+        np.array(True),
+        np.asfortranarray(rng.random((3, 2), dtype=np.float32)),
+        rng.random(4).astype(">f8"),
+        np.array([np.nan, -np.inf, -0.0], np.float16),
+    ]
+    checkpoint.save(tmp_path / "a.npz", Linear(1, 1), arrays=arrays, nested={"a/b": arrays[0]})
+    meta = checkpoint.load(tmp_path / "a.npz")
+    for array, loaded in zip(
+        [*arrays, arrays[0]], [*meta["arrays"], meta["nested"]["a/b"]], strict=True
+    ):
+        assert loaded.dtype == array.dtype
+        assert loaded.shape == array.shape
+        assert loaded.tobytes() == array.tobytes()
+        assert loaded.flags.writeable
+
+
+def test_other_generators_come_back(tmp_path):
+    def model(seed):
+        layer = Dropout(0.5, rng=np.random.Generator(np.random.SFC64(seed)))
+        layer.others = {"python": random.Random(seed), "old": np.random.RandomState(seed)}
+        return Sequential(Linear(2, 2, rng=0), layer)
+
+    one, other = model(1), model(2)
+    for m in (one, other):
+        optimizer = SGD(m.parameters(), lr=0.1)
+        if m is one:
+            checkpoint.save(tmp_path / "a.npz", m, optimizer)
+        else:
+            checkpoint.load(tmp_path / "a.npz", m, optimizer)
+    drawn = [
+        (m[1].rng.random(), m[1].others["python"].random(), m[1].others["old"].rand())
+        for m in (one, other)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_model_alone_gets_its_parameters_and_keeps_its_generators(saved):
+    path, _, _ = saved
+    one, other = Everything(3).train(), Everything(5)
+    masks = str(other.model[2].rng.bit_generator.state)
+    checkpoint.load(path, other.model)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(
+            one.model.state_dict().values(), other.model.state_dict().values(), strict=True
+        )
+    )
+    assert str(other.model[2].rng.bit_generator.state) == masks
+
+
+def test_numpy_reads_a_checkpoint(saved):
+    path, _, _ = saved
+    with np.load(path) as arrays:
+        weight = arrays["model/0.weight"]
+    assert np.array_equal(weight, Everything(3).train().model[0].weight.data)
+
+
+@given(data=st.data())
+def test_a_flipped_byte_is_noticed_or_harmless(saved, data):
+    path, content, state = saved
+    at = data.draw(st.integers(0, len(content) - 1), "position")
+    flipped = data.draw(st.integers(1, 255), "xor")
+    check_damaged(
+        path.with_name("damaged.npz"),
+        content[:at] + bytes([content[at] ^ flipped]) + content[at + 1 :],
+        state,
+    )
+
+
+@given(data=st.data())
+def test_a_truncated_file_is_noticed(saved, data):
+    path, content, state = saved
+    check_damaged(
+        path.with_name("damaged.npz"),
+        content[: data.draw(st.integers(0, len(content) - 1), "length")],
+        state,
+    )
+
+
+@given(data=st.data())
+def test_bytes_overwritten_or_repeated_are_noticed_or_harmless(saved, data):
+    path, content, state = saved
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), "seed"))
+    at, length = rng.integers(0, len(content)), rng.integers(1, 64)
+    other = content[rng.integers(0, len(content)) :][:length]
+    check_damaged(
+        path.with_name("damaged.npz"),
+        content[:at] + other + content[at + length * rng.integers(0, 2) :],
+        state,
+    )
+
+
+def check_damaged(path, content, state):
+    path.write_bytes(content)
+    other = Everything(5)
+    before = other.state()
+    try:
+        meta = checkpoint.load(path, *other.objects())
+    except CheckpointError:
+        assert other.state() == before
+    else:
+        assert other.state() == state
+        assert meta == {"epoch": 5, "note": "five"}
+
+
+def rewritten(path, content, **members):
+    """Write the checkpoint's content to path with some members replaced."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(path, "w") as new:
+        for info in old.infolist():
+            name = info.filename.removesuffix(".npy")
+            new.writestr(info.filename, members.get(name, old.read(info)))
+    return path
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def tree_with(content, change):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        tree = json.loads(np.load(io.BytesIO(archive.read("tree.npy"))).tobytes())
+    change(tree["dict"])
+    return npy(np.frombuffer(json.dumps(tree).encode(), np.uint8))
+
+
+def huge_header():
+    """Return an array of 24 bytes that claims 800 GB."""
+    claim = b"(100000000000,), }"
+    return npy(np.zeros(3)).replace(b"(3,), }".ljust(len(claim)), claim)
+
+
+CHANGES = {
+    "newer": (lambda d: d.update(version=2), "format version 2, newer than 1"),
+    "foreign": (lambda d: d.update(format="else"), "format 'else'"),
+    "no history": (lambda d: d.update(history={"dict": {}}), "a dict instead of a list of records"),
+    "records": (lambda d: d.update(history=[1]), "something else than numbers by name as record 1"),
+    "no optimizer": (lambda d: d.update(optimizer=None), "none of the optimizer in it"),
+    "no loader": (lambda d: d.update(loader=None), "a loader with None, not {'samples': 7"),
+    "generator": (
+        lambda d: d["generators"]["dict"]["model"][0]["dict"].update(bit_generator="PCG64"),
+        "state must be for a MT19937",
+    ),
+    "generators": (
+        lambda d: d["generators"]["dict"]["model"].pop(),
+        "1 random generators of the model, not 2",
+    ),
+    "rate": (
+        lambda d: d["optimizer"]["dict"].update(lr=-1),
+        r"SGD: expected lr in [0, inf), got -1",
+    ),
+    "parameter": (
+        lambda d: d["model"]["dict"].pop("0.bias"),
+        "Sequential: expected a state dict of its parameters, got no 0.bias",
+    ),
+    "an array that is not there": (
+        lambda d: d["model"]["dict"].update({"0.bias": {"array": "x"}}),
+        "'x'",
+    ),
+    "nonsense": (lambda d: d.clear(), "'format'"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_tree_is_refused(saved, tmp_path, name):
+    _, content, _ = saved
+    change, found = CHANGES[name]
+    path = rewritten(tmp_path / "a.npz", content, tree=tree_with(content, change))
+    assert_refused(path, found)
+
+
+ARRAYS = {
+    "shape": (npy(np.zeros((3, 4), np.float32)), "0.weight of shape (3, 4) instead of (4, 3)"),
+    "dtype": (npy(np.zeros((4, 3))), "0.weight of float64, not float32"),
+    "800 GB": (huge_header(), "0.weight.npy of 24 bytes, not float64 of shape (100000000000,)"),
+    "text": (npy(np.array(["a"])), "0.weight.npy of 4 bytes, not <U1 of shape (1,)"),
+    "pickle": (npy(np.array([{}], object)), "not object of shape (1,)"),
+    "no array": (b"hello", "EOF: reading magic string, expected 8 bytes got 5"),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_changed_array_is_refused(saved, tmp_path, name):
+    _, content, _ = saved
+    member, found = ARRAYS[name]
+    path = rewritten(tmp_path / "a.npz", content, **{"model/0.weight": member})
+    assert_refused(path, found)
+
+
+def assert_refused(path, found):
+    other = Everything(5)
+    before = other.state()
+    with pytest.raises(CheckpointError, match="^checkpoint.load: expected ") as caught:
+        checkpoint.load(path, *other.objects())
+    assert found in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert other.state() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "File is not a zip file"),
+        (b"hello world", "File is not a zip file"),
+        (pickle.dumps({"model": {}}), "File is not a zip file"),
+        (None, "an archive of something else"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, found):
+    path = tmp_path / "a.npz"
+    if content is None:
+        np.savez(path, weight=np.zeros(3))
+    else:
+        path.write_bytes(content)
+    assert_refused(path, found)
+
+
+def test_a_bomb_is_refused_unopened(saved, tmp_path):
+    _, _, _ = saved
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tree.npy", bytes(10_000_000))
+    assert_refused(path, "tree.npy compressed, or larger than the file")
+
+
+def test_another_model_is_refused(saved):
+    path, _, _ = saved
+    other = Everything(5, features=4)
+    before = other.state()
+    with pytest.raises(CheckpointError, match="0.weight of shape|velocity 0 of shape"):
+        checkpoint.load(path, *other.objects())
+    assert other.state() == before
+
+
+def test_other_settings_of_the_loader_are_refused(saved):
+    path, _, _ = saved
+    other = Everything(5)
+    other.loader.batch_size = 2
+    with pytest.raises(CheckpointError, match="'batch_size': 3.*, not .*'batch_size': 2"):
+        checkpoint.load(path, *other.objects())
+
+
+def test_generators_shared_otherwise_are_refused(saved):
+    path, _, _ = saved
+    other = Everything(5)
+    other.model[4].rng = other.model[2].rng
+    with pytest.raises(CheckpointError, match="2 random generators of the model, not 1$"):
+        checkpoint.load(path, *other.objects())
+
+
+def test_no_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("meta", "text"),
+    [
+        ({"a": {1, 2}}, "at meta/a, got a set"),
+        ({"a": [0, object()]}, "at meta/a/1, got a object"),
+        ({"a": {1: 2}}, "at meta/a, got a dict"),
+        ({"a": 1j}, "at meta/a, got 1j"),
+        ({"a": np.array(["x"])}, r"at meta/a, got an array of shape \(1,\) and dtype <U1"),
+    ],
+)
+def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, meta, text):
+    contract = "numbers, texts, arrays, and lists, tuples and dicts of them"
+    with pytest.raises(TypeError, match=f"^checkpoint.save: expected {contract} {text}$"):
+        checkpoint.save(tmp_path / "a.npz", Linear(1, 1), **meta)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch, function):
+    path = tmp_path / "a.npz"
+    checkpoint.save(path, Linear(1, 1, rng=0), old=True)
+
+    def fails(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, function, fails)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, Linear(1, 1, rng=1), old=False)
+    monkeypatch.undo()
+    assert checkpoint.load(path) == {"old": True}
+    assert os.listdir(tmp_path) == ["a.npz"]
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "folder" / "a.npz")
+    checkpoint.save(tmp_path / "link.npz", Linear(1, 1), a=1)
+    assert (tmp_path / "link.npz").is_symlink()
+    assert checkpoint.load(tmp_path / "folder" / "a.npz") == {"a": 1}
+
+
+class TestSafetensors:
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("safetensors", reason="needs the extra `safetensors`")
+
+    def test_there_and_back(self, tmp_path):
+        one, other = Everything(1).model, Everything(2).model
+        checkpoint.export_safetensors(tmp_path / "a.safetensors", one)
+        checkpoint.import_safetensors(tmp_path / "a.safetensors", other)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+            assert np.array_equal(a, b)
+
+    def test_the_library_itself_reads_it(self, tmp_path):
+        from safetensors.numpy import load_file
+
+        model = Everything(1).model
+        checkpoint.export_safetensors(tmp_path / "a.safetensors", model)
+        loaded = load_file(tmp_path / "a.safetensors")
+        assert loaded.keys() == model.state_dict().keys()
+        assert np.array_equal(loaded["3.weight"], model[3].weight.data)
+
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            (lambda d: d.pop("0.bias"), "got no 0.bias"),
+            (lambda d: d.update(x=np.zeros(2)), "got unexpected x"),
+            (lambda d: d.update({"0.bias": np.zeros(2, np.float32)}), "0.bias of shape"),
+            (lambda d: d.update({"0.bias": np.zeros(3)}), "0.bias of float64, not float32"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path, change, found):
+        from safetensors.numpy import save_file
+
+        model = Everything(1).model
+        state = model.state_dict()
+        change(state)
+        save_file(state, tmp_path / "a.safetensors")
+        self.assert_refused(tmp_path / "a.safetensors", found)
+
+    @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 8 + b"{}"])
+    def test_damaged_files_are_refused(self, tmp_path, content):
+        (tmp_path / "a.safetensors").write_bytes(content)
+        self.assert_refused(tmp_path / "a.safetensors", "")
+
+    def assert_refused(self, path, found):
+        other = Everything(2)
+        before = other.state()
+        with pytest.raises(CheckpointError, match="to be a safetensors file that fits") as caught:
+            checkpoint.import_safetensors(path, other.model)
+        assert found in str(caught.value)
+        assert other.state() == before

@@ -1,0 +1,78 @@
+"""History: what it writes comes back to the last bit, and nothing else is taken for it."""
+
+import json
+import math
+
+import pytest
+
+from tinygrad_mnist.history import History
+
+RECORDS = [
+    {"epoch": 1, "lr": 0.1, "loss": 1 / 3, "accuracy": 0.5},
+    {"epoch": 2, "lr": 0.1, "loss": 5e-324, "accuracy": 1.0, "val_loss": 1.7976931348623157e308},
+]
+
+
+def test_json_keeps_every_bit(tmp_path):
+    History(RECORDS).to_json(tmp_path / "h.json")
+    assert json.loads((tmp_path / "h.json").read_text()) == RECORDS
+    assert History.from_json(tmp_path / "h.json") == History(RECORDS)
+
+
+def test_json_keeps_nan_and_infinity(tmp_path):
+    History([{"a": math.nan, "b": -math.inf}]).to_json(tmp_path / "h.json")
+    (record,) = History.from_json(str(tmp_path / "h.json")).records
+    assert math.isnan(record["a"])
+    assert record["b"] == -math.inf
+
+
+def test_csv_has_a_column_for_every_name(tmp_path):
+    History(RECORDS).to_csv(tmp_path / "h.csv")
+    assert (tmp_path / "h.csv").read_text() == (
+        "epoch,lr,loss,accuracy,val_loss\n"
+        "1,0.1,0.3333333333333333,0.5,\n"
+        "2,0.1,5e-324,1.0,1.7976931348623157e+308\n"
+    )
+
+
+def test_a_column_is_one_figure_of_every_epoch():
+    assert History(RECORDS).column("accuracy") == [0.5, 1.0]
+    with pytest.raises(
+        ValueError,
+        match="^History: expected a figure that every record has, of epoch, lr, loss, accuracy, "
+        "got 'val_loss'$",
+    ):
+        History(RECORDS).column("val_loss")
+    assert History().column("anything") == []
+
+
+def test_two_histories_do_not_share_their_records():
+    History().records.append({})
+    assert History().records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{}", "a dict instead of a list of records"),
+        ("[1]", "something else than numbers by name as record 1"),
+        ('[{"epoch": 1}, {"loss": "1"}]', "something else than numbers by name as record 2"),
+        ('[{"loss": true}]', "something else than numbers by name as record 1"),
+        ("[", "Expecting value: line 1 column 2 (char 1)"),
+        ("\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, found):
+    path = tmp_path / "h.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="^History.from_json: expected") as caught:
+        History.from_json(path)
+    assert str(caught.value).startswith(
+        f"History.from_json: expected {path} to hold what to_json wrote, got {found}"
+    )
+
+
+def test_no_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        History.from_json(tmp_path / "none.json")

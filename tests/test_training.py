@@ -1,0 +1,437 @@
+"""fit and evaluate against a loop written out, and what they do when something goes wrong."""
+
+import io
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import (
+    SGD,
+    DataLoader,
+    Dropout,
+    Linear,
+    Module,
+    MSELoss,
+    ReLU,
+    Sequential,
+    checkpoint,
+)
+from tinygrad_mnist.callbacks import Callback, EarlyStopping
+from tinygrad_mnist.checkpoint import CheckpointError
+from tinygrad_mnist.metrics import accuracy
+from tinygrad_mnist.schedules import StepDecay
+from tinygrad_mnist.training import History, evaluate, fit
+
+REDUCTIONS = ["mean", "sum", "batchmean"]
+
+
+def made(seed=0, *, momentum=0.9, lr=0.05, batch_size=4, shuffle=True, reduction="mean"):
+    """Return model, loss, optimizer and loader of a small run, of one generator."""
+    rng = np.random.default_rng(seed)
+    model = Sequential(
+        Linear(5, 8, rng=rng, dtype=np.float64),
+        ReLU(),
+        Dropout(0.3, rng=rng),
+        Linear(8, 3, rng=rng, dtype=np.float64),
+    )
+    inputs, targets = np.random.default_rng(1).random((10, 5)), np.eye(3)[np.arange(10) % 3]
+    loader = DataLoader(inputs, targets, batch_size=batch_size, shuffle=shuffle, rng=rng)
+    return model, MSELoss(reduction), SGD(model.parameters(), lr, momentum), loader
+
+
+def weights(model):
+    return {name: array.tobytes() for name, array in model.state_dict().items()}
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    batch_size=st.sampled_from([None, 1, 3, 4, 10, 99]),
+    reduction=st.sampled_from(REDUCTIONS),
+)
+def test_fit_is_the_loop_written_out(seed, batch_size, reduction):
+    settings = {"batch_size": batch_size, "reduction": reduction, "lr": 1e-3}
+    model, loss, optimizer, loader = made(seed, **settings)
+    history = fit(model, loss, optimizer, loader, epochs=2, progress=False)
+
+    model_, loss_, optimizer_, loader_ = made(seed, **settings)
+    for epoch in (1, 2):
+        total, correct = 0.0, 0
+        for x, t in loader_:
+            y = model_(x)
+            n = 1 if batch_size is None else len(x)
+            total += loss_(y, t) * (1 if reduction == "sum" else n / 10)
+            correct += int(np.sum(y.argmax(axis=-1) == t.argmax(axis=-1)))
+            optimizer_.zero_grad()
+            model_.backward(loss_.backward())
+            optimizer_.step()
+        record = history.records[epoch - 1]
+        assert list(record) == ["epoch", "lr", "loss", "accuracy"]
+        assert (record["epoch"], record["lr"]) == (epoch, 1e-3)
+        assert record["loss"] == pytest.approx(total, rel=1e-12)
+        assert record["accuracy"] == pytest.approx(correct / 10)
+    assert weights(model) == weights(model_)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    batch_size=st.sampled_from([None, 1, 3, 4, 10]),
+    reduction=st.sampled_from(REDUCTIONS),
+)
+def test_evaluate_is_what_all_samples_give_at_once(seed, batch_size, reduction):
+    model, loss, _, loader = made(seed, batch_size=batch_size, reduction=reduction)
+    found = evaluate(model, loss, loader)
+    y = model.eval()(loader.inputs)
+    assert found["loss"] == pytest.approx(loss(y, loader.targets), rel=1e-12)
+    assert found["accuracy"] == np.mean(y.argmax(axis=1) == loader.targets.argmax(axis=1))
+
+
+def test_validation_is_measured_after_each_epoch():
+    model, loss, optimizer, loader = made(shuffle=False)
+    expected = []
+
+    class Sees(Callback):
+        def after_epoch(self, run):
+            expected.append(evaluate(run.model, loss, loader))
+
+    history = fit(model, loss, optimizer, loader, epochs=3, validation=loader, callbacks=[Sees()])
+    for name in ("loss", "accuracy"):
+        assert history.column(f"val_{name}") == [figures[name] for figures in expected]
+        assert history.column(f"val_{name}") != history.column(name)
+
+
+def mean_error(pred, target):
+    return np.abs(pred - target).mean()
+
+
+def test_metrics_are_names_or_functions_weighted_by_samples():
+    model, loss, _, loader = made(batch_size=4, shuffle=False)
+    found = evaluate(model, loss, loader, ["accuracy", mean_error])
+    y = model.eval()(loader.inputs)
+    assert list(found) == ["loss", "accuracy", "mean_error"]
+    assert found["mean_error"] == pytest.approx(np.abs(y - loader.targets).mean(), rel=1e-12)
+    assert list(evaluate(model, loss, loader, ())) == ["loss"]
+
+
+def test_any_iterable_of_batches_will_do():
+    model, loss, optimizer, loader = made(shuffle=False)
+    history = fit(model, loss, optimizer, list(loader), epochs=2, progress=False)
+    model_, loss_, optimizer_, loader_ = made(shuffle=False)
+    assert history == fit(model_, loss_, optimizer_, loader_, epochs=2, progress=False)
+    assert weights(model) == weights(model_)
+
+
+class FailsAt(Module):
+    """The identity, until a given forward."""
+
+    def __init__(self, count, error):
+        self.count, self.error = count, error
+
+    def forward(self, x):
+        self.count -= 1
+        if not self.count:
+            raise self.error
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), ValueError("no")])
+@pytest.mark.parametrize("at", [1, 5])
+def test_every_module_is_left_in_its_mode(mode, error, at):
+    model, loss, optimizer, loader = made()
+    model = Sequential(*model, FailsAt(at if error else 0, error))
+    model.train(mode)
+    model[1].eval()
+    try:
+        fit(model, loss, optimizer, loader, epochs=1, validation=loader)
+        evaluate(model, loss, loader)
+    except BaseException as raised:
+        if raised is not error:
+            raise
+    assert [m.training for m in model] == [mode, False, mode, mode, mode]
+
+
+def test_fit_trains_in_training_mode_and_evaluates_in_evaluation_mode():
+    modes = []
+
+    class Sees(FailsAt):
+        def forward(self, x):
+            modes.append(self.training)
+            return x
+
+    model, loss, optimizer, loader = made()
+    model = Sequential(*model, Sees(0, None)).eval()
+    fit(model, loss, optimizer, loader, epochs=2, validation=loader)
+    assert modes == [True] * 3 + [False] * 3 + [True] * 3 + [False] * 3
+
+
+def diverging(epoch, batch, value=math.nan):
+    """Return a run whose loss is this value from a given batch of a given epoch on."""
+    model, _, optimizer, loader = made()
+    calls = 0
+
+    class Turns(MSELoss):
+        def __call__(self, pred, target):
+            nonlocal calls
+            calls += 1
+            right = super().__call__(pred, target)
+            return right if calls < (epoch - 1) * 3 + batch else value
+
+    return model, Turns(), optimizer, loader
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("epoch", "batch"), [(1, 1), (1, 3), (3, 2)])
+def test_a_loss_that_is_no_number_stops_at_the_last_good_epoch(value, epoch, batch):
+    model, loss, optimizer, loader = diverging(epoch, batch, value)
+    with pytest.raises(FloatingPointError) as caught:
+        fit(model, loss, optimizer, loader, epochs=5)
+    assert str(caught.value) == (
+        f"fit: expected a finite loss, got {value} in batch {batch} of epoch {epoch} "
+        f"(the parameters are again those after epoch {epoch - 1})"
+    )
+    good, loss, optimizer_, loader = made()
+    if epoch > 1:
+        fit(good, loss, optimizer_, loader, epochs=epoch - 1)
+    assert weights(model) == weights(good)
+    for v, w in zip(optimizer._velocities, optimizer_._velocities, strict=True):
+        assert np.array_equal(v, w)
+
+
+def test_parameters_that_overflow_in_the_last_batch_stop_it_too():
+    model, loss, optimizer, loader = made(shuffle=False, momentum=0.0)
+
+    class Explodes(Callback):
+        def before_epoch(self, run):
+            run.optimizer.lr = 1e300 if run.epoch == 2 else 0.01
+
+    loader = DataLoader(loader.inputs, loader.targets, batch_size=10)
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError) as caught:
+        fit(model.astype(np.float32), loss, optimizer, loader, epochs=5, callbacks=[Explodes()])
+    assert str(caught.value) == (
+        "fit: expected finite parameters, got NaN or infinity after the last batch of epoch 2 "
+        "(the parameters are again those after epoch 1)"
+    )
+    assert all(np.isfinite(p.data).all() for p in model.parameters())
+
+
+def test_a_validation_loss_that_is_no_number_stops_it_too():
+    model, loss, optimizer, loader = made()
+    bad = DataLoader(np.full((1, 5), np.inf), np.eye(3)[:1])
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="in the validation of epoch 1"),
+    ):
+        fit(model, loss, optimizer, loader, epochs=5, validation=bad)
+
+
+def test_callbacks_are_called_in_order_and_may_stop():
+    calls = []
+
+    class Told(Callback):
+        def __init__(self, name):
+            self.name = name
+
+        def before_epoch(self, run):
+            calls.append((self.name, "before", run.epoch, len(run.history.records)))
+
+        def after_epoch(self, run):
+            calls.append((self.name, "after", run.epoch, len(run.history.records)))
+            if run.epoch == 2:
+                run.stop()
+
+    model, loss, optimizer, loader = made()
+    history = fit(model, loss, optimizer, loader, epochs=9, callbacks=[Told("a"), Told("b")])
+    assert len(history.records) == 2
+    one = [
+        [(n, "before", e, e - 1) for n in "ab"] + [(n, "after", e, e) for n in "ab"] for e in (1, 2)
+    ]
+    assert calls[:8] == one[0] + one[1]
+
+
+def test_schedule_and_early_stopping_work_in_fit():
+    model, loss, optimizer, loader = made()
+    callbacks = [StepDecay(0.4, every=2, factor=0.0), EarlyStopping("lr", patience=3)]
+    history = fit(model, loss, optimizer, loader, epochs=50, callbacks=callbacks)
+    assert history.column("lr") == [0.4, 0.4, 0.0, 0.0, 0.0, 0.0]
+
+
+class Killed(BaseException):
+    """What a kill -9 looks like from inside, near enough for a unit test."""
+
+
+def settings(run):
+    loader = run[3]
+    return {
+        "epochs": 4,
+        "validation": DataLoader(loader.inputs, loader.targets, batch_size=4),
+        "callbacks": [StepDecay(0.2, every=1, factor=0.9), EarlyStopping(patience=3)],
+        "progress": False,
+    }
+
+
+def kill_at(run, batch):
+    """Make the run end in its n-th step, of 4 epochs of 3 batches."""
+    optimizer, done, step = run[2], 0, run[2].step
+
+    def counted():
+        nonlocal done
+        done += 1
+        if done == batch:
+            raise Killed
+        step()
+
+    optimizer.step = counted
+
+
+@pytest.mark.parametrize("every", [1, 2, None])
+@pytest.mark.parametrize("batch", range(1, 13))
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, batch, every):
+    whole, killed = made(), made()
+    history = fit(*whole, **settings(whole))
+    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": every}
+    kill_at(killed, batch)
+    with pytest.raises(Killed):
+        fit(*killed, **settings(killed), **saving)
+    written = batch > (every or 3)
+    assert (tmp_path / "run.npz").exists() == written
+
+    # whatever it is resumed with, the file decides
+    resumed = made(seed=7 if written else 0)
+    assert fit(*resumed, **settings(resumed), **saving, resume=True) == history
+    assert weights(resumed[0]) == weights(whole[0])
+    for v, w in zip(resumed[2]._velocities, whole[2]._velocities, strict=True):
+        assert v.tobytes() == w.tobytes()
+    assert resumed[3].rng.random() == whole[3].rng.random()
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    run = made()
+    history = fit(*run, epochs=2, **saving)
+    before = weights(run[0])
+    assert fit(*run, epochs=2, **saving) == history
+    assert weights(run[0]) == before
+    assert fit(*run, epochs=3, **saving).records[:2] == history.records
+
+
+def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path):
+    run = made(momentum=0.0, shuffle=False)
+    steps = 0
+
+    def explodes():
+        nonlocal steps
+        steps += 1
+        run[0][0].weight.data[...] = np.nan if steps == 5 else 1.0
+
+    run[2].step = explodes
+    path = tmp_path / "run.npz"
+    with pytest.raises(FloatingPointError, match="in batch 3 of epoch 2"):
+        fit(*run, epochs=4, checkpoint=path, checkpoint_every=1)
+    model, *_ = made()
+    assert checkpoint.load(path, model)["position"]["batch"] == 1
+    assert np.isfinite(model[0].weight.data).all()
+
+
+def test_resuming_another_run_is_refused(tmp_path):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    fit(*made(), epochs=1, **saving)
+    other = made(seed=3, batch_size=5)
+    before = weights(other[0])
+    with pytest.raises(CheckpointError, match="'batch_size': 4.*not.*'batch_size': 5"):
+        fit(*other, epochs=2, **saving)
+    assert weights(other[0]) == before
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("progress", "terminal"), [(True, True), (True, False), (False, True)])
+def test_the_bar_is_for_terminals_and_on_request(monkeypatch, progress, terminal):
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    model, loss, optimizer, loader = made()
+    history = fit(model, loss, optimizer, loader, epochs=2, validation=loader, progress=progress)
+    shown = stream.getvalue()
+    if not (progress and terminal):
+        assert shown == ""
+        return
+    last = shown.rstrip().split("\r")[-1]
+    assert last.startswith("epoch 2/2: 100%")
+    assert "3/3" in last
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert f"{name}={history.records[-1][name]:.3g}" in last
+
+
+NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their own"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"epochs": 0}, ValueError, "epochs to be an integer >= 1, got 0"),
+        ({"epochs": 1.0}, TypeError, "epochs to be an integer >= 1, got 1.0"),
+        ({"progress": 1}, TypeError, "progress to be a bool, got 1"),
+        ({"resume": 1, "checkpoint": "x"}, TypeError, "resume to be a bool, got 1"),
+        ({"resume": True}, ValueError, "checkpoint, the file, with resume, got None"),
+        (
+            {"checkpoint_every": 2},
+            ValueError,
+            "checkpoint, the file, with checkpoint_every, got None",
+        ),
+        (
+            {"checkpoint_every": 0, "checkpoint": "x"},
+            ValueError,
+            "checkpoint_every to be an integer >= 1, got 0",
+        ),
+        ({"metrics": ["loss"]}, ValueError, f"{NAMES}, got 'loss'"),
+        ({"metrics": ["accuracy", accuracy]}, ValueError, f"{NAMES}, got a function"),
+        ({"metrics": [3]}, ValueError, f"{NAMES}, got 3"),
+        ({"metrics": "accuracy"}, ValueError, f"{NAMES}, got 'a'"),
+        ({"train_loader": []}, ValueError, "a loader with at least one sample, got none"),
+        (
+            {"train_loader": [], "checkpoint": "x"},
+            TypeError,
+            "a DataLoader to write checkpoints of, got a list",
+        ),
+    ],
+)
+def test_refusals_change_nothing(change, error, text):
+    model, loss, optimizer, loader = made()
+    before = weights(model)
+    arguments = {"train_loader": loader, "epochs": 1, **change}
+    with pytest.raises(error) as caught:
+        fit(model, loss, optimizer, **arguments)
+    assert str(caught.value) == f"fit: expected {text}"
+    assert weights(model) == before
+
+
+def test_evaluate_refuses_no_samples():
+    model, loss, _, _ = made()
+    with pytest.raises(
+        ValueError, match="^evaluate: expected a loader with at least one sample, got none$"
+    ):
+        evaluate(model, loss, [])
+
+
+def test_a_history_is_returned():
+    assert isinstance(fit(*made(), epochs=1), History)
+
+
+def test_kill_9_at_random_moments_loses_nothing():
+    """The whole test kills 50 times: python tests/kill_and_resume.py 50."""
+    command = [sys.executable, str(Path(__file__).with_name("kill_and_resume.py")), "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert re.fullmatch(r"3 kills .* in \d+ runs: all bits the same\n", done.stdout)

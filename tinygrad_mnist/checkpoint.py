@@ -1,0 +1,289 @@
+"""Checkpoints: all that a run needs to go on bit for bit, in one file that is never half-written.
+
+A checkpoint is an uncompressed `.npz` file without pickles: the arrays, and one member "tree" of
+JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one without this module.
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import urllib.parse
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from tinygrad_mnist._checks import described, expected
+from tinygrad_mnist._generators import Stream, streams_in
+from tinygrad_mnist.data import DataLoader
+from tinygrad_mnist.history import History, checked_records
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.optim import Optimizer
+
+_FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be loaded, or not into these objects; none of them has changed."""
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Module,
+    optimizer: Optimizer | None = None,
+    loader: DataLoader | None = None,
+    history: History | None = None,
+    **meta: Any,
+) -> None:
+    """Write a checkpoint; at any moment there is the old file or the new one, whole.
+
+    It holds the parameters, the optimizer's state, the state of every random generator that the
+    model and the loader hold, and the history. It does not hold the model's structure.
+
+    Args:
+        path: The file, by convention .npz. The new one is written beside it, as path + ".tmp",
+            flushed to disk and renamed.
+        model: Its state_dict and its generators are saved.
+        optimizer: Its state_dict is saved.
+        loader: Its generator is saved, and its settings, to be compared when loading.
+        history: Its records are saved.
+        meta: Whatever else `load` shall return: numbers, texts, arrays, and lists, tuples and
+            dicts (with texts as keys) of them.
+
+    Raises:
+        TypeError: meta, or an optimizer's state, holds something else.
+        OSError: The file cannot be written; an old one is still there.
+    """
+    streams = _streams(model, loader)
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "model": model.state_dict(),
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "generators": {owner: [get() for get, _ in found] for owner, found in streams.items()},
+        "loader": None if loader is None else _settings(loader),
+        "history": None if history is None else history.records,
+        "meta": meta,
+    }
+    arrays: Arrays = {}
+    tree = json.dumps(_packed(content, "", arrays)).encode()
+    arrays["tree"] = np.frombuffer(tree, np.uint8)
+    _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: Module | None = None,
+    optimizer: Optimizer | None = None,
+    loader: DataLoader | None = None,
+    history: History | None = None,
+) -> dict[str, Any]:
+    """Read a checkpoint into the objects given, all of them or none, and return its meta.
+
+    With a model alone, its parameters are set. With an optimizer too, training goes on: the
+    generators of the model, and of a loader, are set as well. With no objects, nothing is but
+    the meta returned.
+
+    Raises:
+        CheckpointError: The file is damaged, something else, or of a newer format; or it does not
+            fit an object, also in the dtype of a parameter. Nothing has changed then.
+        FileNotFoundError: There is no such file.
+    """
+    content = _read(Path(path))
+    with _refusing(f"{path} to fit"), contextlib.ExitStack() as undo:
+        if optimizer is not None and model is not None:
+            for owner, streams in _streams(model, loader).items():
+                _set_streams(undo, owner, streams, content["generators"])
+        if loader is not None and content["loader"] != _settings(loader):
+            raise ValueError(f"a loader with {content['loader']}, not {_settings(loader)}")
+        records = None if history is None else checked_records(content["history"])
+        if optimizer is not None:
+            undo.callback(optimizer.load_state_dict, optimizer.state_dict())
+            optimizer.load_state_dict(_there(content, "optimizer"))
+        if model is not None:
+            _set_parameters(model, content["model"])  # all or none: what comes last needs no undo
+        undo.pop_all()
+    if history is not None and records is not None:
+        history.records[:] = records
+    return content["meta"]  # type: ignore[no-any-return]
+
+
+def export_safetensors(path: str | os.PathLike[str], model: Module) -> None:
+    """Write the parameters alone, by dotted name, for other frameworks (extra `safetensors`).
+
+    A Linear's weight is (in_features, out_features) here, the transpose of PyTorch's.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: The file cannot be written; an old one is still there.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    content = to_bytes(model.state_dict())
+    _write(path, lambda file: file.write(content))
+
+
+def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
+    """Set the parameters from a safetensors file with the same names, shapes and dtypes.
+
+    Raises:
+        CheckpointError: The file is damaged, or does not fit; nothing has changed then.
+        FileNotFoundError: There is no such file.
+        ImportError: safetensors is not installed.
+    """
+    from safetensors.numpy import load as from_bytes
+
+    content = Path(path).read_bytes()
+    with _refusing(f"{path} to be a safetensors file that fits"):
+        _set_parameters(model, from_bytes(content))
+
+
+def _streams(model: Module, loader: DataLoader | None) -> dict[str, list[Stream]]:
+    """Return the streams that the model draws from, and those that only the loader does."""
+    of_model = len(list(streams_in(model)))
+    both = list(streams_in([model, loader]))
+    return {"model": both[:of_model], "loader": both[of_model:]}
+
+
+def _set_streams(
+    undo: contextlib.ExitStack, owner: str, streams: list[Stream], states: dict[str, Any]
+) -> None:
+    if len(streams) != len(states[owner]):
+        found = f"{len(states[owner])} random generators of the {owner}, not {len(streams)}"
+        raise ValueError(found)
+    for (get, put), state in zip(streams, states[owner], strict=True):
+        undo.callback(put, get())
+        put(state)
+
+
+def _settings(loader: DataLoader) -> dict[str, Any]:
+    """Return what must be the same for the loader to yield the same."""
+    names = ("batch_size", "shuffle", "drop_last")
+    return {"samples": len(loader.inputs), **{name: getattr(loader, name) for name in names}}
+
+
+def _there(content: dict[str, Any], name: str) -> Any:
+    if content[name] is None:
+        raise ValueError(f"none of the {name} in it")
+    return content[name]
+
+
+def _set_parameters(model: Module, state: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if name in state and state[name].dtype != parameter.data.dtype:
+            raise ValueError(f"{name} of {state[name].dtype}, not {parameter.data.dtype}")
+    model.load_state_dict(state)
+
+
+def _packed(value: Any, name: str, arrays: Arrays) -> Any:
+    """Return value as JSON can write it; each array goes into arrays, its name in its place.
+
+    Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
+    cannot be mistaken for one.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        inside = {key: _packed(item, _below(name, key), arrays) for key, item in value.items()}
+        return {"dict": inside}
+    if isinstance(value, (list, tuple)):
+        items = [_packed(item, _below(name, str(i)), arrays) for i, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return value.item()
+    contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
+    raise TypeError(expected("checkpoint.save", contract, described(value)))
+
+
+def _below(name: str, part: str) -> str:
+    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")  # a zip's names are texts
+    return f"{name}/{quoted}" if name else quoted
+
+
+def _unpacked(value: Any, arrays: Arrays) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inside),) = value.items()
+    if kind == "array":
+        return arrays[inside]
+    if kind == "tuple":
+        return tuple(_unpacked(item, arrays) for item in inside)
+    return {key: _unpacked(item, arrays) for key, item in inside.items()}
+
+
+def _write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one."""
+    path = Path(path).resolve()  # where a link leads, not the link
+    new = path.with_name(path.name + ".tmp")
+    try:
+        with new.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name, too, must reach the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, after reading all of it."""
+    with path.open("rb") as file, _refusing(f"{path} to be a whole checkpoint"):
+        with zipfile.ZipFile(file) as archive:
+            size = path.stat().st_size
+            arrays = {
+                info.filename.removesuffix(".npy"): _array(archive, info, size)
+                for info in archive.infolist()
+            }
+        if "tree" not in arrays:
+            raise ValueError("an archive of something else")
+        content = _unpacked(json.loads(arrays["tree"].tobytes()), arrays)
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {described(content['format'])}")
+        if content["version"] != _VERSION:
+            found = f"format version {described(content['version'])}, newer than {_VERSION}"
+            raise ValueError(found)
+    return content  # type: ignore[no-any-return]
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> NDArray[Any]:
+    """Return one array of a .npz file of this size, believing no header before it is compared."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+        raise ValueError(f"{info.filename} compressed, or larger than the file")
+    member = io.BytesIO(archive.read(info))  # its checksum is compared here
+    version = npy.read_magic(member)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(member)
+    body = member.read()
+    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError(f"{info.filename} of {len(body)} bytes, not {dtype} of shape {shape}")
+    return np.ndarray(shape, dtype, bytearray(body), order="F" if fortran_order else "C")
+
+
+@contextlib.contextmanager
+def _refusing(contract: str) -> Iterator[None]:
+    """Turn whatever goes wrong into one CheckpointError."""
+    try:
+        yield
+    except Exception as error:  # zipfile, struct, tokenize, ...: the list has no end
+        found = str(error) or type(error).__name__
+        raise CheckpointError(expected("checkpoint.load", contract, found)) from error

@@ -1,0 +1,74 @@
+"""History: what training measured, epoch by epoch."""
+
+import csv
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tinygrad_mnist._checks import described, expected
+
+
+@dataclass
+class History:
+    """One record an epoch, in order: a dict of numbers by name.
+
+    `fit` writes "epoch" (from 1), "lr", "loss" and each metric, and with validation data the
+    same again as "val_loss" and so on.
+    """
+
+    records: list[dict[str, float]] = field(default_factory=list)
+
+    def column(self, name: str) -> list[float]:
+        """Return one figure of every epoch.
+
+        Raises:
+            ValueError: Some record does not have it.
+        """
+        for record in self.records:
+            if name not in record:
+                contract = f"a figure that every record has, of {', '.join(record)}"
+                raise ValueError(expected(self, contract, described(name)))
+        return [record[name] for record in self.records]
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write a list of objects, every number in full; NaN and infinity as Python writes them."""
+        Path(path).write_text(json.dumps(self.records, indent=1) + "\n", encoding="utf-8")
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table with a header, one row an epoch; what a record lacks is left empty."""
+        names = {name: None for record in self.records for name in record}
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(names), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.records)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what to_json wrote: the same numbers, to the last bit.
+
+        Raises:
+            ValueError: The file is something else.
+            FileNotFoundError: There is none.
+        """
+        text = Path(path).read_bytes()
+        try:
+            return cls(checked_records(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            contract = f"{path} to hold what to_json wrote"
+            raise ValueError(expected("History.from_json", contract, error)) from None
+
+
+def checked_records(records: Any) -> list[dict[str, float]]:
+    """Return records if they are a list of dicts from names to numbers, or raise ValueError."""
+    if not isinstance(records, list):
+        raise ValueError(f"a {type(records).__name__} instead of a list of records")
+    for i, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not all(map(_is_number, record.values())):
+            raise ValueError(f"something else than numbers by name as record {i}")
+    return records
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
