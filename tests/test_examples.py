@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -152,3 +153,97 @@ def test_compiled_passes_print_the_same_rows(name):
         [float(v) for v in ROW.fullmatch(text.strip()).groups()] for text in (eager, fast)
     )
     assert fast == pytest.approx(eager, abs=0.002)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a short run of train.py, and what it printed."""
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    folder = tmp_path_factory.mktemp("run") / "out"
+    options = ("--hidden", "128", "64", "--dropout", "0.1", "--epochs", "3")
+    return folder, run("train", "--out", str(folder), *options)
+
+
+def test_train_leaves_model_history_and_pictures(trained):
+    folder, text = trained
+    assert {path.name for path in folder.iterdir()} == {
+        "settings.json",
+        "run.npz",
+        "model.npz",
+        "history.json",
+        "history.csv",
+        "curves.png",
+        "weights.png",
+        "confusion.png",
+        "mistakes.png",
+    }
+    (accuracy,) = re.findall(r"best epoch \d of 3: test accuracy (0\.\d{4})", text)
+    assert float(accuracy) > 0.9
+    assert all((folder / name).stat().st_size > 10_000 for name in ("curves.png", "mistakes.png"))
+
+
+def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path):
+    folder, text = trained
+    command = [sys.executable, "examples/train.py", "--out", str(folder)]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = f"{folder} holds a run: go on with it (--resume), or choose another --out\n"
+    assert (refused.returncode, refused.stderr) == (1, told)
+    assert run("train", "--out", str(folder), "--resume") == text
+    command = [sys.executable, "examples/train.py", "--resume", "--out", str(tmp_path)]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr) == (1, f"{tmp_path} holds no run to go on with\n")
+
+
+def drawn(mode, size, paper, ink, line, width):
+    """Return a picture of a digit drawn as one line."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new(mode, size, paper)
+    ImageDraw.Draw(picture).line(line, fill=ink, width=width, joint="curve")
+    return picture
+
+
+def test_predict_reads_digits_of_any_size_and_either_shade(trained, tmp_path):
+    from PIL import Image
+
+    from tinygrad_mnist.data import mnist
+
+    (_, _), (images, labels) = mnist.load_data()
+    seven = [(120, 40), (200, 40), (150, 170)]
+    one = [(300, 100), (300, 700)]
+    pictures = {
+        "mnist": (Image.fromarray(images[0]), labels[0]),
+        "negative": (Image.fromarray(255 - images[0]), labels[0]),
+        "16bit": (Image.fromarray(images[0].astype(np.uint16) * 257), labels[0]),
+        "dark": (drawn("L", (300, 200), 245, 30, seven, 14), 7),
+        "light": (drawn("RGB", (600, 800), (20, 30, 40), (250, 240, 200), one, 50), 1),
+        "clear": (drawn("RGBA", (300, 200), (0, 0, 0, 0), (0, 0, 200, 255), seven, 14), 7),
+    }
+    paths = [tmp_path / f"{name}.png" for name in pictures]
+    for path, (picture, _) in zip(paths, pictures.values(), strict=True):
+        picture.save(path)
+    lines = run("predict", str(trained[0] / "model.npz"), *map(str, paths)).splitlines()
+    for i, (path, (_, digit)) in enumerate(zip(paths, pictures.values(), strict=True)):
+        assert re.match(
+            rf"{path}: {digit} \(\d+%\), then \d \(\d+%\) and \d \(\d+%\)", lines[15 * i]
+        )
+        assert "@" in "".join(lines[15 * i + 1 : 15 * i + 15])
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(trained, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (30, 40), 128).save(tmp_path / "blank.png")
+    Image.new("L", (28, 28), 0).save(tmp_path / "black.png")
+    (tmp_path / "text.png").write_text("hello")
+    names = ("blank.png", "black.png", "text.png", "none.png")
+    paths = [str(tmp_path / name) for name in names]
+    command = [sys.executable, "examples/predict.py", str(trained[0] / "model.npz"), *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "it shows nothing but paper",
+        "it shows nothing but paper",
+        f"cannot identify image file '{paths[2]}'",
+        "[Errno 2] No such file or directory",
+    ]

@@ -1,0 +1,122 @@
+"""Train a classifier of MNIST for real use: python examples/train.py.
+
+Everything is a choice: layers, dropout, batches, the learning rate and its schedule, the data. It
+holds back a twentieth of the training images to choose the best epoch by, and looks at the test
+images once, at the end. The folder --out then has the model, the history and the pictures.
+A run that was interrupted goes on with --resume, bit for bit, as if nothing had happened.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tinygrad_mnist import (
+    SGD,
+    DataLoader,
+    Dropout,
+    Linear,
+    MSELoss,
+    ReLU,
+    Sequential,
+    checkpoint,
+    metrics,
+    plots,
+)
+from tinygrad_mnist.callbacks import BestCheckpoint
+from tinygrad_mnist.data import mnist
+from tinygrad_mnist.schedules import CosineDecay, StepDecay, WarmUp
+from tinygrad_mnist.training import evaluate, fit
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+)
+add = parser.add_argument
+add("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
+add("--hidden", type=int, nargs="*", default=[512], help="units of each hidden layer")
+add("--dropout", type=float, default=0.2, help="share of hidden units dropped in training")
+add("--batch-size", type=int, default=32)
+add("--lr", type=float, default=0.03, help="learning rate after the warm-up")
+add("--momentum", type=float, default=0.9)
+add("--weight-decay", type=float, default=3e-4)
+add("--schedule", choices=["cosine", "step", "constant"], default="cosine")
+add("--epochs", type=int, default=30, help="the first of them is the warm-up")
+add("--seed", type=int, default=1, help="of weights, masks and the order of images")
+add("--out", type=Path, default=Path("runs/mnist"), help="folder for what comes of it")
+add("--resume", action="store_true", help="go on with the run in --out and its settings")
+args = parser.parse_args()
+
+settings = args.out / "settings.json"
+if args.resume:
+    if not settings.exists():
+        sys.exit(f"{args.out} holds no run to go on with")
+    parser.set_defaults(**json.loads(settings.read_text()))
+    args = parser.parse_args()
+elif settings.exists():
+    sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
+args.out.mkdir(parents=True, exist_ok=True)
+chosen = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
+settings.write_text(json.dumps(chosen, indent=1) + "\n")
+
+(images, labels), (test_images, test_labels) = mnist.load_data(args.data)
+x, t = mnist.preprocess(images, labels)
+x_test, t_test = mnist.preprocess(test_images, test_labels)
+rng = np.random.default_rng(args.seed)
+held_back, rest = np.split(rng.permutation(len(x)), [len(x) // 20])
+train = DataLoader(x[rest], t[rest], args.batch_size, shuffle=True, drop_last=True, rng=rng)
+validation = DataLoader(x[held_back], t[held_back], batch_size=500)
+test = DataLoader(x_test, t_test, batch_size=500)
+
+layers, width = [], 784
+for units in args.hidden:
+    layers += [Linear(width, units, rng=rng, input_grad=bool(layers)), ReLU()]
+    layers += [Dropout(args.dropout, rng=rng)]
+    width = units
+model = Sequential(*layers, Linear(width, 10, rng=rng))
+loss = MSELoss("batchmean")
+optimizer = SGD(
+    model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
+)
+schedule = {
+    "cosine": CosineDecay(args.lr, epochs=max(1, args.epochs - 1)),
+    "step": StepDecay(args.lr, every=max(1, args.epochs // 3)),
+    "constant": StepDecay(args.lr, every=1, factor=1),
+}[args.schedule]
+best = args.out / "model.npz"
+
+print(model)
+history = fit(
+    model,
+    loss,
+    optimizer,
+    train,
+    epochs=args.epochs,
+    validation=validation,
+    callbacks=[
+        WarmUp(1, schedule),
+        BestCheckpoint(best, hidden=args.hidden, dropout=args.dropout),
+    ],
+    checkpoint=args.out / "run.npz",
+    resume=args.resume,
+)
+
+epoch = checkpoint.load(best, model)["epoch"]
+result = evaluate(model, loss, test)
+scores = model.eval()(x_test)
+print(f"best epoch {epoch} of {len(history.records)}: test accuracy {result['accuracy']:.4f}")
+for digit, share in enumerate(metrics.recall(scores, test_labels)):
+    print(f"  of the {digit}s {share:.1%} are recognised")
+
+history.to_json(args.out / "history.json")
+history.to_csv(args.out / "history.csv")
+pictures = {
+    "curves": plots.learning_curves(history.records),
+    "weights": plots.first_layer_weights(model[0].weight.data[:, :64]),
+    "confusion": plots.confusion_matrix(metrics.confusion_matrix(scores, test_labels)),
+    "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
+}
+for name, picture in pictures.items():
+    picture.get_figure().savefig(args.out / f"{name}.png", dpi=120)
+print(f"{args.out} now has: {', '.join(sorted(path.name for path in args.out.iterdir()))}")
