@@ -20,6 +20,7 @@ ALLOWED = {
     "module": {"_checks", "_blas"},
     "losses": {"_checks", "_blas"},
     "metrics": {"_checks"},
+    "plots": {"_checks"},
     "optim": {"_checks", "_blas", "module"},
     "nn.linear": {"_checks", "_blas", "module", "init"},
     "nn.relu": {"_checks", "module"},
@@ -93,6 +94,7 @@ THIRD_PARTIES = {
     "training": {"tqdm"},
     "testing.strategies": {"hypothesis"},
     "_kernel": {"numba"},
+    "plots": {"matplotlib"},
 }
 
 
