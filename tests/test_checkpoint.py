@@ -108,11 +108,11 @@ def test_arrays_in_meta_keep_shape_dtype_and_values(tmp_path):
         rng.random(4).astype(">f8"),
         np.array([np.nan, -np.inf, -0.0], np.float16),
     ]
-    checkpoint.save(tmp_path / "a.npz", Linear(1, 1), arrays=arrays, nested={"a/b": arrays[0]})
+    nested = {"a/b": arrays[0], "a": {"b": arrays[1]}}
+    checkpoint.save(tmp_path / "a.npz", Linear(1, 1), arrays=arrays, nested=nested)
     meta = checkpoint.load(tmp_path / "a.npz")
-    for array, loaded in zip(
-        [*arrays, arrays[0]], [*meta["arrays"], meta["nested"]["a/b"]], strict=True
-    ):
+    found = [*meta["arrays"], meta["nested"]["a/b"], meta["nested"]["a"]["b"]]
+    for array, loaded in zip([*arrays, *arrays[:2]], found, strict=True):
         assert loaded.dtype == array.dtype
         assert loaded.shape == array.shape
         assert loaded.tobytes() == array.tobytes()
@@ -321,10 +321,21 @@ def test_other_files_are_refused(tmp_path, content, found):
     assert_refused(path, found)
 
 
-def test_a_bomb_is_refused_unopened(tmp_path):
+def test_a_compressed_member_is_refused_unopened(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("tree.npy", bytes(10_000_000))
+        archive.writestr("tree.npy", b"short")
+    assert_refused(path, "tree.npy compressed, or larger than the file")
+
+
+def test_a_member_that_claims_gigabytes_is_refused_unread(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tree.npy", b"short")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # of the directory: sizes from byte 20
+    content[entry + 20 : entry + 28] = b"\xf0\xff\xff\xff" * 2
+    path.write_bytes(content)
     assert_refused(path, "tree.npy compressed, or larger than the file")
 
 
