@@ -21,7 +21,7 @@ RECORDS = [
     {"epoch": 3, "lr": 0.1, "loss": 1.0, "accuracy": 0.7, "val_loss": 3.0, "val_accuracy": 0.6},
 ]
 IMAGES = np.random.default_rng(0).random((4, 6))  # of shape (2, 3)
-SCORES = np.array([[5.0, 1, 0], [0, 9, 1], [0, 2, 3], [4, 0, 0]])
+SCORES = np.array([[5.0, 2, 0], [0, 9, 1], [0, 2, 3], [4, 0, 0]])
 COUNTS = np.diag([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]) + 1
 
 DISPLAY = {"DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"}
@@ -435,10 +435,10 @@ def shown(figure):
 
 
 def test_the_most_confident_mistakes_come_first():
-    # margins: 5 - 1, right, 3 - 2, 4 - 0
+    # margins: 5 - 2, right, 3 - 2, 4 - 0
     wanted = [
-        ("predicted 0\ntrue 1", IMAGES[0].reshape(2, 3).tolist()),
         ("predicted 0\ntrue 2", IMAGES[3].reshape(2, 3).tolist()),
+        ("predicted 0\ntrue 1", IMAGES[0].reshape(2, 3).tolist()),
         ("predicted 2\ntrue 1", IMAGES[2].reshape(2, 3).tolist()),
     ]
     target = [1, 1, 1, 2]
@@ -468,11 +468,10 @@ def test_no_mistakes():
     assert [text.get_text() for text in figure.texts] == ["no mistakes"]
 
 
-def test_unsigned_and_infinite_scores_are_ranked_without_a_warning():
-    titles = [title for title, _ in shown(mistakes([1, 0, 0, 1]))]
-    pred = SCORES.astype(np.uint8)
-    figure = plots.worst_mistakes(IMAGES, pred, [1, 0, 0, 1], shape=(2, 3))
-    assert [title for title, _ in shown(figure)] == titles
+def test_small_integers_and_infinite_scores_are_ranked_without_a_warning():
+    pred = np.array([[100, 0], [127, -128]], np.int8)  # 127 - -128 is no int8
+    first, _ = shown(plots.worst_mistakes(IMAGES[:2], pred, [1, 1], shape=(2, 3)))
+    assert first == ("predicted 0\ntrue 1", IMAGES[1].reshape(2, 3).tolist())
     pred = np.array([[-np.inf, -np.inf], [0, 1], [np.nan, 0], [0, np.inf]])
     with np.errstate(all="raise"):
         figure = plots.worst_mistakes(IMAGES, pred, [1, 0, 1, 0], shape=(2, 3))
