@@ -39,7 +39,7 @@ def test_a_column_is_one_figure_of_every_epoch():
     assert History(RECORDS).column("accuracy") == [0.5, 1.0]
     with pytest.raises(
         ValueError,
-        match="^History: expected a figure that every record has, of epoch, lr, loss, accuracy, "
+        match="^History: expected one of epoch, lr, loss, accuracy, in every record, "
         "got 'val_loss'$",
     ):
         History(RECORDS).column("val_loss")

@@ -41,7 +41,6 @@ ALLOWED = {
     "schedules": {"_checks", "callbacks"},
     "training": {
         "_checks",
-        "_generators",
         "callbacks",
         "checkpoint",
         "data",

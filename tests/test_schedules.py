@@ -1,4 +1,4 @@
-"""Schedules against their formulas, and PyTorch's figures worked out by hand."""
+"""Schedules against rates worked out by hand."""
 
 import math
 

@@ -1,7 +1,7 @@
 """Every random generator that an object draws from: how to read its state, and how to set it."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,6 @@ def streams_in(root: object) -> Iterator[Stream]:
     generator that only a closure holds is not found.
     """
     return _found_in(root, {})
-
-
-def states(streams: Iterable[Stream]) -> list[Any]:
-    """Return the state of each stream."""
-    return [get() for get, _ in streams]
-
-
-def set_states(streams: Iterable[Stream], saved: Iterable[Any]) -> None:
-    """Set each stream to the state that `states` returned for it."""
-    for (_, put), state in zip(streams, saved, strict=True):
-        put(state)
 
 
 def _found_in(value: object, seen: dict[int, object]) -> Iterator[Stream]:

@@ -29,7 +29,7 @@ class Run:
 
 
 class Callback:
-    """Override one of the two. What is decided from `run` alone survives a resume."""
+    """Override one or both. What is decided from `run` alone survives a resume."""
 
     def before_epoch(self, run: Run) -> None:
         """Act before epoch `run.epoch`; after `run.stop()` it does not begin."""
@@ -57,8 +57,7 @@ class EarlyStopping(Callback):
         self.patience = integer(self, "patience", patience, at_least=1)
 
     def before_epoch(self, run: Run) -> None:
-        records = len(run.history.records)
-        if records and records - 1 - _best(run.history, self.monitor, self.mode) >= self.patience:
+        if _epochs_since_best(run.history, self.monitor, self.mode) >= self.patience:
             run.stop()
 
 
@@ -86,7 +85,7 @@ class BestCheckpoint(Callback):
         self.monitor, self.mode = monitor, _checked_mode(self, mode)
 
     def after_epoch(self, run: Run) -> None:
-        if _best(run.history, self.monitor, self.mode) == len(run.history.records) - 1:
+        if not _epochs_since_best(run.history, self.monitor, self.mode):
             meta = {**self.meta, "epoch": run.epoch}
             checkpoint.save(self.path, run.model, history=run.history, **meta)
 
@@ -97,8 +96,8 @@ def _checked_mode(owner: object, mode: Any) -> Literal["min", "max"]:
     return mode  # type: ignore[no-any-return]
 
 
-def _best(history: History, monitor: str, mode: Literal["min", "max"]) -> int:
-    """Return the index of the first best record; NaN is worse than anything."""
+def _epochs_since_best(history: History, monitor: str, mode: Literal["min", "max"]) -> int:
+    """Return how many epochs ago the first best record was; NaN is worse than anything."""
     sign = 1 if mode == "min" else -1
     values = [math.inf if math.isnan(v) else sign * v for v in history.column(monitor)]
-    return values.index(min(values))
+    return len(values) - 1 - values.index(min(values)) if values else 0

@@ -7,7 +7,6 @@ JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one w
 import contextlib
 import io
 import json
-import math
 import os
 import urllib.parse
 import zipfile
@@ -28,7 +27,7 @@ from tinygrad_mnist.optim import Optimizer
 
 _FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
 
-Arrays = dict[str, NDArray[Any]]
+_Arrays = dict[str, NDArray[Any]]
 
 
 class CheckpointError(ValueError):
@@ -73,7 +72,7 @@ def save(
         "history": None if history is None else history.records,
         "meta": meta,
     }
-    arrays: Arrays = {}
+    arrays: _Arrays = {}
     tree = json.dumps(_packed(content, "", arrays)).encode()
     arrays["tree"] = np.frombuffer(tree, np.uint8)
     _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
@@ -88,9 +87,16 @@ def load(
 ) -> dict[str, Any]:
     """Read a checkpoint into the objects given, all of them or none, and return its meta.
 
-    With a model alone, its parameters are set. With an optimizer too, training goes on: the
-    generators of the model, and of a loader, are set as well. With no objects, nothing is but
-    the meta returned.
+    A model alone gets its parameters: that is enough to predict. With an optimizer too, training
+    goes on, and the generators of the model and of a loader are set as well. Without any object
+    only meta is returned.
+
+    Args:
+        path: The file.
+        model: Of the structure and dtypes of the one saved.
+        optimizer: Of the same parameters.
+        loader: With the same settings, over as many samples; else it is refused.
+        history: Gets the records that were saved.
 
     Raises:
         CheckpointError: The file is damaged, something else, or of a newer format; or it does not
@@ -101,13 +107,13 @@ def load(
     with _refusing(f"{path} to fit"), contextlib.ExitStack() as undo:
         if optimizer is not None and model is not None:
             for owner, streams in _streams(model, loader).items():
-                _set_streams(undo, owner, streams, content["generators"])
+                _set_streams(undo, owner, streams, content["generators"][owner])
         if loader is not None and content["loader"] != _settings(loader):
             raise ValueError(f"a loader with {content['loader']}, not {_settings(loader)}")
         records = None if history is None else checked_records(content["history"])
         if optimizer is not None:
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
-            optimizer.load_state_dict(_there(content, "optimizer"))
+            optimizer.load_state_dict(content["optimizer"])
         if model is not None:
             _set_parameters(model, content["model"])  # all or none: what comes last needs no undo
         undo.pop_all()
@@ -154,12 +160,12 @@ def _streams(model: Module, loader: DataLoader | None) -> dict[str, list[Stream]
 
 
 def _set_streams(
-    undo: contextlib.ExitStack, owner: str, streams: list[Stream], states: dict[str, Any]
+    undo: contextlib.ExitStack, owner: str, streams: list[Stream], states: list[Any]
 ) -> None:
-    if len(streams) != len(states[owner]):
-        found = f"{len(states[owner])} random generators of the {owner}, not {len(streams)}"
+    if len(streams) != len(states):
+        found = f"{len(states)} random generators of the {owner}, not {len(streams)}"
         raise ValueError(found)
-    for (get, put), state in zip(streams, states[owner], strict=True):
+    for (get, put), state in zip(streams, states, strict=True):
         undo.callback(put, get())
         put(state)
 
@@ -170,12 +176,6 @@ def _settings(loader: DataLoader) -> dict[str, Any]:
     return {"samples": len(loader.inputs), **{name: getattr(loader, name) for name in names}}
 
 
-def _there(content: dict[str, Any], name: str) -> Any:
-    if content[name] is None:
-        raise ValueError(f"none of the {name} in it")
-    return content[name]
-
-
 def _set_parameters(model: Module, state: Any) -> None:
     for name, parameter in model.named_parameters():
         if name in state and state[name].dtype != parameter.data.dtype:
@@ -183,7 +183,7 @@ def _set_parameters(model: Module, state: Any) -> None:
     model.load_state_dict(state)
 
 
-def _packed(value: Any, name: str, arrays: Arrays) -> Any:
+def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
     """Return value as JSON can write it; each array goes into arrays, its name in its place.
 
     Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
@@ -211,7 +211,7 @@ def _below(name: str, part: str) -> str:
     return f"{name}/{quoted}" if name else quoted
 
 
-def _unpacked(value: Any, arrays: Arrays) -> Any:
+def _unpacked(value: Any, arrays: _Arrays) -> Any:
     if isinstance(value, list):
         return [_unpacked(item, arrays) for item in value]
     if not isinstance(value, dict):
@@ -270,13 +270,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> NDArra
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
         raise ValueError(f"{info.filename} compressed, or larger than the file")
     member = io.BytesIO(archive.read(info))  # its checksum is compared here
-    version = npy.read_magic(member)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(member)
-    body = member.read()
-    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"{info.filename} of {len(body)} bytes, not {dtype} of shape {shape}")
-    return np.ndarray(shape, dtype, bytearray(body), order="F" if fortran_order else "C")
+    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+    if array.dtype.kind not in "biuf" or member.read(1):
+        raise ValueError(f"{info.filename} of dtype {array.dtype}, or longer than its array")
+    return array
 
 
 @contextlib.contextmanager

@@ -21,14 +21,14 @@ class History:
     records: list[dict[str, float]] = field(default_factory=list)
 
     def column(self, name: str) -> list[float]:
-        """Return one figure of every epoch.
+        """Return the number of this name from every epoch.
 
         Raises:
             ValueError: Some record does not have it.
         """
         for record in self.records:
             if name not in record:
-                contract = f"a figure that every record has, of {', '.join(record)}"
+                contract = f"one of {', '.join(record)}, in every record"
                 raise ValueError(expected(self, contract, described(name)))
         return [record[name] for record in self.records]
 

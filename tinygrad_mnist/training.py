@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from tinygrad_mnist import checkpoint as checkpoints
 from tinygrad_mnist import metrics as metric_functions
 from tinygrad_mnist._checks import described, expected, flag, integer
-from tinygrad_mnist._generators import set_states, states, streams_in
 from tinygrad_mnist.callbacks import Callback, Run
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.history import History
@@ -44,6 +42,7 @@ def evaluate(
     model: Module,
     loss: Loss,
     loader: Pairs,
+    *,
     metrics: Sequence[str | Metric] = ("accuracy",),
 ) -> dict[str, float]:
     """Return the loss and the metrics over all of loader, in evaluation mode.
@@ -63,7 +62,7 @@ def evaluate(
 
     Raises:
         ValueError: There is no sample, or no such metric.
-        TypeError: A metric is no function with a name.
+        TypeError: A metric is neither a name nor a function with one.
     """
     averages = _Averages(loss, _by_name("evaluate", metrics))
     with _modes_kept(model):
@@ -112,36 +111,36 @@ def fit(
 
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. The parameters and the
-            optimizer are those after the last good epoch.
+            optimizer are set back to the start of the epoch, or to where it was resumed.
         CheckpointError: With resume, the file is damaged, or of another model, optimizer or loader.
         ValueError: A number outside its interval, no such metric, or no sample in an epoch.
         TypeError: An argument of the wrong type.
     """
+    functions = _by_name("fit", metrics)
+    hidden = None if flag("fit", "progress", progress) else True  # None: unless it is a terminal
     run = Run(model, optimizer, History(), integer("fit", "epochs", epochs, at_least=1))
     saver = _Saver(run, train_loader, checkpoint, checkpoint_every)
-    hidden = None if flag("fit", "progress", progress) else True  # None: unless it is a terminal
-    begun = saver.load() if flag("fit", "resume", resume) else None
-    trainer = _Trainer(run, loss, train_loader, _by_name("fit", metrics), saver)
+    if flag("fit", "resume", resume):
+        saver.load()
     with _modes_kept(model):
         for epoch in range(len(run.history.records) + 1, run.epochs + 1):
             run.epoch = epoch
             for callback in callbacks:
-                callback.before_epoch(run)
+                if not run.stopped:
+                    callback.before_epoch(run)
             if run.stopped:
                 break
-            with _bar(run, train_loader, hidden) as bar:
-                record = {"epoch": epoch, "lr": optimizer.lr, **trainer.train(bar, begun)}
+            with _set_back_unless_finite(run), _bar(run, train_loader, hidden) as bar:
+                figures = _train(run, loss, train_loader, _Averages(loss, functions), saver, bar)
                 if validation is not None:
-                    figures = evaluate(model, loss, validation, metrics)
-                    trainer.refuse_unless_finite(figures["loss"], "in the validation")
-                    record |= {f"val_{name}": value for name, value in figures.items()}
-                bar.set_postfix({k: v for k, v in record.items() if k not in ("epoch", "lr")})
-            trainer.keep_as_good()
-            run.history.records.append(record)
+                    measured = evaluate(model, loss, validation, metrics=metrics)
+                    _refuse_unless_finite(measured["loss"], f"in the validation of epoch {epoch}")
+                    figures |= {f"val_{name}": value for name, value in measured.items()}
+                bar.set_postfix(figures)
+            run.history.records.append({"epoch": epoch, "lr": optimizer.lr, **figures})
             for callback in callbacks:
                 callback.after_epoch(run)
             saver.save()
-            begun = None
     return run.history
 
 
@@ -150,9 +149,11 @@ class _Averages:
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Metric]) -> None:
         self.totals, self.samples = dict.fromkeys(["loss", *metrics], 0.0), 0
+        self.batches = 0
         self._metrics, self._summed = metrics, getattr(loss, "reduction", None) == "sum"
 
     def add(self, value: float, y: Any, t: Any, samples: int) -> None:
+        self.batches += 1
         self.samples += samples
         self.totals["loss"] += value if self._summed else value * samples
         for name, metric in self._metrics.items():
@@ -165,74 +166,34 @@ class _Averages:
         return figures | {"loss": self.totals["loss"]} if self._summed else figures
 
 
-class _Trainer:
-    """Trains an epoch at a time, and goes back to the last good one rather than end in NaN."""
-
-    def __init__(
-        self, run: Run, loss: Loss, loader: Pairs, metrics: dict[str, Metric], saver: "_Saver"
-    ) -> None:
-        self._run, self._loss, self._loader = run, loss, loader
-        self._metrics, self._saver = metrics, saver
-        self._good_epoch = len(run.history.records)
-        self._good = run.model.state_dict(), run.optimizer.state_dict()
-
-    def train(self, bar: Any, begun: "_Position | None") -> dict[str, float]:
-        """Train for an epoch, or for the rest of one that was begun; return its averages."""
-        model, loss, optimizer = self._run.model, self._loss, self._run.optimizer
-        averages, pairs = _Averages(loss, self._metrics), self._saver.begin(begun)
-        done = 0
-        if begun is not None:
-            done, averages.totals, averages.samples = begun.batch, begun.totals, begun.samples
-        model.train()
-        bar.update(done)
-        for batch, (x, t) in enumerate(pairs, done + 1):
-            y = model(x)
-            value = loss(y, t)
-            self.refuse_unless_finite(value, f"in batch {batch}")
-            optimizer.zero_grad()
-            model.backward(loss.backward())
-            optimizer.step()
-            averages.add(value, y, t, _rows(self._loader, x))
-            self._saver.batch_done(batch, averages)
-            bar.update()
-            if batch % _FIGURES_EVERY == 0:
-                bar.set_postfix(averages.result("fit"), refresh=False)
-        return averages.result("fit")
-
-    def keep_as_good(self) -> None:
-        """Take the state after this epoch for the one to go back to."""
-        if not _finite(self._run.model):
-            self._refuse("finite parameters", "NaN or infinity after the last batch")
-        self._good_epoch = self._run.epoch
-        self._good = self._run.model.state_dict(), self._run.optimizer.state_dict()
-
-    def refuse_unless_finite(self, value: float, where: str) -> None:
-        if not math.isfinite(value):
-            self._refuse("a finite loss", f"{value} {where}")
-
-    def _refuse(self, contract: str, found: str) -> None:
-        self._run.model.load_state_dict(self._good[0])
-        self._run.optimizer.load_state_dict(self._good[1])
-        kept = f"the parameters are again those after epoch {self._good_epoch}"
-        found = f"{found} of epoch {self._run.epoch} ({kept})"
-        raise FloatingPointError(expected("fit", contract, found))
-
-
-@dataclass
-class _Position:
-    """Where within an epoch a checkpoint was written."""
-
-    batch: int  # how many are done
-    start: list[Any]  # states of the generators before the loader drew its order
-    totals: dict[str, float]
-    samples: int
+def _train(
+    run: Run, loss: Loss, loader: Pairs, averages: _Averages, saver: "_Saver", bar: Any
+) -> dict[str, float]:
+    """Train for an epoch, or for the rest of one that was begun; return its averages."""
+    model, optimizer = run.model, run.optimizer
+    pairs = saver.begin(averages)
+    bar.update(averages.batches)
+    model.train()
+    for x, t in pairs:
+        y = model(x)
+        value = loss(y, t)
+        _refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        averages.add(value, y, t, _rows(loader, x))
+        saver.batch_done(averages)
+        bar.update()
+        if averages.batches % _FIGURES_EVERY == 0:
+            bar.set_postfix(averages.result("fit"), refresh=False)
+    return averages.result("fit")
 
 
 class _Saver:
     """The checkpoints of a fit: one after every epoch, and one after every so many batches."""
 
     def __init__(
-        self, run: Run, loader: Pairs, path: str | os.PathLike[str] | None, every: int | None
+        self, run: Run, loader: Any, path: str | os.PathLike[str] | None, every: int | None
     ) -> None:
         if path is not None and not isinstance(loader, DataLoader):
             contract = "a DataLoader to write checkpoints of"
@@ -240,43 +201,66 @@ class _Saver:
         if every is not None and path is None:
             contract = "checkpoint, the file, with checkpoint_every"
             raise ValueError(expected("fit", contract, described(path)))
-        self._run, self._loader, self._path = run, loader, path
         self._every = None if every is None else integer("fit", "checkpoint_every", every, 1)
-        self._start: list[Any] = []
+        self._path, self._run, self._loader = path, run, loader
+        self._objects = run.model, run.optimizer, loader, run.history
+        self._begun: dict[str, Any] | None = None  # the epoch within which the file was written
+        self._start: Any = None  # state of the loader's generator before it drew its order
 
-    def begin(self, position: _Position | None) -> Iterator[tuple[Any, Any]]:
-        """Start an epoch and return its pairs, or those that are left of one."""
-        streams = list(streams_in([self._run.model, self._loader]))
-        if position is None:
-            self._start = states(streams)
-            return iter(self._loader)
-        now, self._start = states(streams), position.start
-        set_states(streams, position.start)
-        pairs = iter(self._loader)
-        set_states(streams, now)
-        return islice(pairs, position.batch, None)
-
-    def batch_done(self, batch: int, averages: _Averages) -> None:
-        if self._every is not None and batch % self._every == 0 and _finite(self._run.model):
-            self.save(_Position(batch, self._start, averages.totals, averages.samples))
-
-    def save(self, position: _Position | None = None) -> None:
-        if self._path is None:
-            return
-        run, within = self._run, None if position is None else asdict(position)
-        objects: Any = (run.model, run.optimizer, self._loader, run.history)
-        checkpoints.save(self._path, *objects, epoch=run.epoch, position=within)
-
-    def load(self) -> _Position | None:
-        """Go back to the checkpoint, if there is one; return where within an epoch it was."""
+    def load(self) -> None:
+        """Go back to the checkpoint, if there is one."""
         if self._path is None:
             raise ValueError(expected("fit", "checkpoint, the file, with resume", "None"))
-        if not Path(self._path).exists():
-            return None
-        run = self._run
-        objects: Any = (run.model, run.optimizer, self._loader, run.history)
-        within = checkpoints.load(self._path, *objects).get("position")
-        return None if within is None else _Position(**within)
+        if Path(self._path).exists():
+            self._begun = checkpoints.load(self._path, *self._objects)["position"]
+
+    def begin(self, averages: _Averages) -> Iterator[tuple[Any, Any]]:
+        """Start an epoch and return its pairs, or those that are left of the one begun."""
+        if self._path is None:
+            return iter(self._loader)
+        drawn, now = self._loader.rng.bit_generator, self._loader.rng.bit_generator.state
+        begun, self._begun = self._begun, None
+        if begun is None:
+            self._start = now
+            return iter(self._loader)
+        self._start = drawn.state = begun.pop("start")
+        pairs = iter(self._loader)
+        drawn.state = now
+        vars(averages).update(begun)
+        return islice(pairs, averages.batches, None)
+
+    def batch_done(self, averages: _Averages) -> None:
+        if self._every and averages.batches % self._every == 0 and _finite(self._run.model):
+            names = ("batches", "samples", "totals")
+            self.save({"start": self._start} | {name: getattr(averages, name) for name in names})
+
+    def save(self, position: dict[str, Any] | None = None) -> None:
+        if self._path is not None:
+            epoch = self._run.epoch
+            checkpoints.save(self._path, *self._objects, epoch=epoch, position=position)
+
+
+@contextmanager
+def _set_back_unless_finite(run: Run) -> Iterator[None]:
+    """Undo what was trained when the loss or a parameter is NaN or infinite."""
+    before = run.model.state_dict(), run.optimizer.state_dict()
+    try:
+        yield
+        if not _finite(run.model):
+            found = f"NaN or infinity after the last batch of epoch {run.epoch}"
+            raise FloatingPointError(expected("fit", "finite parameters", found))
+    except FloatingPointError as error:
+        run.model.load_state_dict(before[0])
+        run.optimizer.load_state_dict(before[1])
+        error.add_note(
+            "Parameters and optimizer are as before this epoch, or as resumed within it."
+        )
+        raise
+
+
+def _refuse_unless_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(expected("fit", "a finite loss", f"{loss} {where}"))
 
 
 def _finite(model: Module) -> bool:
@@ -293,8 +277,10 @@ def _by_name(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
     for metric in metrics:
         name: Any = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
         function: Any = _NAMED.get(metric) if isinstance(metric, str) else metric
-        if not callable(function) or name is None or name in (*_OWN_COLUMNS, *found):
-            contract = f"metrics of {' or '.join(_NAMED)}, or functions with names of their own"
+        contract = f"metrics of {' or '.join(_NAMED)}, or functions with names of their own"
+        if name is None:
+            raise TypeError(expected(owner, contract, described(metric)))
+        if not callable(function) or name in (*_OWN_COLUMNS, *found):
             raise ValueError(expected(owner, contract, described(metric)))
         found[name] = function
     return found
