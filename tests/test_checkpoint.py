@@ -278,6 +278,10 @@ ARRAYS = {
     "dtype": (npy(np.zeros((4, 3))), "0.weight of float64, not float32"),
     "800 GB": (huge_header(), ""),
     "text": (npy(np.array(["a"])), "0.weight.npy of dtype <U1, or longer than its array"),
+    "more": (
+        npy(np.zeros((4, 3), np.float32)) + b"x",
+        "0.weight.npy of dtype float32, or longer than its array",
+    ),
     "pickle": (
         npy(np.array([{}], object)),
         "Object arrays cannot be loaded when allow_pickle=False",
