@@ -61,19 +61,24 @@ parser.add_argument("model", metavar="MODEL.npz")
 parser.add_argument("images", metavar="IMAGE", nargs="+")
 args = parser.parse_args()
 
-meta = checkpoint.load(args.model)
-layers, width = [], 784
-for units in meta["hidden"]:
-    layers += [Linear(width, units), ReLU(), Dropout(meta["dropout"])]
-    width = units
-model = Sequential(*layers, Linear(width, 10)).eval()
-checkpoint.load(args.model, model)
+try:
+    meta = checkpoint.load(args.model)
+    layers, width = [], 784
+    for units in meta["hidden"]:
+        layers += [Linear(width, units), ReLU(), Dropout(meta["dropout"])]
+        width = units
+    model = Sequential(*layers, Linear(width, 10)).eval()
+    checkpoint.load(args.model, model)
+except (OSError, checkpoint.CheckpointError) as error:
+    sys.exit(str(error))
+except KeyError as error:
+    sys.exit(f"{args.model} does not say {error}: is it the model.npz of a run?")
 
 unreadable = 0
 for path in args.images:
     try:
         image = as_mnist(read_grey(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         unreadable += 1
         continue

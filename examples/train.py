@@ -53,12 +53,9 @@ if args.resume:
     if not settings.exists():
         sys.exit(f"{args.out} holds no run to go on with")
     parser.set_defaults(**json.loads(settings.read_text()))
-    args = parser.parse_args()
+    args = parser.parse_args(["--resume", "--out", str(args.out)])  # nothing else counts
 elif settings.exists():
     sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
-args.out.mkdir(parents=True, exist_ok=True)
-chosen = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
-settings.write_text(json.dumps(chosen, indent=1) + "\n")
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
 x, t = mnist.preprocess(images, labels)
@@ -80,12 +77,15 @@ optimizer = SGD(
     model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
 )
 schedule = {
-    "cosine": CosineDecay(args.lr, epochs=max(1, args.epochs - 1)),
+    "cosine": CosineDecay(args.lr, epochs=args.epochs),
     "step": StepDecay(args.lr, every=max(1, args.epochs // 3)),
     "constant": StepDecay(args.lr, every=1, factor=1),
 }[args.schedule]
 best = args.out / "model.npz"
 
+args.out.mkdir(parents=True, exist_ok=True)
+chosen = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
+settings.write_text(json.dumps(chosen, indent=1) + "\n")
 print(model)
 history = fit(
     model,

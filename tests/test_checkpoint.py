@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -119,10 +121,18 @@ def test_arrays_in_meta_keep_shape_dtype_and_values(tmp_path):
         assert loaded.flags.writeable
 
 
+class Slotted:
+    __slots__ = "rng"
+
+    def __init__(self, rng):
+        self.rng = rng
+
+
 def test_other_generators_come_back(tmp_path):
     def model(seed):
         layer = Dropout(0.5, rng=np.random.Generator(np.random.SFC64(seed)))
         layer.others = {"python": random.Random(seed), "old": np.random.RandomState(seed)}
+        layer.slotted = Slotted(np.random.default_rng(seed))
         return Sequential(Linear(2, 2, rng=0), layer)
 
     one, other = model(1), model(2)
@@ -133,7 +143,12 @@ def test_other_generators_come_back(tmp_path):
         else:
             checkpoint.load(tmp_path / "a.npz", m, optimizer)
     drawn = [
-        (m[1].rng.random(), m[1].others["python"].random(), m[1].others["old"].rand())
+        (
+            m[1].rng.random(),
+            m[1].others["python"].random(),
+            m[1].others["old"].rand(),
+            m[1].slotted.rng.random(),
+        )
         for m in (one, other)
     ]
     assert drawn[0] == drawn[1]
@@ -235,16 +250,32 @@ def huge_header():
 
 
 CHANGES = {
-    "newer": (lambda d: d.update(version=2), "format version 2, newer than 1"),
-    "foreign": (lambda d: d.update(format="else"), "format 'else'"),
+    "newer": (
+        lambda d: d.update(version=2),
+        "format 'tinygrad_mnist checkpoint', version 2: not 1",
+    ),
+    "foreign": (lambda d: d.update(format="else"), "format 'else', version 1: not 1"),
     "no history": (lambda d: d.update(history={"dict": {}}), "a dict instead of a list of records"),
     "records": (lambda d: d.update(history=[1]), "something else than numbers by name as record 1"),
     "no optimizer": (lambda d: d.update(optimizer=None), "SGD: expected a state dict, got None"),
     "no loader": (lambda d: d.update(loader=None), "a loader with None, not {'samples': 7"),
     "generator": (
         lambda d: d["generators"]["dict"]["model"][0]["dict"].update(bit_generator="PCG64"),
-        "state must be for a MT19937",
+        "a state of another generator than dict",
     ),
+    "generator's position": (
+        lambda d: d["generators"]["dict"]["model"][0]["dict"]["state"]["dict"].update(pos=2**30),
+        "a state with pos = 1073741824",
+    ),
+    "generator's buffer": (
+        lambda d: d["generators"]["dict"]["model"][1]["dict"].update(buffer_pos=-1),
+        "a state with buffer_pos = -1",
+    ),
+    "generator's flag": (
+        lambda d: d["generators"]["dict"]["loader"][0]["dict"].update(has_uint32=True),
+        "a state of another generator than dict",
+    ),
+    "no meta": (lambda d: d.update(meta=None), "meta to be None"),
     "generators": (
         lambda d: d["generators"]["dict"]["model"].pop(),
         "1 random generators of the model, not 2",
@@ -261,7 +292,7 @@ CHANGES = {
         lambda d: d["model"]["dict"].update({"0.bias": {"array": "x"}}),
         "'x'",
     ),
-    "nonsense": (lambda d: d.clear(), "'format'"),
+    "nonsense": (lambda d: d.clear(), "format None, version None: not 1"),
 }
 
 
@@ -330,7 +361,7 @@ def test_a_compressed_member_is_refused_unopened(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tree.npy", b"short")
-    assert_refused(path, "tree.npy compressed, or larger than the file")
+    assert_refused(path, "tree.npy compressed")
 
 
 def test_a_member_that_claims_gigabytes_is_refused_unread(tmp_path):
@@ -341,7 +372,7 @@ def test_a_member_that_claims_gigabytes_is_refused_unread(tmp_path):
     entry = content.rindex(b"PK\x01\x02")  # of the directory: sizes from byte 20
     content[entry + 20 : entry + 28] = b"\xf0\xff\xff\xff" * 2
     path.write_bytes(content)
-    assert_refused(path, "tree.npy compressed, or larger than the file")
+    assert_refused(path, "members larger than the file")
 
 
 def test_another_model_is_refused(saved):
@@ -404,6 +435,31 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch, func
         checkpoint.save(path, Linear(1, 1, rng=1), old=False)
     monkeypatch.undo()
     assert checkpoint.load(path) == {"old": True}
+    assert os.listdir(tmp_path) == ["a.npz"]
+
+
+def test_a_record_that_cannot_be_read_again_is_not_written(tmp_path):
+    history = History([{"epoch": 1, "name": "first"}])
+    with pytest.raises(ValueError, match="^something else than numbers by name as record 1$"):
+        checkpoint.save(tmp_path / "a.npz", Linear(1, 1), history=history)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_processes_may_write_the_same_file(tmp_path):
+    path = tmp_path / "a.npz"
+    program = (
+        "import sys, numpy as np\n"
+        "from tinygrad_mnist import Linear, checkpoint\n"
+        "model = Linear(300, 300, rng=int(sys.argv[2]))\n"
+        "for i in range(40): checkpoint.save(sys.argv[1], model, writer=sys.argv[2])\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(path), writer]) for writer in "12"
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    model = Linear(300, 300)
+    writer = int(checkpoint.load(path, model)["writer"])
+    assert np.array_equal(model.weight.data, Linear(300, 300, rng=writer).weight.data)
     assert os.listdir(tmp_path) == ["a.npz"]
 
 

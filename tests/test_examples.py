@@ -194,6 +194,31 @@ def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path)
     assert (refused.returncode, refused.stderr) == (1, f"{tmp_path} holds no run to go on with\n")
 
 
+def test_train_refuses_bad_settings_and_leaves_no_folder(tmp_path):
+    for option, told in (
+        (("--dropout", "1.5"), "Dropout: expected p in [0, 1), got 1.5"),
+        (("--epochs", "0"), "CosineDecay: expected epochs to be an integer >= 1, got 0"),
+        (("--data", "nowhere.npz"), "got 'nowhere.npz', where there is no file"),
+    ):
+        command = [sys.executable, "examples/train.py", "--out", str(tmp_path / "out"), *option]
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert refused.stderr.strip().endswith(told)
+        assert not (tmp_path / "out").exists()
+
+
+def test_predict_names_a_model_that_it_cannot_load(trained, tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    for model, told in (
+        (trained[0] / "run.npz", "does not say 'hidden': is it the model.npz of a run?"),
+        (tmp_path / "text.npz", "to be a whole checkpoint, got File is not a zip file"),
+        (tmp_path / "none.npz", f"No such file or directory: '{tmp_path / 'none.npz'}'"),
+    ):
+        command = [sys.executable, "examples/predict.py", str(model), "x.png"]
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.endswith(told + "\n")
+
+
 def drawn(mode, size, paper, ink, line, width):
     """Return a picture of a digit drawn as one line."""
     from PIL import Image, ImageDraw

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from tinygrad_mnist.history import History
@@ -24,6 +25,11 @@ def test_json_keeps_nan_and_infinity(tmp_path):
     (record,) = History.from_json(str(tmp_path / "h.json")).records
     assert math.isnan(record["a"])
     assert record["b"] == -math.inf
+
+
+def test_json_takes_the_numbers_of_numpy(tmp_path):
+    History([{"a": np.float32(0.1), "b": np.int64(3)}]).to_json(tmp_path / "h.json")
+    assert History.from_json(tmp_path / "h.json").records == [{"a": float(np.float32(0.1)), "b": 3}]
 
 
 def test_csv_has_a_column_for_every_name(tmp_path):

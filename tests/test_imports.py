@@ -41,6 +41,7 @@ ALLOWED = {
     "schedules": {"_checks", "callbacks"},
     "training": {
         "_checks",
+        "_generators",
         "callbacks",
         "checkpoint",
         "data",

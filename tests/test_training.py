@@ -27,7 +27,7 @@ from tinygrad_mnist.callbacks import Callback, EarlyStopping
 from tinygrad_mnist.checkpoint import CheckpointError
 from tinygrad_mnist.metrics import accuracy
 from tinygrad_mnist.schedules import StepDecay
-from tinygrad_mnist.training import evaluate, fit
+from tinygrad_mnist.training import History, evaluate, fit
 
 REDUCTIONS = ["mean", "sum", "batchmean"]
 
@@ -352,6 +352,123 @@ def test_resuming_another_run_is_refused(tmp_path):
     assert weights(other[0]) == before
 
 
+def interrupted(path, batch, callbacks=(), **options):
+    """Leave the checkpoint of a run that ended in its n-th step."""
+    run = made()
+    kill_at(run, batch)
+    with pytest.raises(Killed):
+        fit(*run, epochs=3, checkpoint=path, checkpoint_every=1, callbacks=callbacks, **options)
+
+
+@pytest.mark.parametrize("metrics", [(), ("accuracy", mean_error)])
+def test_resuming_within_an_epoch_with_other_metrics_is_refused(tmp_path, metrics):
+    path, other = tmp_path / "run.npz", made(seed=3)
+    interrupted(path, 5)
+    before = weights(other[0])
+    with pytest.raises(
+        CheckpointError, match=r"the metrics of .*, \['accuracy'\], within an epoch, got"
+    ):
+        fit(*other, epochs=3, checkpoint=path, resume=True, metrics=metrics)
+    assert weights(other[0]) == before
+
+
+def test_resuming_with_fewer_epochs_than_were_begun_is_refused(tmp_path):
+    path, other = tmp_path / "run.npz", made(seed=3)
+    interrupted(path, 5)
+    before = weights(other[0])
+    with pytest.raises(ValueError, match=r"^fit: expected epochs >= 2, which .* has begun, got 1$"):
+        fit(*other, epochs=1, checkpoint=path, resume=True)
+    assert weights(other[0]) == before
+
+
+@pytest.mark.parametrize(
+    "position", [3, {}, {"start": 1, "totals": {}, "batches": 1, "samples": 1}]
+)
+def test_a_position_that_is_none_is_refused(tmp_path, position):
+    path, run, other = tmp_path / "run.npz", made(), made(seed=3)
+    model, _, optimizer, loader = run
+    checkpoint.save(path, model, optimizer, loader, History(), epoch=1, position=position)
+    before = weights(other[0])
+    with pytest.raises(CheckpointError, match="to say where in an epoch it was written, got"):
+        fit(*other, epochs=1, checkpoint=path, resume=True)
+    assert weights(other[0]) == before
+
+
+def test_a_checkpoint_saved_by_hand_can_be_resumed(tmp_path):
+    path, run, other = tmp_path / "run.npz", made(), made(seed=3)
+    model, _, optimizer, loader = run
+    checkpoint.save(path, model, optimizer, loader, History())
+    assert fit(*other, epochs=2, checkpoint=path, resume=True) == fit(*run, epochs=2)
+    assert weights(other[0]) == weights(run[0])
+
+
+def test_a_stop_is_remembered(tmp_path):
+    class Enough(Callback):
+        def after_epoch(self, run):
+            run.stop()
+
+    saving = {"checkpoint": tmp_path / "run.npz", "callbacks": [Enough()]}
+    first = fit(*made(), epochs=5, **saving)
+    assert len(first.records) == 1
+    assert fit(*made(), epochs=5, resume=True, **saving) == first
+
+
+def test_an_epoch_resumed_is_not_begun_again(tmp_path):
+    class Halves(Callback):
+        def before_epoch(self, run):
+            run.optimizer.lr /= 2
+
+    whole = fit(*made(), epochs=3, callbacks=[Halves()])
+    interrupted(tmp_path / "run.npz", 5, [Halves()])
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    assert fit(*made(), epochs=3, callbacks=[Halves()], **saving) == whole
+
+
+def test_a_loader_that_draws_for_each_batch_resumes_too(tmp_path):
+    class Noisy(DataLoader):
+        def __iter__(self):
+            for x, t in super().__iter__():
+                yield x + self.rng.normal(0, 0.1, x.shape), t
+
+    def noisy():
+        model, loss, optimizer, loader = made()
+        rng = loader.rng
+        loader = Noisy(loader.inputs, loader.targets, batch_size=4, shuffle=True, rng=rng)
+        return model, loss, optimizer, loader
+
+    whole, killed, resumed = noisy(), noisy(), noisy()
+    history = fit(*whole, epochs=2)
+    kill_at(killed, 6)
+    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
+    with pytest.raises(Killed):
+        fit(*killed, epochs=2, **saving)
+    assert fit(*resumed, epochs=2, **saving, resume=True) == history
+
+
+def test_frozen_parameters_stay_and_the_others_are_set_back():
+    model, loss, _, loader = diverging(1, 3)
+    model[0].weight.data.setflags(write=False)
+    before = weights(model)
+    with pytest.raises(FloatingPointError, match="in batch 3 of epoch 1"):
+        fit(model, loss, SGD(model[3].parameters(), lr=0.1), loader, epochs=1)
+    assert weights(model) == before
+
+
+def test_a_loss_in_float32_is_summed_in_full():
+    class Tenth:
+        def __call__(self, pred, target):
+            return np.float32(0.1)
+
+    found = evaluate(Sequential(), Tenth(), [(np.zeros((3, 1)),) * 2] * 3000, metrics=())
+    assert type(found["loss"]) is float
+    assert found["loss"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+def test_without_stderr_there_is_no_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    fit(*made(), epochs=1)
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -381,6 +498,21 @@ NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their
     ("change", "error", "text"),
     [
         ({"epochs": 0}, ValueError, "epochs to be an integer >= 1, got 0"),
+        (
+            {"callbacks": [print]},
+            TypeError,
+            "callbacks to be Callbacks, got a builtin_function_or_method",
+        ),
+        (
+            {"checkpoint": "no/folder.npz"},
+            ValueError,
+            "checkpoint to be a file, in a folder that is there, got 'no/folder.npz'",
+        ),
+        (
+            {"checkpoint": "."},
+            ValueError,
+            "checkpoint to be a file, in a folder that is there, got '.'",
+        ),
         ({"epochs": 1.0}, TypeError, "epochs to be an integer >= 1, got 1.0"),
         ({"progress": 1}, TypeError, "progress to be a bool, got 1"),
         ({"resume": 1, "checkpoint": "x"}, TypeError, "resume to be a bool, got 1"),

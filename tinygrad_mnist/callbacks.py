@@ -29,7 +29,10 @@ class Run:
 
 
 class Callback:
-    """Override one or both. What is decided from `run` alone survives a resume."""
+    """Override one or both. What is decided from `run` alone survives a resume.
+
+    A run resumed within an epoch does not call before_epoch for it again.
+    """
 
     def before_epoch(self, run: Run) -> None:
         """Act before epoch `run.epoch`; after `run.stop()` it does not begin."""

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import described, expected
-from tinygrad_mnist._generators import Stream, streams_in
+from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.history import History, checked_records
 from tinygrad_mnist.module import Module
@@ -48,7 +48,7 @@ def save(
     model and the loader hold, and the history. It does not hold the model's structure.
 
     Args:
-        path: The file, by convention .npz. The new one is written beside it, as path + ".tmp",
+        path: The file, by convention .npz. The new one is written beside it, as "path.PID.tmp",
             flushed to disk and renamed.
         model: Its state_dict and its generators are saved.
         optimizer: Its state_dict is saved.
@@ -59,6 +59,7 @@ def save(
 
     Raises:
         TypeError: meta, or an optimizer's state, holds something else.
+        ValueError: A record of the history holds something else than numbers.
         OSError: The file cannot be written; an old one is still there.
     """
     streams = _streams(model, loader)
@@ -69,7 +70,7 @@ def save(
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "generators": {owner: [get() for get, _ in found] for owner, found in streams.items()},
         "loader": None if loader is None else _settings(loader),
-        "history": None if history is None else history.records,
+        "history": None if history is None else checked_records(history.records),
         "meta": meta,
     }
     arrays: _Arrays = {}
@@ -114,12 +115,14 @@ def load(
         if optimizer is not None:
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(content["optimizer"])
+        if not isinstance(content["meta"], dict):
+            raise ValueError(f"meta to be {described(content['meta'])}")
         if model is not None:
             _set_parameters(model, content["model"])  # all or none: what comes last needs no undo
         undo.pop_all()
     if history is not None and records is not None:
         history.records[:] = records
-    return content["meta"]  # type: ignore[no-any-return]
+    return content["meta"]
 
 
 def export_safetensors(path: str | os.PathLike[str], model: Module) -> None:
@@ -148,7 +151,7 @@ def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
     from safetensors.numpy import load as from_bytes
 
     content = Path(path).read_bytes()
-    with _refusing(f"{path} to be a safetensors file that fits"):
+    with _refusing(f"{path} to be a safetensors file that fits", "checkpoint.import_safetensors"):
         _set_parameters(model, from_bytes(content))
 
 
@@ -166,6 +169,7 @@ def _set_streams(
         found = f"{len(states)} random generators of the {owner}, not {len(streams)}"
         raise ValueError(found)
     for (get, put), state in zip(streams, states, strict=True):
+        check_state(get(), state)
         undo.callback(put, get())
         put(state)
 
@@ -227,7 +231,7 @@ def _unpacked(value: Any, arrays: _Arrays) -> Any:
 def _write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one."""
     path = Path(path).resolve()  # where a link leads, not the link
-    new = path.with_name(path.name + ".tmp")
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes, two files
     try:
         with new.open("wb") as file:
             write(file)
@@ -249,26 +253,22 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, after reading all of it."""
     with path.open("rb") as file, _refusing(f"{path} to be a whole checkpoint"):
         with zipfile.ZipFile(file) as archive:
-            size = path.stat().st_size
-            arrays = {
-                info.filename.removesuffix(".npy"): _array(archive, info, size)
-                for info in archive.infolist()
-            }
+            members = archive.infolist()
+            if sum(info.file_size for info in members) > path.stat().st_size:
+                raise ValueError("members larger than the file")
+            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
         if "tree" not in arrays:
             raise ValueError("an archive of something else")
-        content = _unpacked(json.loads(arrays["tree"].tobytes()), arrays)
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {described(content['format'])}")
-        if content["version"] != _VERSION:
-            found = f"format version {described(content['version'])}, newer than {_VERSION}"
-            raise ValueError(found)
-    return content  # type: ignore[no-any-return]
+        tree = json.loads(arrays["tree"].tobytes())
+        found = tree["dict"].get("format"), tree["dict"].get("version")
+        if found != (_FORMAT, _VERSION):
+            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
+        return _unpacked(tree, arrays)  # type: ignore[no-any-return]
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> NDArray[Any]:
-    """Return one array of a .npz file of this size, believing no header before it is compared."""
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
-        raise ValueError(f"{info.filename} compressed, or larger than the file")
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} compressed")
     member = io.BytesIO(archive.read(info))  # its checksum is compared here
     array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
     if array.dtype.kind not in "biuf" or member.read(1):
@@ -277,10 +277,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> NDArra
 
 
 @contextlib.contextmanager
-def _refusing(contract: str) -> Iterator[None]:
+def _refusing(contract: str, owner: str = "checkpoint.load") -> Iterator[None]:
     """Turn whatever goes wrong into one CheckpointError."""
     try:
         yield
     except Exception as error:  # zipfile, struct, tokenize, ...: the list has no end
         found = str(error) or type(error).__name__
-        raise CheckpointError(expected("checkpoint.load", contract, found)) from error
+        raise CheckpointError(expected(owner, contract, found)) from error

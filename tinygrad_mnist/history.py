@@ -2,6 +2,7 @@
 
 import csv
 import json
+import numbers
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,8 @@ class History:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write a list of objects, every number in full; NaN and infinity as Python writes them."""
-        Path(path).write_text(json.dumps(self.records, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(self.records, indent=1, default=float)  # NumPy's numbers
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table with a header, one row an epoch; what a record lacks is left empty."""
@@ -71,4 +73,4 @@ def checked_records(records: Any) -> list[dict[str, float]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

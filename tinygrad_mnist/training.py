@@ -6,6 +6,7 @@ modes, averages, a progress bar, callbacks, checkpoints, and a stop when the los
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import islice
@@ -18,7 +19,9 @@ from tqdm import tqdm
 from tinygrad_mnist import checkpoint as checkpoints
 from tinygrad_mnist import metrics as metric_functions
 from tinygrad_mnist._checks import described, expected, flag, integer
+from tinygrad_mnist._generators import check_state
 from tinygrad_mnist.callbacks import Callback, Run
+from tinygrad_mnist.checkpoint import CheckpointError
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.history import History
 from tinygrad_mnist.losses import Loss
@@ -112,25 +115,30 @@ def fit(
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. The parameters and the
             optimizer are set back to the start of the epoch, or to where it was resumed.
-        CheckpointError: With resume, the file is damaged, or of another model, optimizer or loader.
-        ValueError: A number outside its interval, no such metric, or no sample in an epoch.
+        CheckpointError: With resume, the file is damaged, or of another model, optimizer or
+            loader, or of other metrics. Nothing has changed then.
+        ValueError: A number outside its interval, no such metric, no sample in an epoch, or fewer
+            epochs than the file has begun.
         TypeError: An argument of the wrong type.
     """
     functions = _by_name("fit", metrics)
-    hidden = None if flag("fit", "progress", progress) else True  # None: unless it is a terminal
+    shown = flag("fit", "progress", progress) and sys.stderr is not None
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(expected("fit", "callbacks to be Callbacks", described(callback)))
     run = Run(model, optimizer, History(), integer("fit", "epochs", epochs, at_least=1))
     saver = _Saver(run, train_loader, checkpoint, checkpoint_every)
     if flag("fit", "resume", resume):
-        saver.load()
+        saver.load(list(functions))
     with _modes_kept(model):
         for epoch in range(len(run.history.records) + 1, run.epochs + 1):
             run.epoch = epoch
             for callback in callbacks:
-                if not run.stopped:
+                if not (run.stopped or saver.within_epoch):
                     callback.before_epoch(run)
             if run.stopped:
                 break
-            with _set_back_unless_finite(run), _bar(run, train_loader, hidden) as bar:
+            with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
                 figures = _train(run, loss, train_loader, _Averages(loss, functions), saver, bar)
                 if validation is not None:
                     measured = evaluate(model, loss, validation, metrics=metrics)
@@ -155,7 +163,7 @@ class _Averages:
     def add(self, value: float, y: Any, t: Any, samples: int) -> None:
         self.batches += 1
         self.samples += samples
-        self.totals["loss"] += value if self._summed else value * samples
+        self.totals["loss"] += float(value) if self._summed else float(value) * samples
         for name, metric in self._metrics.items():
             self.totals[name] += float(metric(y, t)) * samples
 
@@ -202,17 +210,48 @@ class _Saver:
             contract = "checkpoint, the file, with checkpoint_every"
             raise ValueError(expected("fit", contract, described(path)))
         self._every = None if every is None else integer("fit", "checkpoint_every", every, 1)
+        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            contract = "checkpoint to be a file, in a folder that is there"
+            raise ValueError(expected("fit", contract, repr(str(path))))
         self._path, self._run, self._loader = path, run, loader
         self._objects = run.model, run.optimizer, loader, run.history
         self._begun: dict[str, Any] | None = None  # the epoch within which the file was written
         self._start: Any = None  # state of the loader's generator before it drew its order
 
-    def load(self) -> None:
+    @property
+    def within_epoch(self) -> bool:
+        """Whether the epoch in progress was begun before the file was written."""
+        return self._begun is not None
+
+    def load(self, metrics: list[str]) -> None:
         """Go back to the checkpoint, if there is one."""
         if self._path is None:
             raise ValueError(expected("fit", "checkpoint, the file, with resume", "None"))
-        if Path(self._path).exists():
-            self._begun = checkpoints.load(self._path, *self._objects)["position"]
+        if not Path(self._path).exists():
+            return
+        meta = checkpoints.load(self._path)
+        position = meta.get("position")
+        if position is not None:
+            self._check(position, metrics)
+            if meta["epoch"] > self._run.epochs:
+                contract = f"epochs >= {meta['epoch']}, which {self._path} has begun"
+                raise ValueError(expected("fit", contract, self._run.epochs))
+        checkpoints.load(self._path, *self._objects)
+        self._begun, self._run.stopped = position, bool(meta.get("stopped", False))
+
+    def _check(self, position: Any, metrics: list[str]) -> None:
+        """Refuse a position that this fit cannot go on from, before anything has changed."""
+        try:
+            check_state(self._loader.rng.bit_generator.state, position["start"])
+            found = list(position["totals"])
+            for number in (position["batches"], position["samples"], *position["totals"].values()):
+                float(number)
+        except Exception as error:
+            contract = f"{self._path} to say where in an epoch it was written"
+            raise CheckpointError(expected("fit", contract, repr(error))) from error
+        if found != ["loss", *metrics]:
+            contract = f"the metrics of {self._path}, {found[1:]}, within an epoch"
+            raise CheckpointError(expected("fit", contract, metrics))
 
     def begin(self, averages: _Averages) -> Iterator[tuple[Any, Any]]:
         """Start an epoch and return its pairs, or those that are left of the one begun."""
@@ -224,34 +263,40 @@ class _Saver:
             self._start = now
             return iter(self._loader)
         self._start = drawn.state = begun.pop("start")
-        pairs = iter(self._loader)
-        drawn.state = now
         vars(averages).update(begun)
-        return islice(pairs, averages.batches, None)
+        pairs: Iterator[tuple[Any, Any]] = iter(self._loader)
+        for _ in islice(pairs, averages.batches):
+            pass
+        drawn.state = now
+        return pairs
 
     def batch_done(self, averages: _Averages) -> None:
-        if self._every and averages.batches % self._every == 0 and _finite(self._run.model):
+        if self._every and averages.batches % self._every == 0:
             names = ("batches", "samples", "totals")
             self.save({"start": self._start} | {name: getattr(averages, name) for name in names})
 
     def save(self, position: dict[str, Any] | None = None) -> None:
-        if self._path is not None:
-            epoch = self._run.epoch
-            checkpoints.save(self._path, *self._objects, epoch=epoch, position=position)
+        """Write the file, unless a parameter is NaN or infinite: the last good one stays."""
+        if self._path is not None and _finite(self._run.model):
+            run = self._run
+            progress: Any = {"epoch": run.epoch, "stopped": run.stopped, "position": position}
+            checkpoints.save(self._path, *self._objects, **progress)
 
 
 @contextmanager
 def _set_back_unless_finite(run: Run) -> Iterator[None]:
     """Undo what was trained when the loss or a parameter is NaN or infinite."""
-    before = run.model.state_dict(), run.optimizer.state_dict()
+    before = [(p, p.data.copy()) for p in run.model.parameters() if p.data.flags.writeable]
+    settings = run.optimizer.state_dict()
     try:
         yield
         if not _finite(run.model):
             found = f"NaN or infinity after the last batch of epoch {run.epoch}"
             raise FloatingPointError(expected("fit", "finite parameters", found))
     except FloatingPointError as error:
-        run.model.load_state_dict(before[0])
-        run.optimizer.load_state_dict(before[1])
+        for parameter, data in before:
+            parameter.data = data
+        run.optimizer.load_state_dict(settings)
         error.add_note(
             "Parameters and optimizer are as before this epoch, or as resumed within it."
         )
@@ -269,7 +314,7 @@ def _finite(model: Module) -> bool:
 
 def _rows(loader: Pairs, x: Any) -> int:
     """Return how many samples x is: a loader may yield bare ones."""
-    return 1 if getattr(loader, "batch_size", 1) is None else len(x)
+    return 1 if isinstance(loader, DataLoader) and loader.batch_size is None else len(x)
 
 
 def _by_name(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
@@ -297,6 +342,7 @@ def _modes_kept(model: Module) -> Iterator[None]:
             module.training = training
 
 
-def _bar(run: Run, loader: Pairs, hidden: bool | None) -> Any:
+def _bar(run: Run, loader: Pairs, shown: bool) -> Any:
     total = len(loader) if isinstance(loader, Sized) else None
-    return tqdm(total=total, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch", disable=hidden)
+    disable = None if shown else True  # None: unless it is a terminal
+    return tqdm(total=total, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch", disable=disable)
