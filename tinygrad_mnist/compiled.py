@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape, writeable
-from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, run_samples
+from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, Settings, run_samples
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module, Parameter
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
@@ -154,10 +154,7 @@ def _run(
     velocity = _flat_velocity(optimizer, params) if optimizer.momentum else np.zeros_like(flat[:0])
     factors = np.array([_factor(layer) for layer in layers], dtype)
     n = t.shape[1] if loss.reduction == "mean" else 1
-    decay, slope = optimizer.weight_decay, 2 / n
-    settings = np.array(
-        [optimizer.lr, optimizer.momentum, decay, optimizer.nesterov, slope, 1], dtype
-    )
+    settings = _settings(optimizer, 2 / n, dtype)
     shape = (len(plan.widths), int(plan.widths.max()))
     scratch = (
         np.zeros(shape, dtype),
@@ -193,6 +190,12 @@ def _run(
             velocities = [of[id(p)] for p in optimizer.params]
             optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
     return total / samples, correct / samples
+
+
+def _settings(optimizer: SGD, slope: float, dtype: np.dtype[Any]) -> Settings:
+    of = dtype.type
+    lr, momentum, decay = of(optimizer.lr), of(optimizer.momentum), of(optimizer.weight_decay)
+    return Settings(lr, momentum, decay, bool(optimizer.nesterov), of(slope))
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
