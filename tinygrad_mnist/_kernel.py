@@ -16,8 +16,9 @@ LINEAR, RELU, DROPOUT = range(3)
 NOWHERE = -1  # the offset of a bias where there is none
 
 # Sums run in any order, while NaN and infinity stay what they are. Nothing is allocated, so slices
-# need no counts of references (_nrt, numba's own switch), each an atomic operation.
-_compiled = njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, _nrt=False)
+# need no counts of references (_nrt, a switch of numba's own), each an atomic operation.
+_OPTIONS: Any = {"cache": True, "fastmath": {"contract", "nsz", "reassoc"}, "_nrt": False}
+_compiled = njit(**_OPTIONS)
 
 
 class Plan(NamedTuple):

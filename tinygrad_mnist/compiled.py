@@ -116,26 +116,28 @@ def _flattened(module: Module) -> Iterator[Module]:
 
 def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
     """Return the chain in numbers; parameters lie one behind the other, in order."""
-    kinds, weights, biases, masks = [], [], [], []
-    widths, parameters, masked = [linears[0].weight.data.shape[0]], 0, 0
+    widths, rows = [linears[0].weight.data.shape[0]], []
+    parameters = masked = 0
     for i, layer in enumerate(layers):
         width, weight, bias, mask = widths[-1], NOWHERE, NOWHERE, NOWHERE
         if isinstance(layer, Linear):
-            rows, width = layer.weight.data.shape
-            if rows != widths[-1]:
-                contract = f"layer {i} to take {widths[-1]} features"
-                raise ValueError(expected("compile_sgd", contract, rows))
-            weight, parameters = parameters, parameters + rows * width
+            _check_width(i, layer, width)
+            width = layer.weight.data.shape[1]
+            weight, parameters = parameters, parameters + layer.weight.data.size
             if layer.bias is not None:
                 bias, parameters = parameters, parameters + width
         elif isinstance(layer, Dropout):
             mask, masked = masked, masked + width
-        kinds.append(_KINDS[type(layer)])
         widths.append(width)
-        weights.append(weight)
-        biases.append(bias)
-        masks.append(mask)
-    return Plan(*(np.array(v, np.int64) for v in (kinds, widths, weights, biases, masks)))
+        rows.append((_KINDS[type(layer)], weight, bias, mask))
+    kinds, weights, biases, masks = np.array(rows, np.int64).T.copy()
+    return Plan(kinds, np.array(widths, np.int64), weights, biases, masks)
+
+
+def _check_width(i: int, layer: Linear, width: int) -> None:
+    rows = layer.weight.data.shape[0]
+    if rows != width:
+        raise ValueError(expected("compile_sgd", f"layer {i} to take {width} features", rows))
 
 
 def _run(
@@ -155,13 +157,7 @@ def _run(
     factors = np.array([_factor(layer) for layer in layers], dtype)
     n = t.shape[1] if loss.reduction == "mean" else 1
     settings = _settings(optimizer, 2 / n, dtype)
-    shape = (len(plan.widths), int(plan.widths.max()))
-    scratch = (
-        np.zeros(shape, dtype),
-        np.zeros(shape, dtype),
-        np.zeros(shape, np.int64),
-        np.zeros(shape[0], np.int64),
-    )
+    scratch = _scratch(plan, dtype)
     total, correct, samples = 0.0, 0, len(x) if order is None else len(order)
     try:
         for start in range(0, samples, _CHUNK):
@@ -170,26 +166,31 @@ def _run(
             rows_x, rows_t = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
             masks = _drawn_masks(plan, layers, len(rows_x))
             value, hits = run_samples(
-                plan,
-                flat,
-                velocity,
-                settings,
-                rows_x,
-                rows_t,
-                masks,
-                factors,
-                scratch,
+                plan, flat, velocity, settings, rows_x, rows_t, masks, factors, scratch
             )
             total, correct = total + value / n, correct + hits
     finally:  # also after Ctrl-C
-        for p, data in zip(params, _split(flat, params), strict=True):
-            p.data = data
-            p.zero_grad()
-        if optimizer.momentum:
-            of = dict(zip(map(id, params), _split(velocity, params), strict=True))
-            velocities = [of[id(p)] for p in optimizer.params]
-            optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+        _write_back(flat, velocity, params, optimizer)
     return total / samples, correct / samples
+
+
+def _write_back(
+    flat: FloatArray, velocity: FloatArray, params: list[Parameter], optimizer: SGD
+) -> None:
+    for p, data in zip(params, _split(flat, params), strict=True):
+        p.data = data
+        p.zero_grad()
+    if optimizer.momentum:
+        of = dict(zip(map(id, params), _split(velocity, params), strict=True))
+        velocities = [of[id(p)] for p in optimizer.params]
+        optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+
+
+def _scratch(plan: Plan, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the room that run_samples works in: a row for each layer."""
+    shape = (len(plan.widths), int(plan.widths.max()))
+    indices, counts = np.zeros(shape, np.int64), np.zeros(shape[0], np.int64)
+    return np.zeros(shape, dtype), np.zeros(shape, dtype), indices, counts
 
 
 def _settings(optimizer: SGD, slope: float, dtype: np.dtype[Any]) -> Settings:
