@@ -118,7 +118,7 @@ def test_many_chunks_with_masks_of_a_shared_generator(monkeypatch):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("options", OPTIMIZERS)
-@pytest.mark.parametrize("where", ["x", "t", "weight", "bias of a dead unit"])
+@pytest.mark.parametrize("where", ["x", "t", "weight", "bias of a dead unit", "x of dead units"])
 def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
     rng = np.random.default_rng(0)
     x = rng.random((9, 5)) * (rng.random((9, 5)) < 0.5)
@@ -128,6 +128,9 @@ def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
         eager[0].weight.data[1, 2] = value
     elif where == "bias of a dead unit":
         eager[0].bias.data[1] = -abs(value)
+    elif where == "x of dead units":  # the output stays finite, the weights do not
+        eager[0].weight.data[:] = -abs(eager[0].weight.data)
+        x[4, 1], x[5:, 1] = value, 0
     else:
         {"x": x, "t": t}[where][4, 1] = value
     fast = copy.deepcopy(eager)

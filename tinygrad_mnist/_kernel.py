@@ -6,7 +6,7 @@ neither read nor updated. All arrays are flat, W is (I, O) with one row behind t
 functions are compiled when first called, and kept on disk; `.py_func` is each in plain Python.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 LINEAR, RELU, DROPOUT = range(3)
 NOWHERE = -1  # the offset of a bias where there is none
 
-_FAST = {"contract", "nsz", "reassoc"}  # sums in any order; NaN and infinity stay what they are
+# Sums run in any order, while NaN and infinity stay what they are. Nothing is allocated, so slices
+# need no counts of references (_nrt, a switch of numba's own), each an atomic operation.
+_OPTIONS: Any = {"cache": True, "fastmath": {"contract", "nsz", "reassoc"}, "_nrt": False}
+_compiled = njit(**_OPTIONS)
 
 
 class Plan(NamedTuple):
@@ -28,42 +31,54 @@ class Plan(NamedTuple):
     masks: NDArray[np.int64]  # offsets into a sample's masks
 
 
-@njit(cache=True, fastmath=_FAST)
+class Settings(NamedTuple):
+    """Those of SGD, in the parameters' dtype, and slope = dL/dy / (y - t)."""
+
+    lr: np.floating[Any]
+    momentum: np.floating[Any]
+    decay: np.floating[Any]
+    nesterov: bool
+    slope: np.floating[Any]
+
+
+@_compiled
 def run_samples(plan, params, velocity, settings, inputs, targets, masks, factors, scratch):
     """Train on each row of inputs; return the sum of squared errors and the number of hits.
 
-    settings are those of SGD and dL/dy / (y - t). scratch is room for each layer's input, for its
-    gradient, and for the indices of its non-zero entries, and how many those are.
+    scratch is room for each layer's input, for its gradient, and for the indices of its non-zero
+    entries, and how many those are.
     """
     outputs, gradients, nonzero, counts = scratch
     # a product with 0 can be left out only while all is finite: 0 * inf is NaN
-    finite = np.isfinite(np.sum(params)) and np.isfinite(np.sum(inputs))
+    finite = _all_finite(params)
     layers, total, hits = len(plan.kinds), 0.0, 0
     for s in range(len(inputs)):
-        outputs[0, : plan.widths[0]] = inputs[s]
+        a = outputs[0, : plan.widths[0]]
+        for i in range(len(a)):
+            a[i] = inputs[s, i]
+        finite = finite and _all_finite(a)
         _forward(plan, params, masks[s], factors, outputs, nonzero, counts, finite)
 
         y = outputs[layers, : plan.widths[layers]]
         for o in range(len(y)):  # L = sum((y - t)**2) / n
             error = y[o] - targets[s, o]
             total += error * error
-            gradients[layers, o] = settings[4] * error
+            gradients[layers, o] = settings.slope * error
         hits += _largest(y) == _largest(targets[s])
 
-        finite = finite and np.isfinite(np.sum(gradients[layers, : len(y)]))
+        finite = finite and _all_finite(gradients[layers, : len(y)])
         _backward(plan, params, velocity, settings, masks[s], factors, scratch, finite)
     return total, hits
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _forward(plan, params, mask, factors, outputs, nonzero, counts, finite):
     for layer in range(len(plan.kinds)):
         a, y = outputs[layer, : plan.widths[layer]], outputs[layer + 1, : plan.widths[layer + 1]]
         if plan.kinds[layer] == LINEAR:  # y = a @ W + b
             begin, b = plan.weights[layer], plan.biases[layer]
-            y[:] = 0
-            if b != NOWHERE:
-                y += params[b : b + len(y)]
+            for o in range(len(y)):
+                y[o] = 0 if b == NOWHERE else params[b + o]
             W = params[begin : begin + len(a) * len(y)]
             counts[layer] = _list_nonzero(a, nonzero[layer], finite)
             _add_rows(y, W, a, nonzero[layer], counts[layer])
@@ -75,7 +90,7 @@ def _forward(plan, params, mask, factors, outputs, nonzero, counts, finite):
                 y[i] = a[i] * mask[plan.masks[layer] + i] * factors[layer]
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _backward(plan, params, velocity, settings, mask, factors, scratch, finite):
     outputs, gradients, nonzero, counts = scratch
     for layer in range(len(plan.kinds) - 1, -1, -1):
@@ -84,14 +99,15 @@ def _backward(plan, params, velocity, settings, mask, factors, scratch, finite):
         if plan.kinds[layer] == LINEAR:  # da = dy @ W.T; dW = a.T @ dy; db = dy
             begin, b = plan.weights[layer], plan.biases[layer]
             span = slice(begin, begin + len(a) * len(dy))
-            finite = finite and np.isfinite(np.sum(dy))
+            finite = finite and _all_finite(dy)
             if layer > 0:
                 _times_transposed(da, params[span], dy)
             _step_weights(
                 params[span], velocity[span], a, dy, settings, nonzero[layer], counts[layer], finite
             )
             if b != NOWHERE:
-                _step(params[b : b + len(dy)], velocity[b : b + len(dy)], dy, settings[5], settings)
+                one = dy.dtype.type(1)
+                _step(params[b : b + len(dy)], velocity[b : b + len(dy)], dy, one, settings)
         elif plan.kinds[layer] == RELU:  # da = dy * (a > 0)
             for i in range(len(a)):
                 da[i] = dy[i] * (a[i] > 0)
@@ -100,18 +116,21 @@ def _backward(plan, params, velocity, settings, mask, factors, scratch, finite):
                 da[i] = dy[i] * mask[plan.masks[layer] + i] * factors[layer]
 
 
-@njit(cache=True)
+@_compiled
 def _list_nonzero(a, indices, finite):
     """Write the indices of the entries that are not 0, all if not finite; return their number."""
-    count = 0
-    for i in range(len(a)):
-        if a[i] != 0 or not finite:
-            indices[count] = i
-            count += 1
-    return count
+    if not finite:
+        for i in range(len(a)):
+            indices[i] = i
+        return len(a)
+    count = np.uint64(0)  # unsigned: no test for a negative index
+    for i in range(len(a)):  # without a branch, which images would make hard to predict
+        indices[count] = i
+        count += np.uint64(a[i] != 0)
+    return np.int64(count)
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _add_rows(y, W, a, rows, count):
     """y += a @ W over the rows listed, four at a time: y is read and written a quarter as often."""
     n, whole = len(y), count - count % 4
@@ -129,7 +148,7 @@ def _add_rows(y, W, a, rows, count):
             y[o] += ai * row[o]
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _times_transposed(da, W, dy):
     """da = dy @ W.T."""
     n = len(dy)
@@ -140,14 +159,14 @@ def _times_transposed(da, W, dy):
         da[i] = total
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _step_weights(W, v, a, dy, settings, rows, count, finite):
     """Step along a.T @ dy: plain SGD over the rows listed, of non-zero inputs, else over all."""
-    n, plain = len(dy), settings[1] == 0 and settings[2] == 0
+    n, plain = len(dy), settings.momentum == 0 and settings.decay == 0
     if plain and finite:
         for k in range(count):
             i = rows[k]
-            row, step = W[i * n : (i + 1) * n], settings[0] * a[i]
+            row, step = W[i * n : (i + 1) * n], settings.lr * a[i]
             for o in range(n):
                 row[o] -= step * dy[o]
     else:
@@ -155,11 +174,11 @@ def _step_weights(W, v, a, dy, settings, rows, count, finite):
             _step(W[i * n : (i + 1) * n], v[i * n : (i + 1) * n], dy, a[i], settings)
 
 
-@njit(cache=True, fastmath=_FAST)
+@_compiled
 def _step(w, v, dy, a, settings):
     """v = momentum * v + g; w -= lr * v, for g = a * dy + decay * w; nesterov as in SGD."""
-    lr, momentum, decay, nesterov = settings[0], settings[1], settings[2], settings[3] != 0
-    shrink = settings[5] - lr * decay
+    lr, momentum, decay = settings.lr, settings.momentum, settings.decay
+    shrink = w.dtype.type(1) - lr * decay
     for o in range(len(w)):
         g = a * dy[o]
         if momentum == 0:
@@ -168,10 +187,19 @@ def _step(w, v, dy, a, settings):
         v[o] = momentum * v[o] + g
         if decay != 0:  # 0 * inf is NaN
             v[o] += decay * w[o]
-        w[o] = shrink * w[o] - lr * (g + momentum * v[o]) if nesterov else w[o] - lr * v[o]
+        w[o] = shrink * w[o] - lr * (g + momentum * v[o]) if settings.nesterov else w[o] - lr * v[o]
 
 
-@njit(cache=True)
+@_compiled
+def _all_finite(values):
+    """Return whether the sum is finite: False also if only the sum overflows."""
+    total = values.dtype.type(0)
+    for i in range(len(values)):
+        total += values[i]
+    return np.isfinite(total)
+
+
+@_compiled
 def _largest(values):
     """Return the index of the largest value, or of the first NaN, as np.argmax does."""
     best = 0

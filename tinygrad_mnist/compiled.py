@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape, writeable
-from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, run_samples
+from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, Settings, run_samples
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module, Parameter
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
@@ -116,26 +116,28 @@ def _flattened(module: Module) -> Iterator[Module]:
 
 def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
     """Return the chain in numbers; parameters lie one behind the other, in order."""
-    kinds, weights, biases, masks = [], [], [], []
-    widths, parameters, masked = [linears[0].weight.data.shape[0]], 0, 0
+    widths, rows = [linears[0].weight.data.shape[0]], []
+    parameters = masked = 0
     for i, layer in enumerate(layers):
         width, weight, bias, mask = widths[-1], NOWHERE, NOWHERE, NOWHERE
         if isinstance(layer, Linear):
-            rows, width = layer.weight.data.shape
-            if rows != widths[-1]:
-                contract = f"layer {i} to take {widths[-1]} features"
-                raise ValueError(expected("compile_sgd", contract, rows))
-            weight, parameters = parameters, parameters + rows * width
+            _check_width(i, layer, width)
+            width = layer.weight.data.shape[1]
+            weight, parameters = parameters, parameters + layer.weight.data.size
             if layer.bias is not None:
                 bias, parameters = parameters, parameters + width
         elif isinstance(layer, Dropout):
             mask, masked = masked, masked + width
-        kinds.append(_KINDS[type(layer)])
         widths.append(width)
-        weights.append(weight)
-        biases.append(bias)
-        masks.append(mask)
-    return Plan(*(np.array(v, np.int64) for v in (kinds, widths, weights, biases, masks)))
+        rows.append((_KINDS[type(layer)], weight, bias, mask))
+    kinds, weights, biases, masks = np.array(rows, np.int64).T.copy()
+    return Plan(kinds, np.array(widths, np.int64), weights, biases, masks)
+
+
+def _check_width(i: int, layer: Linear, width: int) -> None:
+    rows = layer.weight.data.shape[0]
+    if rows != width:
+        raise ValueError(expected("compile_sgd", f"layer {i} to take {width} features", rows))
 
 
 def _run(
@@ -150,21 +152,13 @@ def _run(
 ) -> tuple[float, float]:
     """Run the kernel over the samples in order, a chunk at a time, on flat copies of the arrays."""
     dtype = params[0].data.dtype
-    flat = np.concatenate([p.data.reshape(-1) for p in params], dtype=dtype)
+    flat = _aligned(sum(p.data.size for p in params), dtype)
+    np.concatenate([p.data.reshape(-1) for p in params], out=flat)
     velocity = _flat_velocity(optimizer, params) if optimizer.momentum else np.zeros_like(flat[:0])
     factors = np.array([_factor(layer) for layer in layers], dtype)
     n = t.shape[1] if loss.reduction == "mean" else 1
-    decay, slope = optimizer.weight_decay, 2 / n
-    settings = np.array(
-        [optimizer.lr, optimizer.momentum, decay, optimizer.nesterov, slope, 1], dtype
-    )
-    shape = (len(plan.widths), int(plan.widths.max()))
-    scratch = (
-        np.zeros(shape, dtype),
-        np.zeros(shape, dtype),
-        np.zeros(shape, np.int64),
-        np.zeros(shape[0], np.int64),
-    )
+    settings = _settings(optimizer, 2 / n, dtype)
+    scratch = _scratch(plan, dtype)
     total, correct, samples = 0.0, 0, len(x) if order is None else len(order)
     try:
         for start in range(0, samples, _CHUNK):
@@ -173,26 +167,44 @@ def _run(
             rows_x, rows_t = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
             masks = _drawn_masks(plan, layers, len(rows_x))
             value, hits = run_samples(
-                plan,
-                flat,
-                velocity,
-                settings,
-                rows_x,
-                rows_t,
-                masks,
-                factors,
-                scratch,
+                plan, flat, velocity, settings, rows_x, rows_t, masks, factors, scratch
             )
             total, correct = total + value / n, correct + hits
     finally:  # also after Ctrl-C
-        for p, data in zip(params, _split(flat, params), strict=True):
-            p.data = data
-            p.zero_grad()
-        if optimizer.momentum:
-            of = dict(zip(map(id, params), _split(velocity, params), strict=True))
-            velocities = [of[id(p)] for p in optimizer.params]
-            optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+        _write_back(flat, velocity, params, optimizer)
     return total / samples, correct / samples
+
+
+def _aligned(size: int, dtype: np.dtype[Any]) -> FloatArray:
+    """Return an empty array that starts with a cache line: fewer vectors lie across two."""
+    raw = np.empty(size * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def _write_back(
+    flat: FloatArray, velocity: FloatArray, params: list[Parameter], optimizer: SGD
+) -> None:
+    for p, data in zip(params, _split(flat, params), strict=True):
+        p.data = data
+        p.zero_grad()
+    if optimizer.momentum:
+        of = dict(zip(map(id, params), _split(velocity, params), strict=True))
+        velocities = [of[id(p)] for p in optimizer.params]
+        optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+
+
+def _scratch(plan: Plan, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the room that run_samples works in: a row for each layer."""
+    shape = (len(plan.widths), int(plan.widths.max()))
+    indices, counts = np.zeros(shape, np.int64), np.zeros(shape[0], np.int64)
+    return np.zeros(shape, dtype), np.zeros(shape, dtype), indices, counts
+
+
+def _settings(optimizer: SGD, slope: float, dtype: np.dtype[Any]) -> Settings:
+    of = dtype.type
+    lr, momentum, decay = of(optimizer.lr), of(optimizer.momentum), of(optimizer.weight_decay)
+    return Settings(lr, momentum, decay, bool(optimizer.nesterov), of(slope))
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
