@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ALLOWED = {
     "_checks": set(),
     "_blas": {"_checks"},
+    "_keras": {"_checks"},
     "init": {"_checks"},
     "module": {"_checks", "_blas"},
     "losses": {"_checks", "_blas"},
@@ -28,10 +29,11 @@ ALLOWED = {
     "data.transforms": {"_checks"},
     "data.loader": {"_checks"},
     "data._formats": {"_checks"},
-    "data.mnist": {"_checks", "data._formats", "data.transforms"},
+    "data.mnist": {"_checks", "_keras", "data._formats", "data.transforms"},
     "data": {"data.loader"},
     "_kernel": set(),
     "compiled": {"_checks", "_kernel", "losses", "module", "nn", "optim"},
+    "keras": {"_checks", "_keras", "losses", "module", "nn", "optim"},
     "testing._streams": set(),
     "testing.report": set(),
     "testing.subject": {"_checks", "module", "testing._streams", "testing.report"},
@@ -68,7 +70,7 @@ ALLOWED = {
 # third parties, where a part may use more than NumPy and the standard library
 THIRD_PARTIES = {
     "_blas": {"scipy", "threadpoolctl"},
-    "data.mnist": {"keras"},
+    "keras": {"jax"},
     "testing.strategies": {"hypothesis"},
     "_kernel": {"numba"},
 }
