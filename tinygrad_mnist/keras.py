@@ -62,7 +62,8 @@ def to_keras(model: Sequential) -> Any:
         ]
     )
     for name, linear in linears.items():
-        converted.get_layer(name).set_weights([p.data for p in linear.parameters()])
+        # JAX takes over the memory of an array that happens to be aligned
+        converted.get_layer(name).set_weights([p.data.copy() for p in linear.parameters()])
     return converted
 
 
@@ -97,7 +98,7 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
     """Return the Keras loss of the same value and gradient: MeanSquaredError for "mean".
 
     "sum" and "batchmean" are a `SquaredError`. A saved model that was compiled with it loads
-    where this module has been imported.
+    where this module has been imported. On JAX, Keras takes every mean in float32.
 
     Args:
         loss: An MSELoss.
