@@ -1,7 +1,7 @@
 """Train on many devices and hosts through Keras on JAX: python examples/scale_out.py --devices 4.
 
-The model is ours, and so is what comes back; in between, Keras (extra `keras`) holds a copy of it on
-every device and averages their gradients. Images stream from shards on disk. On two hosts, each
+The model is ours, and so is what comes back; in between, Keras (extra `keras`) holds a copy of it
+on every device and averages their gradients. Images stream from shards on disk. On two hosts, each
 with the accelerators that JAX finds there:
 
     python examples/scale_out.py --hosts 2 --host 0 --coordinator 10.0.0.1:29500

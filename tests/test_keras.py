@@ -404,6 +404,8 @@ def test_an_optimizer_that_has_no_velocities_may_have_made_steps():
     sgd.lr = 0.25
     converted = to_keras_optimizer(sgd)
     assert (float(converted.learning_rate), converted.weight_decay) == (0.25, 0.1)
+    sgd.weight_decay, sgd.momentum = 0, 1  # integers, which Keras would refuse
+    assert to_keras_optimizer(sgd).momentum == 1
 
 
 # What is refused on the way in
@@ -428,6 +430,11 @@ def frozen():
     model = sequential(keras.layers.Dense(2), keras.layers.Dense(2, name="a"))
     model.layers[1].trainable = False
     return model
+
+
+def twice_the_same():
+    dense = keras.layers.Dense(4, name="a")
+    return sequential(dense, keras.Sequential([dense]))
 
 
 def of(kind, *args, **kwargs):
@@ -464,6 +471,7 @@ def of(kind, *args, **kwargs):
             lambda: sequential(keras.layers.Dense(2), keras.layers.Flatten(name="a"), shape=(3, 4)),
             "Flatten after Dense",
         ),
+        (twice_the_same, "the same weights again"),
         (lambda: sequential(keras.Sequential([keras.layers.Softmax(name="a")])), "Softmax"),
         (
             lambda: keras.Sequential(

@@ -86,12 +86,9 @@ def from_keras(model: Any) -> Sequential:
         raise TypeError(expected("from_keras", "a keras.Sequential", described(model)))
     if not getattr(model, "inputs", None):
         raise ValueError(expected("from_keras", "a built model", f"{model.name!r}, not built"))
-    modules: list[Module] = []
-    for layer, converted in _chain(model, "float32", "float64"):
-        if isinstance(layer, keras.layers.Flatten) and any(type(m) is Linear for m in modules):
-            raise TypeError(_refusal("Flatten after Dense", layer))
-        modules += converted
-    return Sequential(*modules)
+    layers = list(_chain(model, "float32", "float64"))
+    _check_order(layers)
+    return Sequential(*(module for layer in layers for module in _from_layer(layer)))
 
 
 def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
@@ -132,13 +129,14 @@ def to_keras_optimizer(sgd: SGD) -> Any:
     """
     if type(sgd) is not SGD:
         raise TypeError(expected("to_keras_optimizer", "an SGD", described(sgd)))
+    velocities = sgd.state_dict()["velocities"]
     # refuses settings that were set to what they cannot mean
-    SGD(sgd.params, sgd.lr, sgd.momentum, sgd.weight_decay, sgd.nesterov)
+    sgd = SGD(sgd.params, sgd.lr, sgd.momentum, sgd.weight_decay, sgd.nesterov)
     if sgd.momentum and sgd.weight_decay:
         contract = "weight_decay or momentum, not both (Keras's decay passes the momentum by)"
         found = f"weight_decay={sgd.weight_decay} and momentum={sgd.momentum}"
         raise ValueError(expected("to_keras_optimizer", contract, found))
-    if sgd.momentum and sgd.state_dict()["velocities"]:
+    if sgd.momentum and velocities:
         contract = "an SGD before its first step (Keras's momentum is lr * v and starts at 0)"
         raise ValueError(expected("to_keras_optimizer", contract, "one with velocities"))
     return keras.optimizers.SGD(
@@ -213,8 +211,8 @@ def _to_layer(layer: Module, **options: Any) -> Any:
     return keras.layers.ReLU(**options)
 
 
-def _chain(model: Any, *dtypes: str) -> Iterator[tuple[Any, list[Module]]]:
-    """Yield the layers of a nested keras.Sequential and what they become, or refuse them."""
+def _chain(model: Any, *dtypes: str) -> Iterator[Any]:
+    """Yield the layers of a nested keras.Sequential, or refuse what no Module stands for."""
     dtype = model.inputs[0].dtype
     if dtype not in dtypes:
         contract = f"inputs of dtype {' or '.join(dtypes)}"
@@ -226,22 +224,32 @@ def _chain(model: Any, *dtypes: str) -> Iterator[tuple[Any, list[Module]]]:
             yield from _chain(layer, dtype)
         elif type(layer) in _PLAIN:
             _refuse_what_would_be_lost(layer, dtype)
-            yield layer, _from_layer(layer)
+            yield layer
         else:
             raise TypeError(_refusal(type(layer).__name__, layer))
 
 
 def _refuse_what_would_be_lost(layer: Any, dtype: str) -> None:
     required, kept = _PLAIN[type(layer)]
-    plain = _settings(type(layer)(**required, dtype=dtype))
+    plain = _settings(type(layer)(**required, dtype=dtype, name=layer.name))
     for name, value in _settings(layer).items():
         if name not in kept and value != plain.get(name):
             raise TypeError(_refusal(f"{name}={described(value)}", layer))
 
 
 def _settings(layer: Any) -> dict[str, Any]:
-    settings = {**layer.get_config(), "dtype": layer.dtype_policy.name}
-    return {name: value for name, value in settings.items() if name != "name"}
+    return {**layer.get_config(), "dtype": layer.dtype_policy.name}
+
+
+def _check_order(layers: list[Any]) -> None:
+    dense: list[Any] = []
+    for layer in layers:
+        if isinstance(layer, keras.layers.Flatten) and dense:
+            raise TypeError(_refusal("Flatten after Dense", layer))
+        if any(layer is before for before in dense):
+            raise TypeError(_refusal("the same weights again", layer))
+        if isinstance(layer, keras.layers.Dense):
+            dense.append(layer)
 
 
 def _from_layer(layer: Any) -> list[Module]:
