@@ -487,6 +487,12 @@ def test_layers_that_would_lose_something_are_refused_by_name(make, found):
         from_keras(make())
 
 
+def test_flatten_is_told_from_one_that_permutes_whatever_the_default(monkeypatch):
+    monkeypatch.setattr("keras.src.backend.config._IMAGE_DATA_FORMAT", "channels_first")
+    with refused(TypeError, f"{IMPORTED} data_format='channels_first' in layer 'a'"):
+        from_keras(of("Flatten")())
+
+
 def functional():
     x = keras.Input((4,))
     return keras.Model(x, keras.layers.Dense(2)(x))

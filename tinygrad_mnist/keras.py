@@ -5,6 +5,7 @@ frameworks do not define alike is refused: nothing is lost on the way without a 
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import DTypeLike
 from tinygrad_mnist._checks import described, expected, float_dtype
 from tinygrad_mnist._keras import import_keras
 from tinygrad_mnist.losses import MSELoss
-from tinygrad_mnist.module import Module
+from tinygrad_mnist.module import Module, Parameter
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
 
@@ -23,14 +24,14 @@ _Loss: Any = keras.losses.Loss
 _OURS = (Linear, ReLU, Dropout)
 _THEIRS = "Dense (linear or relu), ReLU, Dropout, Flatten of the input and InputLayer"
 # a plain layer of each kind, and its settings that come along, or only matter before training
-_PLAIN: dict[type, tuple[dict[str, float], set[str]]] = {
+_PLAIN: dict[type, tuple[dict[str, Any], set[str]]] = {
     keras.layers.Dense: (
         {"units": 1},
         {"units", "activation", "use_bias", "kernel_initializer", "bias_initializer"},
     ),
     keras.layers.ReLU: ({}, set()),
     keras.layers.Dropout: ({"rate": 0}, {"rate"}),
-    keras.layers.Flatten: ({}, set()),
+    keras.layers.Flatten: ({"data_format": "channels_last"}, set()),
 }
 
 
@@ -54,6 +55,7 @@ def to_keras(model: Sequential) -> Any:
     layers = dict(_flattened(model, ""))
     linears = {name: layer for name, layer in layers.items() if isinstance(layer, Linear)}
     dtype = _checked_dtype(linears)
+    _check_widths(linears)
     features = next(iter(linears.values())).weight.data.shape[0]
     converted = keras.Sequential(
         [
@@ -63,7 +65,7 @@ def to_keras(model: Sequential) -> Any:
     )
     for name, linear in linears.items():
         # JAX takes over the memory of an array that happens to be aligned
-        converted.get_layer(name).set_weights([p.data.copy() for p in linear.parameters()])
+        converted.get_layer(name).set_weights([p.data.copy() for p in _params(linear)])
     return converted
 
 
@@ -173,25 +175,30 @@ def _flattened(module: Module, name: str) -> Iterator[tuple[str, Module]]:
 
 
 def _checked_dtype(linears: dict[str, Linear]) -> str:
-    """Return the dtype of Linears that Keras can chain, or refuse them."""
+    """Return the one dtype of all parameters, none of them shared, or refuse them."""
     if not linears:
         raise ValueError(expected("to_keras", "at least one Linear", "none"))
-    params = [p for linear in linears.values() for p in linear.parameters()]
+    params = [p for linear in linears.values() for p in _params(linear)]
     if len({id(p) for p in params}) < len(params):
         raise TypeError(expected("to_keras", "no shared Parameter", "one"))
     dtypes = sorted({p.data.dtype.name for p in params})
     if len(dtypes) > 1:
         raise ValueError(expected("to_keras", "parameters of one dtype", " and ".join(dtypes)))
-    width = None
-    for name, linear in linears.items():
-        rows, columns = linear.weight.data.shape
-        if rows != (width or rows):
-            raise ValueError(expected("to_keras", f"layer {name} to take {width} features", rows))
-        width = columns
     if dtypes == ["float64"] and not _has_float64():
         contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
         raise ValueError(expected("to_keras", contract, "float32 alone"))
     return dtypes[0]
+
+
+def _check_widths(linears: dict[str, Linear]) -> None:
+    for (_, before), (name, after) in pairwise(linears.items()):
+        width, rows = before.weight.data.shape[1], after.weight.data.shape[0]
+        if rows != width:
+            raise ValueError(expected("to_keras", f"layer {name} to take {width} features", rows))
+
+
+def _params(linear: Linear) -> list[Parameter]:
+    return [p for p in (linear.weight, linear.bias) if p is not None]
 
 
 def _has_float64() -> bool:
