@@ -398,14 +398,18 @@ def test_optimizers_that_step_otherwise_in_keras_are_refused():
         to_keras_optimizer(sgd)
 
 
-def test_an_optimizer_that_has_no_velocities_may_have_made_steps():
-    sgd = optimizer(weight_decay=0.1)
+def test_an_optimizer_without_momentum_may_have_made_steps():
+    sgd = optimizer(momentum=0.9)
     sgd.step()
-    sgd.lr = 0.25
+    sgd.lr, sgd.momentum, sgd.weight_decay = 0.25, 0, 0.1
     converted = to_keras_optimizer(sgd)
     assert (float(converted.learning_rate), converted.weight_decay) == (0.25, 0.1)
-    sgd.weight_decay, sgd.momentum = 0, 1  # integers, which Keras would refuse
-    assert to_keras_optimizer(sgd).momentum == 1
+
+
+def test_integer_settings_are_taken_as_numbers():
+    sgd = optimizer()
+    sgd.momentum = 1  # Keras refuses an int
+    assert to_keras_optimizer(sgd).momentum == 1.0
 
 
 # What is refused on the way in
