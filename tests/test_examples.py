@@ -165,9 +165,11 @@ needs_keras = pytest.mark.skipif(
 
 def scaled_out(folder, *hosts):
     """Run scale_out.py in a process for each host; return what they print and their weights."""
-    command = [sys.executable, "-W", "error", "examples/scale_out.py", "--epochs", "1", "--save"]
+    command = [sys.executable, "-W", "error", "examples/scale_out.py", "--epochs=1", "--batch=400"]
     started = [
-        subprocess.Popen([*command, f"{folder}/{i}.npz", *host], cwd=ROOT, stdout=PIPE, text=True)
+        subprocess.Popen(
+            [*command, f"--save={folder}/{i}.npz", *host], cwd=ROOT, stdout=PIPE, text=True
+        )
         for i, host in enumerate(hosts)
     ]
     try:
@@ -182,7 +184,7 @@ def scaled_out(folder, *hosts):
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     (told,), (weights,) = scaled_out(tmp_path_factory.mktemp("one"), ["--devices", "1"])
-    assert re.search(r"^1 devices on 1 hosts \| Test-Acc: 0\.8\d+$", told, re.M)
+    assert re.search(r"^1 devices on 1 hosts \| Test-Acc: 0\.[6-9]\d+$", told, re.M)
     return weights
 
 
