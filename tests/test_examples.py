@@ -2,9 +2,12 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -272,3 +275,73 @@ def test_predict_names_what_it_cannot_read_and_goes_on(trained, tmp_path):
         f"cannot identify image file '{paths[2]}'",
         "[Errno 2] No such file or directory",
     ]
+
+
+needs_keras = pytest.mark.skipif(
+    not (find_spec("keras") and find_spec("jax")), reason="needs the extra `keras`"
+)
+
+
+def scaled_out(folder, *hosts):
+    """Run scale_out.py in a process for each host; return what they print and their weights."""
+    command = [sys.executable, "-W", "error", "examples/scale_out.py", "--epochs=1", "--batch=400"]
+    started = [
+        subprocess.Popen(
+            [*command, f"--save={folder}/{i}.npz", *host], cwd=ROOT, stdout=PIPE, text=True
+        )
+        for i, host in enumerate(hosts)
+    ]
+    try:
+        told = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * len(hosts)
+    return told, [dict(np.load(f"{folder}/{i}.npz")) for i in range(len(hosts))]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    (told,), (weights,) = scaled_out(tmp_path_factory.mktemp("one"), ["--devices", "1"])
+    assert re.search(r"^1 devices on 1 hosts \| Test-Acc: 0\.[6-9]\d+$", told, re.M)
+    return weights
+
+
+def assert_same_weights(weights, wanted):
+    assert weights.keys() == wanted.keys() == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    for name, values in wanted.items():
+        np.testing.assert_allclose(weights[name], values, rtol=0, atol=1e-4)
+
+
+@needs_keras
+def test_four_devices_train_the_same_weights_as_one(tmp_path, one_device):
+    (told,), (weights,) = scaled_out(tmp_path, ["--devices", "4"])
+    assert "4 devices on 1 hosts" in told
+    assert_same_weights(weights, one_device)
+
+
+@needs_keras
+@pytest.mark.skipif(sys.platform != "linux", reason="JAX has gloo's collectives on Linux")
+def test_two_hosts_train_the_same_weights_as_one(tmp_path, one_device):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    joint = ["--devices", "2", "--hosts", "2", "--coordinator", coordinator, "--host"]
+    told, weights = scaled_out(tmp_path, [*joint, "0"], [*joint, "1"])
+    for text, found in zip(told, weights, strict=True):
+        assert "4 devices on 2 hosts" in text
+        assert_same_weights(found, one_device)
+
+
+@needs_keras
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--hosts", "3"], "expected --hosts to divide 8, and --batch to be a multiple of 8"),
+        (["--devices", "3"], "expected --batch to be a multiple of the 3 devices"),
+    ],
+)
+def test_hosts_and_devices_that_do_not_divide_the_work_are_refused(args, text):
+    command = [sys.executable, "examples/scale_out.py", *args]
+    done = subprocess.run(command, cwd=ROOT, stderr=PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"scale_out.py: error: {text}\n")

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -757,6 +758,7 @@ KERAS_MODULES = ("keras", "keras.datasets", "keras.datasets.mnist")
 def put_in_place_of_keras(monkeypatch, load_data):
     for name in KERAS_MODULES:
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["keras"].datasets = sys.modules["keras.datasets"]
     sys.modules["keras.datasets"].mnist = sys.modules["keras.datasets.mnist"]
     sys.modules["keras.datasets.mnist"].load_data = load_data
 
@@ -840,10 +842,20 @@ def test_download_that_fails_in_keras(keras_cache):
 
 def test_file_in_the_cache_of_keras(keras_cache, monkeypatch):
     arrays = made()
-    np.savez(keras_cache / "mnist.npz", **arrays)
-    # Keras knows the SHA-256 of the 70,000 images only
-    monkeypatch.setattr("keras.src.utils.file_utils.validate_file", lambda *_a, **_k: True)
+    content = npz_bytes(arrays)
+    (keras_cache / "mnist.npz").write_bytes(content)
+    module = sys.modules["keras.src.datasets.mnist"]
+    # Keras asks for the SHA-256 of the 70,000 images: have it ask for that of these
+    own = {"file_hash": hashlib.sha256(content).hexdigest()}
+    get_file = module.get_file
+    monkeypatch.setattr(module, "get_file", lambda **told: get_file(**{**told, **own}))
     assert_holds(mnist.load_data("keras"), arrays)
+
+
+def test_another_file_in_the_cache_of_keras_is_not_taken_for_mnist(keras_cache):
+    (keras_cache / "mnist.npz").write_bytes(npz_bytes(made()))
+    with pytest.raises(ConnectionError, match="got URL fetch failure on https://"):
+        mnist.load_data("keras")
 
 
 # preprocess

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_mnist._checks import FloatArray, described, expected, float_dtype, real_array
+from tinygrad_mnist._keras import import_keras
 from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
 
@@ -98,14 +99,9 @@ def _read_bundled() -> dict[str, Bytes]:
 
 
 def _load_keras() -> tuple[Split, Split]:
-    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
+    keras = import_keras(OWNER)
     try:
-        from keras.datasets import mnist as keras_mnist
-    except Exception as error:  # an unknown backend is a ValueError
-        contract = "Keras and its backend (extra `keras`: pip install keras jax)"
-        raise ImportError(expected(OWNER, contract, error)) from error
-    try:
-        return cast(tuple[Split, Split], keras_mnist.load_data())
+        return cast(tuple[Split, Split], keras.datasets.mnist.load_data())
     except Exception as error:  # Keras raises bare Exceptions
         contract = f"Keras to download MNIST (without a network: {_LOCAL})"
         raise ConnectionError(expected(OWNER, contract, error)) from error

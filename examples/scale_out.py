@@ -1,0 +1,103 @@
+"""Train on many devices and hosts through Keras on JAX: python examples/scale_out.py --devices 4.
+
+The model is ours, and so is what comes back; in between, Keras (extra `keras`) holds a copy of it
+on every device and averages their gradients. Images stream from shards on disk. On two hosts, each
+with the accelerators that JAX finds there:
+
+    python examples/scale_out.py --hosts 2 --host 0 --coordinator 10.0.0.1:29500
+    python examples/scale_out.py --hosts 2 --host 1 --coordinator 10.0.0.1:29500
+
+Both may run on one machine, with --devices. The batch is one, whoever computes it: 1, 4 or 2 x 2
+devices end with the same weights, to rounding.
+"""
+
+import argparse
+import tempfile
+
+import jax
+import numpy as np
+
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.data import mnist
+from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
+
+SHARDS = 8
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+)
+parser.add_argument("--epochs", type=int, default=5, help="passes over the training images")
+parser.add_argument("--batch", type=int, default=160, help="images a step, of all hosts together")
+parser.add_argument(
+    "--devices", type=int, help="virtual devices on this CPU; without, all there are"
+)
+parser.add_argument("--hosts", type=int, default=1, help="processes that train together")
+parser.add_argument("--host", type=int, default=0, help="which of them this one is, from 0")
+parser.add_argument("--coordinator", default="127.0.0.1:29500", help="address and port of host 0")
+parser.add_argument("--seed", type=int, default=1, help="of weights, masks and order")
+parser.add_argument("--save", help="a file for the trained weights (.npz)")
+args = parser.parse_args()
+if SHARDS % args.hosts or args.batch % SHARDS:
+    parser.error(f"expected --hosts to divide {SHARDS}, and --batch to be a multiple of {SHARDS}")
+
+# before anything runs on JAX: how many devices there are, and who else trains
+if args.devices:
+    jax.config.update("jax_num_cpu_devices", args.devices)
+if args.hosts > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(args.coordinator, args.hosts, args.host)
+keras.utils.set_random_seed(args.seed)
+devices = keras.distribution.list_devices()
+if args.batch % len(devices):
+    parser.error(f"expected --batch to be a multiple of the {len(devices)} devices")
+# every host brings its own part of a batch
+data_parallel = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
+keras.distribution.set_distribution(data_parallel)
+
+rng = np.random.default_rng(args.seed)
+model = Sequential(
+    Linear(784, 100, rng=rng, input_grad=False), ReLU(), Dropout(0.2), Linear(100, 10, rng=rng)
+)
+optimizer = SGD(model.parameters(), lr=0.3, momentum=0.9)
+keras_model = to_keras(model)
+keras_model.compile(to_keras_optimizer(optimizer), to_keras_loss(MSELoss()))
+
+(x_train, y_train), (x_test, y_test) = mnist.load_data()
+
+
+def mapped(path, array):
+    np.save(path, array)
+    return np.load(path, mmap_mode="r")
+
+
+def batches(loaders):
+    """Yield this host's part of each batch: a few images of each of its shards."""
+    while True:  # Keras counts the steps of an epoch
+        for parts in zip(*loaders, strict=True):
+            images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            yield mnist.preprocess(images, labels)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    loaders = []
+    for i in range(SHARDS):
+        if i * args.hosts // SHARDS == args.host:  # this host has shard i
+            images = mapped(f"{folder}/images{i}.npy", x_train[i::SHARDS])
+            labels = mapped(f"{folder}/labels{i}.npy", y_train[i::SHARDS])
+            rows, order = args.batch // SHARDS, np.random.default_rng([args.seed, i])
+            loader = DataLoader(images, labels, rows, shuffle=True, drop_last=True, rng=order)
+            loaders.append(loader)
+    keras_model.fit(
+        batches(loaders),
+        steps_per_epoch=len(loaders[0]),
+        epochs=args.epochs,
+        shuffle=False,  # the loaders do
+        verbose=2 if args.host == 0 else 0,
+    )
+
+model = from_keras(keras_model).eval()
+x, _ = mnist.preprocess(x_test, y_test)
+accuracy = np.mean(model(x).argmax(axis=1) == y_test)
+print(f"{len(devices)} devices on {args.hosts} hosts | Test-Acc: {accuracy:.4f}")
+if args.save:
+    np.savez(args.save, **model.state_dict())

@@ -1,0 +1,561 @@
+"""Models, losses and optimizers against the real Keras."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist.testing.strategies import seeds
+
+if not (find_spec("keras") and find_spec("jax")):
+    pytest.skip("needs the extra `keras`", allow_module_level=True)
+import jax
+
+from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
+
+few = settings(max_examples=6)  # Keras takes half a second to build a model
+# Keras 3.15 reads its variables in a way that NumPy 2 is to give up
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+EXPORTED = "to_keras: expected Sequential, Linear, ReLU and Dropout alone, got"
+IMPORTED = (
+    "from_keras: expected Dense (linear or relu), ReLU, Dropout, Flatten of the input and "
+    "InputLayer alone, got"
+)
+
+
+def refused(error, text):
+    return pytest.raises(error, match=f"^{re.escape(text)}$")
+
+
+@st.composite
+def chains(draw, kinds="lrds", dtype=np.float32):
+    """A nested chain of 6 features to 3, with biases that are not 0."""
+    rng = np.random.default_rng(draw(seeds()))
+    width, layers = 6, []
+    for kind in draw(st.lists(st.sampled_from(kinds), max_size=5)):
+        if kind == "l":
+            out = draw(st.sampled_from([5, 1]))
+            layers.append(Linear(width, out, draw(st.booleans()), rng=rng, dtype=dtype))
+            width = out
+        elif kind == "s":
+            layers = [Sequential(*layers)]
+        else:
+            layers.append(ReLU() if kind == "r" else Dropout(draw(st.sampled_from([0.25, 0.0]))))
+    layers.append(Linear(width, 3, draw(st.booleans()), rng=rng, dtype=dtype))
+    model = Sequential(*layers)
+    for parameter in model.parameters():
+        if parameter.data.ndim == 1:
+            parameter.data = rng.standard_normal(parameter.data.shape)
+    return model
+
+
+def rows(seed, n=4, features=6):
+    return np.random.default_rng(seed).standard_normal((n, features)).astype(np.float32)
+
+
+def leaves(model, name=""):
+    """Yield (dotted position, layer) of every layer that is no Sequential."""
+    for i, layer in enumerate(model):
+        if isinstance(layer, Sequential):
+            yield from leaves(layer, f"{name}{i}.")
+        else:
+            yield f"{name}{i}", layer
+
+
+def outputs(keras_model, x, **mode):
+    return np.asarray(keras_model(x, **mode))
+
+
+def small():
+    return Sequential(
+        Sequential(Linear(6, 5, rng=0, input_grad=False), ReLU()),
+        Dropout(0.25),
+        Linear(5, 3, rng=1),
+    )
+
+
+def sequential(*layers, shape=(4,), **kwargs):
+    return keras.Sequential([keras.Input(shape, **kwargs), *layers])
+
+
+# Models
+
+
+@few
+@given(model=chains(), seed=seeds())
+def test_a_model_computes_the_same_in_keras_and_comes_back_bit_for_bit(model, seed):
+    x, converted = rows(seed), to_keras(model)
+    y = model.eval()(x)
+    np.testing.assert_allclose(outputs(converted, x), y, rtol=1e-6, atol=1e-6)
+    back = from_keras(converted)
+    layers = dict(leaves(model))
+    assert [layer.name for layer in converted.layers] == list(layers)
+    assert list(map(repr, back)) == list(map(repr, layers.values()))
+    for a, b in zip(back.parameters(), model.parameters(), strict=True):
+        np.testing.assert_array_equal(a.data, b.data, strict=True)
+    np.testing.assert_array_equal(back.eval()(x), y, strict=True)
+
+
+@few
+@given(seed=seeds(), bias=st.booleans(), activation=st.sampled_from(["relu", None]))
+def test_a_keras_model_computes_the_same_here_and_goes_back(seed, bias, activation):
+    layers = keras.layers
+    start = keras.initializers.RandomNormal(seed=seed % 2**31)
+    first = layers.Dense(5, activation, bias, bias_initializer=start, name="a")
+    inner = keras.Sequential([layers.ReLU(), layers.Dropout(0.25), layers.Dense(2)], name="inner")
+    theirs = sequential(layers.Flatten(), first, inner, shape=(2, 3))
+    x = rows(seed)
+    wanted = outputs(theirs, x.reshape(4, 2, 3))
+    ours = from_keras(theirs)
+    np.testing.assert_allclose(ours.eval()(x), wanted, rtol=1e-6, atol=1e-6)
+    relu = ["ReLU"] if activation else []
+    kinds = [type(layer).__name__ for layer in ours]
+    assert kinds == ["Linear", *relu, "ReLU", "Dropout", "Linear"]
+    again = to_keras(ours)
+    assert [layer.name for layer in again.layers] == [str(i) for i in range(len(kinds))]
+    weights = zip(again.weights, theirs.weights, strict=True)
+    for a, b in ((a, b) for a, b in weights if "seed" not in a.path):
+        np.testing.assert_array_equal(np.asarray(a.value), np.asarray(b.value), strict=True)
+    np.testing.assert_allclose(outputs(again, x), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_names_are_positions_as_in_named_parameters():
+    converted = to_keras(small())
+    weights = [
+        v.path.removeprefix(f"{converted.name}/") for v in converted.weights if v.path[-1] != "e"
+    ]
+    assert weights == ["0.0/kernel", "0.0/bias", "2/kernel", "2/bias"]
+    assert [name for name, _ in small().named_parameters()] == [
+        path.replace("/kernel", ".weight").replace("/bias", ".bias") for path in weights
+    ]
+
+
+def test_dropout_keeps_its_rate_and_what_is_left_is_scaled_alike():
+    model = Sequential(Linear(6, 6), Dropout(0.25))
+    model[0].weight.data = np.eye(6)
+    y = outputs(to_keras(model), np.ones((500, 6)), training=True)
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
+    assert 0.2 < np.mean(y == 0) < 0.3
+
+
+def test_dense_of_more_axes_stays_what_it_is():
+    theirs = sequential(keras.layers.Dense(2), shape=(3, 4))
+    x = np.random.default_rng(0).random((5, 3, 4), np.float32)
+    np.testing.assert_allclose(from_keras(theirs)(x), outputs(theirs, x), rtol=1e-6, atol=1e-6)
+
+
+def test_the_copies_are_independent():
+    # JAX may share memory with aligned arrays: of so many, some are
+    model = Sequential(*(Linear(4, 4, rng=i) for i in range(15)))
+    before = model.state_dict().values()
+    converted = to_keras(model)
+    back = from_keras(converted)
+    for parameter in [*model.parameters(), *back.parameters()]:
+        parameter.data += 1
+    for variable, values in zip(converted.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(variable.value), values, strict=True)
+        variable.assign(np.zeros_like(values))
+    for ours in (model, back):
+        for parameter, values in zip(ours.parameters(), before, strict=True):
+            np.testing.assert_array_equal(parameter.data, values + 1, strict=True)
+
+
+def test_float64_models_stay_float64():
+    model = small().astype(np.float64).eval()
+    x = np.random.default_rng(0).standard_normal((4, 6))
+    with jax.enable_x64(True):
+        converted = to_keras(model)
+        y = outputs(converted, x)
+        back = from_keras(converted)
+    np.testing.assert_allclose(y, model(x), rtol=1e-14, atol=1e-14, strict=True)
+    for a, b in zip(back.parameters(), model.parameters(), strict=True):
+        np.testing.assert_array_equal(a.data, b.data, strict=True)
+
+
+def test_a_float64_model_is_refused_where_jax_has_float32_alone():
+    text = 'JAX with float64 (jax.config.update("jax_enable_x64", True)), got float32 alone'
+    with refused(ValueError, f"to_keras: expected {text}"):
+        to_keras(small().astype(np.float64))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean"])
+def test_an_exported_model_can_be_saved_and_loaded(tmp_path, reduction):
+    converted = to_keras(small())
+    optimizer = to_keras_optimizer(SGD(small().parameters(), 0.01, momentum=0.9))
+    converted.compile(optimizer, to_keras_loss(MSELoss(reduction)))
+    converted.train_on_batch(rows(0), np.ones((4, 3)))
+    converted.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = rows(1)
+    np.testing.assert_array_equal(outputs(loaded, x), outputs(converted, x))
+    assert [layer.name for layer in loaded.layers] == ["0.0", "0.1", "1", "2"]
+    assert loaded.evaluate(x, np.ones((4, 3)), verbose=0) == pytest.approx(
+        converted.evaluate(x, np.ones((4, 3)), verbose=0)
+    )
+    ours = (from_keras(theirs).parameters() for theirs in (loaded, converted))
+    for a, b in zip(*ours, strict=True):
+        np.testing.assert_array_equal(a.data, b.data, strict=True)
+
+
+# Training
+
+
+OPTIMIZERS = [
+    {},
+    {"weight_decay": 0.1},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True},
+    {"momentum": 1.0},
+]
+
+
+def assert_50_steps_leave_the_same(model, loss, options, *, tolerance=1e-5, seed=0):
+    dtype = next(model.parameters()).data.dtype
+    x, t = np.split(np.random.default_rng(seed).standard_normal((50, 8, 9)).astype(dtype), [6], -1)
+    # 1/512 is a float32: Keras keeps the rate in one
+    sgd = SGD(model.parameters(), 1 / 512, **options)
+    converted = to_keras(model)
+    converted.compile(to_keras_optimizer(sgd), to_keras_loss(loss, dtype=dtype))
+    for i in range(50):
+        value = loss(model(x[i]), t[i])
+        sgd.zero_grad()
+        model.backward(loss.backward())
+        sgd.step()
+        assert converted.train_on_batch(x[i], t[i]) == pytest.approx(value, rel=1e-5)
+    for a, b in zip(from_keras(converted).parameters(), model.parameters(), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=tolerance, atol=tolerance, strict=True)
+
+
+def without_dropout():
+    hidden = Sequential(Linear(6, 20, rng=0), ReLU(), Linear(20, 9, bias=False, rng=1), ReLU())
+    return Sequential(hidden, Linear(9, 3, rng=2))
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
+def test_50_steps_leave_the_same_weights(options):
+    assert_50_steps_leave_the_same(without_dropout(), MSELoss("batchmean"), options)
+
+
+@settings(max_examples=5)
+@given(
+    model=chains(kinds="lrs"),
+    reduction=st.sampled_from(["mean", "sum", "batchmean"]),
+    options=st.sampled_from(OPTIMIZERS),
+    seed=seeds(),
+)
+def test_50_steps_of_any_model_leave_the_same_weights(model, reduction, options, seed):
+    assert_50_steps_leave_the_same(model, MSELoss(reduction), options, seed=seed)
+
+
+def test_50_steps_in_float64():
+    model = without_dropout().astype(np.float64)
+    with jax.enable_x64(True):
+        assert_50_steps_leave_the_same(
+            model, MSELoss("batchmean"), {"momentum": 0.9, "nesterov": True}, tolerance=1e-12
+        )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3), (3,), (4, 1)])
+def test_losses_have_the_same_value(reduction, shape):
+    rng = np.random.default_rng(0)
+    y, t = rng.standard_normal((2, *shape)).astype(np.float32)
+    found = float(to_keras_loss(MSELoss(reduction))(t, y))
+    assert found == pytest.approx(MSELoss(reduction)(y, t), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "batchmean"])
+def test_a_loss_broadcasts_nothing(reduction):
+    text = "SquaredError: expected y_true of shape (4, 1), got (4,)"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        to_keras_loss(MSELoss(reduction))(np.ones(4), np.ones((4, 1)))
+
+
+# What is refused on the way out
+
+
+class Twice(Module):
+    def forward(self, x):
+        return 2 * x
+
+    def backward(self, dy):
+        return 2 * dy
+
+
+class OwnLinear(Linear):
+    pass
+
+
+class OwnSequential(Sequential):
+    pass
+
+
+def tied():
+    model = Sequential(Linear(3, 3), Sequential(Linear(3, 3)))
+    model[1][0].weight = model[0].weight
+    return model
+
+
+def mixed():
+    return Sequential(Linear(2, 2), Linear(2, 2, dtype=np.float64))
+
+
+def patched(method):
+    model = Sequential(Linear(2, 2), Dropout())
+    setattr(model[1], method, lambda x: x)
+    return model
+
+
+def patched_inside():
+    inner = Sequential(Linear(2, 2))
+    inner.forward = lambda x: x
+    return Sequential(inner)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        (Linear(2, 2), TypeError, "to_keras: expected a Sequential, got a Linear"),
+        (OwnSequential(Linear(2, 2)), TypeError, "to_keras: expected a Sequential, got a OwnSeq"),
+        (None, TypeError, "to_keras: expected a Sequential, got None"),
+        (Sequential(Linear(2, 2), Twice()), TypeError, f"{EXPORTED} Twice at 1"),
+        (
+            Sequential(ReLU(), Sequential(OwnLinear(2, 2))),
+            TypeError,
+            f"{EXPORTED} OwnLinear at 1.0",
+        ),
+        (Sequential(OwnSequential(Linear(2, 2))), TypeError, f"{EXPORTED} OwnSequential at 0"),
+        (patched("draw_mask"), TypeError, f"{EXPORTED} a Dropout of one's own at 1"),
+        (patched("forward"), TypeError, f"{EXPORTED} a Dropout of one's own at 1"),
+        (patched("backward"), TypeError, f"{EXPORTED} a Dropout of one's own at 1"),
+        (patched_inside(), TypeError, f"{EXPORTED} a Sequential of one's own at 0"),
+        (tied(), TypeError, "to_keras: expected no shared Parameter, got one"),
+        (Sequential(), ValueError, "to_keras: expected at least one Linear, got none"),
+        (Sequential(ReLU()), ValueError, "to_keras: expected at least one Linear, got none"),
+        (
+            mixed(),
+            ValueError,
+            "to_keras: expected parameters of one dtype, got float32 and float64",
+        ),
+        (
+            Sequential(Linear(2, 3), Sequential(ReLU(), Linear(4, 1))),
+            ValueError,
+            "to_keras: expected layer 1.1 to take 3 features, got 4",
+        ),
+    ],
+)
+def test_models_that_keras_cannot_hold_are_refused(model, error, text):
+    with pytest.raises(error, match=f"^{re.escape(text)}"):
+        to_keras(model)
+
+
+class OwnSGD(SGD):
+    pass
+
+
+class OwnLoss(MSELoss):
+    pass
+
+
+def optimizer(kind=SGD, **options):
+    return kind(Linear(2, 2).parameters(), 0.1, **options)
+
+
+def test_other_losses_are_refused():
+    with refused(TypeError, "to_keras_loss: expected an MSELoss, got a OwnLoss"):
+        to_keras_loss(OwnLoss())
+    with refused(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
+        to_keras_loss(MSELoss(), dtype=np.float16)
+
+
+def test_optimizers_that_step_otherwise_in_keras_are_refused():
+    with refused(TypeError, "to_keras_optimizer: expected an SGD, got a OwnSGD"):
+        to_keras_optimizer(optimizer(OwnSGD))
+    text = (
+        "to_keras_optimizer: expected weight_decay or momentum, not both (Keras's decay passes "
+        "the momentum by), got weight_decay=0.1 and momentum=0.9"
+    )
+    with refused(ValueError, text):
+        to_keras_optimizer(optimizer(momentum=0.9, weight_decay=0.1))
+    sgd = optimizer(momentum=0.9)
+    sgd.step()
+    text = (
+        "to_keras_optimizer: expected an SGD before its first step (Keras's momentum is lr * v "
+        "and starts at 0), got one with velocities"
+    )
+    with refused(ValueError, text):
+        to_keras_optimizer(sgd)
+    sgd.momentum = 2.0
+    with refused(ValueError, "SGD: expected momentum in [0, 1], got 2.0"):
+        to_keras_optimizer(sgd)
+
+
+def test_an_optimizer_without_momentum_may_have_made_steps():
+    sgd = optimizer(momentum=0.9)
+    sgd.step()
+    sgd.lr, sgd.momentum, sgd.weight_decay = 0.25, 0, 0.1
+    converted = to_keras_optimizer(sgd)
+    assert (float(converted.learning_rate), converted.weight_decay) == (0.25, 0.1)
+
+
+def test_integer_settings_are_taken_as_numbers():
+    sgd = optimizer()
+    sgd.momentum = 1  # Keras refuses an int
+    assert to_keras_optimizer(sgd).momentum == 1.0
+
+
+# What is refused on the way in
+
+
+class OwnDense(keras.layers.Dense):
+    pass
+
+
+def twice(x):
+    return 2 * x
+
+
+def lora():
+    dense = keras.layers.Dense(2, name="a")
+    model = sequential(dense)
+    dense.enable_lora(1)
+    return model
+
+
+def frozen():
+    model = sequential(keras.layers.Dense(2), keras.layers.Dense(2, name="a"))
+    model.layers[1].trainable = False
+    return model
+
+
+def twice_the_same():
+    dense = keras.layers.Dense(4, name="a")
+    return sequential(dense, keras.Sequential([dense]))
+
+
+def of(kind, *args, **kwargs):
+    return lambda: sequential(getattr(keras.layers, kind)(*args, name="a", **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (of("Activation", "relu"), "Activation"),
+        (of("BatchNormalization"), "BatchNormalization"),
+        (lambda: sequential(OwnDense(2, name="a")), "OwnDense"),
+        (of("Dense", 2, "tanh"), "activation=tanh"),
+        (of("Dense", 2, activation=twice), "activation=twice"),
+        (of("Dense", 2, activation=keras.layers.ReLU()), "activation=ReLU"),
+        (of("Dense", 2, kernel_regularizer="l2"), "kernel_regularizer=a dict"),
+        (of("Dense", 2, bias_regularizer="l2"), "bias_regularizer=a dict"),
+        (of("Dense", 2, activity_regularizer="l2"), "activity_regularizer=a dict"),
+        (of("Dense", 2, kernel_constraint="non_neg"), "kernel_constraint=a dict"),
+        (of("Dense", 2, bias_constraint="non_neg"), "bias_constraint=a dict"),
+        (lora, "lora_rank=1"),
+        (frozen, "trainable=False"),
+        (of("Dense", 2, dtype="mixed_float16"), "dtype='mixed_float16'"),
+        (of("Dense", 2, dtype="float16"), "dtype='float16'"),
+        (of("Dense", 2, dtype="bfloat16"), "dtype='bfloat16'"),
+        (of("ReLU", 6), "max_value=6"),
+        (of("ReLU", negative_slope=0.1), "negative_slope=0.1"),
+        (of("ReLU", threshold=1), "threshold=1"),
+        (of("Dropout", 0.5, noise_shape=(None, 1)), "noise_shape=a tuple"),
+        (of("Dropout", 0.5, seed=1), "seed=1"),
+        (of("Dropout", 1), "rate=1"),
+        (of("Flatten", data_format="channels_first"), "data_format='channels_first'"),
+        (
+            lambda: sequential(keras.layers.Dense(2), keras.layers.Flatten(name="a"), shape=(3, 4)),
+            "Flatten after Dense",
+        ),
+        (twice_the_same, "the same weights again"),
+        (lambda: sequential(keras.Sequential([keras.layers.Softmax(name="a")])), "Softmax"),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(2)], trainable=False, name="a"
+            ),
+            "trainable=False",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_layers_that_would_lose_something_are_refused_by_name(make, found):
+    with refused(TypeError, f"{IMPORTED} {found} in layer 'a'"):
+        from_keras(make())
+
+
+def test_flatten_is_told_from_one_that_permutes_whatever_the_default(monkeypatch):
+    monkeypatch.setattr("keras.src.backend.config._IMAGE_DATA_FORMAT", "channels_first")
+    with refused(TypeError, f"{IMPORTED} data_format='channels_first' in layer 'a'"):
+        from_keras(of("Flatten")())
+
+
+def functional():
+    x = keras.Input((4,))
+    return keras.Model(x, keras.layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (functional, TypeError, "from_keras: expected a keras.Sequential, got a Functional"),
+        (small, TypeError, "from_keras: expected a keras.Sequential, got a Sequential"),
+        (
+            lambda: keras.Sequential([keras.layers.Dense(2)], name="a"),
+            ValueError,
+            "from_keras: expected a built model, got 'a', not built",
+        ),
+        (
+            lambda: keras.Sequential(name="a"),
+            ValueError,
+            "from_keras: expected a built model, got 'a', not built",
+        ),
+    ],
+)
+def test_models_that_are_no_built_sequential_are_refused(make, error, text):
+    with refused(error, text):
+        from_keras(make())
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16"])
+def test_inputs_of_another_dtype_are_refused(dtype):
+    model = sequential(keras.layers.Dense(2), dtype=dtype)
+    text = f"inputs of dtype float32 or float64, got {dtype} in {model.name!r}"
+    with refused(TypeError, f"from_keras: expected {text}"):
+        from_keras(model)
+
+
+# The backend
+
+
+@pytest.mark.parametrize(
+    ("backend", "found"),
+    [("nonsense", "Unable to import backend : nonsense"), ("jax", "no device for this jax")],
+)
+def test_a_backend_that_cannot_be_used_is_named(tmp_path, backend, found):
+    (tmp_path / "jax.py").write_text("raise RuntimeError('no device for this jax')")
+    done = subprocess.run(
+        [sys.executable, "-c", "import tinygrad_mnist.keras"],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    contract = "Keras and its backend (extra `keras`: pip install keras jax)"
+    last = done.stderr.splitlines()[-1]
+    assert last == f"ImportError: tinygrad_mnist.keras: expected {contract}, got {found}"
+
+
+def test_jax_is_the_backend_unless_chosen():
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    code = "from tinygrad_mnist.keras import keras; print(keras.config.backend())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "jax\n"
