@@ -88,7 +88,9 @@ def test_shapes_are_never_broadcast_and_never_empty(shapes, text):
 
 def test_refusals():
     text = 'MSELoss: expected reduction "mean", "sum" or "batchmean", got '
-    for bad, got in (("none", "'none'"), (None, "None"), (["mean"], "a list")):
+    texts = np.array(["mean", "sum"])  # compared with a text, it is neither true nor false
+    cases = ("none", "'none'"), (None, "None"), (texts, "an array of shape (2,) and dtype <U4")
+    for bad, got in cases:
         with pytest.raises(ValueError, match="^" + re.escape(text + got) + "$"):
             MSELoss(bad)
     text = "MSELoss: expected target to be an array of real numbers, got an array of dtype complex"

@@ -76,6 +76,15 @@ def flag(owner: object, name: str, value: Any) -> bool:
     return bool(value)
 
 
+def choice(owner: object, name: str, value: T, choices: tuple[T, ...]) -> T:
+    """Return value if it is one of the choices, all of them texts, or refuse."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{known}"' for known in choices)
+        contract = f"{name} {', '.join(others)} or {last}"
+        raise ValueError(expected(owner, contract, described(value)))
+    return value
+
+
 def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
     """Return dtype if it is float32 or float64 in native byte order, or refuse."""
     contract = "dtype float32 or float64"
@@ -167,7 +176,7 @@ def kept(owner: object, value: T | None) -> T:
     return value
 
 
-def labels(owner: object, array: NDArray[Any], num_classes: int) -> NDArray[np.intp]:
+def class_indices(owner: object, array: NDArray[Any], num_classes: int) -> NDArray[np.intp]:
     """Return labels as indices, or refuse: floats and bools are none, -1 is no index."""
     if array.dtype.kind not in "iu":
         raise TypeError(expected(owner, "labels to be integers", f"dtype {array.dtype}"))
@@ -194,4 +203,4 @@ def true_classes(owner: object, target: ArrayLike, shape: tuple[int, ...]) -> ND
     if t.shape != shape[:-1]:
         contract = f"target of shape {shape}, or labels of shape {shape[:-1]}"
         raise ValueError(expected(owner, contract, t.shape))
-    return labels(owner, t, shape[-1])
+    return class_indices(owner, t, shape[-1])

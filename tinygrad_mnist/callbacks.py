@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinygrad_mnist import checkpoint
-from tinygrad_mnist._checks import described, expected, integer
+from tinygrad_mnist._checks import choice, integer
 from tinygrad_mnist.history import History
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
     def __init__(
         self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min", *, patience: int = 5
     ) -> None:
-        self.monitor, self.mode = monitor, _checked_mode(self, mode)
+        self.monitor, self.mode = monitor, choice(self, "mode", mode, ("min", "max"))
         self.patience = integer(self, "patience", patience, at_least=1)
 
     def before_epoch(self, run: Run) -> None:
@@ -85,18 +85,12 @@ class BestCheckpoint(Callback):
         **meta: Any,
     ) -> None:
         self.path, self.meta = path, meta
-        self.monitor, self.mode = monitor, _checked_mode(self, mode)
+        self.monitor, self.mode = monitor, choice(self, "mode", mode, ("min", "max"))
 
     def after_epoch(self, run: Run) -> None:
         if not _epochs_since_best(run.history, self.monitor, self.mode):
             meta = {**self.meta, "epoch": run.epoch}
             checkpoint.save(self.path, run.model, history=run.history, **meta)
-
-
-def _checked_mode(owner: object, mode: Any) -> Literal["min", "max"]:
-    if mode not in ("min", "max"):
-        raise ValueError(expected(owner, 'mode "min" or "max"', described(mode)))
-    return mode  # type: ignore[no-any-return]
 
 
 def _epochs_since_best(history: History, monitor: str, mode: Literal["min", "max"]) -> int:

@@ -7,15 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _blas
-from tinygrad_mnist._checks import (
-    FloatArray,
-    described,
-    expected,
-    floats,
-    kept,
-    owned,
-    same_shape,
-)
+from tinygrad_mnist._checks import FloatArray, choice, expected, floats, kept, owned, same_shape
 
 
 class Loss(Protocol):
@@ -40,10 +32,7 @@ class MSELoss:
     """
 
     def __init__(self, reduction: Literal["mean", "sum", "batchmean"] = "mean") -> None:
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "batchmean"):
-            contract = 'reduction "mean", "sum" or "batchmean"'
-            raise ValueError(expected(self, contract, described(reduction)))
-        self.reduction = reduction
+        self.reduction = choice(self, "reduction", reduction, ("mean", "sum", "batchmean"))
         self._error: FloatArray | None = None  # y - t of the last call
         self._n = 1
 

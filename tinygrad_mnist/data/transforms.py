@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinygrad_mnist import _checks
-from tinygrad_mnist._checks import FloatArray, float_dtype, integer, real_array
+from tinygrad_mnist._checks import FloatArray, class_indices, float_dtype, integer, real_array
 
 
 def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.float32) -> FloatArray:
@@ -24,7 +23,7 @@ def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.floa
     classes = real_array("one_hot", "labels", labels)
     if not classes.size:
         classes = classes.astype(np.int64)  # [] has no type of its own
-    indices = _checks.labels("one_hot", classes, num_classes)
+    indices = class_indices("one_hot", classes, num_classes)
     hot = np.zeros((*classes.shape, num_classes), dtype)
     np.put_along_axis(hot, indices[..., None], 1, axis=-1)
     return hot
