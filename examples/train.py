@@ -112,7 +112,7 @@ for digit, share in enumerate(metrics.recall(scores, test_labels)):
 history.to_json(args.out / "history.json")
 history.to_csv(args.out / "history.csv")
 pictures = {
-    "curves": plots.learning_curves(history.records),
+    "curves": plots.learning_curves(history),
     "weights": plots.first_layer_weights(model[0].weight.data[:, :64]),
     "confusion": plots.confusion_matrix(metrics.confusion_matrix(scores, test_labels)),
     "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
