@@ -11,7 +11,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_the_python_in_a_page_does_what_it_says(page):
+def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
     failures, attempted = doctest.testfile(str(page), module_relative=False)
     assert attempted > 0
     assert failures == 0

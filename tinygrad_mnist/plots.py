@@ -43,7 +43,7 @@ def learning_curves(
 
     Args:
         records: One mapping for each epoch: "epoch" and any number of metrics, each with its
-            validation figure under "val_" and its name. "lr" is a setting and not drawn; what a
+            validation figure under `val_` and its name. "lr" is a setting and not drawn; what a
             record lacks, or has as NaN, is left out.
         figure: Where to draw.
 
