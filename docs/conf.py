@@ -7,7 +7,9 @@ draw by themselves, and the figures are drawn here.
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Generic, NewType, TypeVar
 
+import numpy.typing
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
@@ -27,6 +29,8 @@ html_title = project
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -39,9 +43,20 @@ autodoc_typehints_format = "short"
 add_module_names = False
 napoleon_numpy_docstring = False
 
+
+class NDArray(Generic[TypeVar("DType")]):
+    """Stands for NumPy's alias, which would be written out."""
+
+
+# names instead of what they stand for: three lines of a signature each
+numpy.typing.NDArray = NDArray
+for alias in ("ArrayLike", "DTypeLike"):
+    setattr(numpy.typing, alias, NewType(alias, object))
+
 # types of other projects, whose documentation is elsewhere; and names for our own
 nitpick_ignore_regex = [
-    ("py:.*", r"(np|numpy|st|hypothesis|matplotlib|collections|typing|os)\..*"),
+    ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
+    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray)"),
 ]
 
 
@@ -53,6 +68,13 @@ def _inline_math(self, node):
 def _display_math(self, node):
     self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
     raise nodes.SkipNode
+
+
+def _without_last_line(app, doctree):
+    """Take the empty line that ends a doctest out of the blocks."""
+    for block in doctree.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip()
+        block[:] = [nodes.Text(block.rawsource)]
 
 
 def _draw_figures(app):
@@ -71,4 +93,5 @@ def setup(app):
     """Register the formulas, the figures and the way in."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
     app.connect("builder-inited", _draw_figures)
+    app.connect("doctree-read", _without_last_line)
     app.connect("build-finished", _lead_to_the_first_page)

@@ -1,6 +1,6 @@
 """The figures of the pages: each is what the page's own code leaves behind under its name.
 
-A page that shows `../_figures/training/curves.png` is docs/pages/training.md, and its code assigns
+A page that shows `../_figures/training/curves.svg` is docs/pages/training.md, and its code assigns
 a matplotlib Figure to `curves`.
 """
 
@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent
 
 def shown(page):
     """Return the names of the figures that a page shows."""
-    return re.findall(rf"\(\.\./_figures/{page.stem}/(\w+)\.png\)", page.read_text())
+    return re.findall(rf"\(\.\./_figures/{page.stem}/(\w+)\.svg\)", page.read_text())
 
 
 def draw(page):
@@ -28,4 +28,4 @@ def draw(page):
     folder = DOCS / "_figures" / page.stem
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        found[name].savefig(folder / f"{name}.png", dpi=150)
+        found[name].savefig(folder / f"{name}.svg")

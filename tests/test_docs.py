@@ -50,12 +50,12 @@ def test_a_figure_is_what_the_pages_code_leaves_under_its_name(tmp_path):
     page.parent.mkdir(parents=True)
     page.write_text(
         "```python\n>>> from matplotlib.figure import Figure\n>>> line = Figure(figsize=(2, 1))\n"
-        "\n```\n![a line](../_figures/lines/line.png)\n"
+        "\n```\n![a line](../_figures/lines/line.svg)\n"
     )
     figures.draw(page)
-    png = (figures.DOCS / "_figures" / "lines" / "line.png").read_bytes()
-    assert png[16:24] == (300).to_bytes(4) + (150).to_bytes(4)
-    page.write_text(page.read_text().replace("line.png", "other.png"))
+    svg = (figures.DOCS / "_figures" / "lines" / "line.svg").read_text()
+    assert 'width="144pt" height="72pt"' in svg
+    page.write_text(page.read_text().replace("line.svg", "other.svg"))
     with pytest.raises(KeyError, match="other"):
         figures.draw(page)
 
@@ -63,7 +63,7 @@ def test_a_figure_is_what_the_pages_code_leaves_under_its_name(tmp_path):
 def test_every_figure_that_a_page_shows_is_one_of_its_own():
     for page in PAGES:
         for image in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text(), re.S):
-            drawn = re.fullmatch(rf"\.\./_figures/{page.stem}/(\w+)\.png", image)
+            drawn = re.fullmatch(rf"\.\./_figures/{page.stem}/(\w+)\.svg", image)
             if drawn:
                 assert re.search(rf"^>>> {drawn[1]} = ", page.read_text(), re.M)
             else:
