@@ -35,7 +35,9 @@ html_css_files = ["site.css"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
+smartquotes_action = "D"  # dashes, no quotes: "sum" is a string
 default_role = "code"  # what the docstrings have in single backquotes
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
