@@ -50,11 +50,13 @@ def test_a_figure_is_what_the_pages_code_leaves_under_its_name(tmp_path):
     page.parent.mkdir(parents=True)
     page.write_text(
         "```python\n>>> from matplotlib.figure import Figure\n>>> line = Figure(figsize=(2, 1))\n"
-        "\n```\n![a line](../_figures/lines/line.svg)\n"
+        ">>> dot = Figure(figsize=(1, 1))\n\n```\n"
+        "![a line](../_figures/lines/line.svg)\n![a dot](../_figures/lines/dot.svg)\n"
     )
     figures.draw(page)
-    svg = (figures.DOCS / "_figures" / "lines" / "line.svg").read_text()
-    assert 'width="144pt" height="72pt"' in svg
+    folder = figures.DOCS / "_figures" / "lines"
+    assert 'width="144pt" height="72pt"' in (folder / "line.svg").read_text()
+    assert 'width="72pt" height="72pt"' in (folder / "dot.svg").read_text()
     page.write_text(page.read_text().replace("line.svg", "other.svg"))
     with pytest.raises(KeyError, match="other"):
         figures.draw(page)
