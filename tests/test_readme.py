@@ -12,7 +12,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_the_python_in_a_page_does_what_it_says(page):
+def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
     if ">>> from tinygrad_mnist.keras " in page.read_text() and not find_spec("keras"):
         pytest.skip("needs the extra `keras`")
     failures, attempted = doctest.testfile(str(page), module_relative=False)

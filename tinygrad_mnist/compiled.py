@@ -25,7 +25,7 @@ _CHUNK = 256  # samples between two looks at Ctrl-C
 
 
 def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
-    """Return train(inputs, targets, *, order=None) -> (loss, accuracy), a pass of per-sample SGD.
+    """Return `train(inputs, targets, *, order=None) -> (loss, accuracy)`: a per-sample SGD pass.
 
     It does what this loop does, to rounding while the weights are finite, and leaves the same
     parameters, velocities and states of the Dropouts' generators; gradients are cleared::

@@ -93,9 +93,9 @@ def fit(
 ) -> History:
     """Train for a number of epochs, and return what was measured in each.
 
-    The figures of an epoch are those of the passes that trained, dropout included; "val_" figures
-    are of `evaluate` after it. Every module is then in the mode it was in, also after an error or
-    Ctrl-C.
+    The figures of an epoch are those of the passes that trained, dropout included; those named
+    `val_...` are of `evaluate` after it. Every module is then in the mode it was in, also after an
+    error or Ctrl-C.
 
     Args:
         model: Any Module.

@@ -36,7 +36,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
             environment variable KERAS_BACKEND says otherwise.
 
     Returns:
-        x: uint8 images (N, 28, 28), from 0 for paper to 255 for ink. y: uint8 labels (N,), 0 to 9.
+        Images x, uint8 (N, 28, 28), from 0 for paper to 255 for ink, and labels y, uint8 (N,).
 
     Raises:
         ValueError: A file is truncated, damaged, or not MNIST; it says which and why. Nothing is

@@ -7,7 +7,7 @@ from tinygrad_mnist._checks import FloatArray, class_indices, float_dtype, integ
 
 
 def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.float32) -> FloatArray:
-    """Return an array of shape (*labels.shape, num_classes): 1 at each label, 0 elsewhere.
+    """Return an array of shape `(*labels.shape, num_classes)`: 1 at each label, 0 elsewhere.
 
     Args:
         labels: Integers in [0, num_classes), of any shape.

@@ -43,7 +43,7 @@ class Sequential(Module):
 
     @property
     def input_grad(self) -> bool:  # type: ignore[override]
-        """Whether backward returns dx: the first layer decides."""
+        """Whether backward returns dx, as the first layer says."""
         return not self.layers or self.layers[0].input_grad
 
     def forward(self, x: ArrayLike) -> FloatArray:

@@ -63,7 +63,7 @@ def check_gradients(
         rtol: Error allowed, relative to the larger of both values.
         atol: Error allowed, relative to the largest gradient in the array. What rounding of the
             outputs can do to a difference is allowed on top of both.
-        step: Of the differences, relative to max(1, |value|); None is eps**(1/3), about 6e-6.
+        step: Of the differences, relative to `max(1, |value|)`; None is `eps**(1/3)`, about 6e-6.
         max_entries: Arrays up to this size are checked entry by entry; of larger ones as many
             entries, the first, the last, the largest and the smallest gradient first.
         directions: Random +-1 directions over the whole of each larger array; a wrong one is

@@ -40,7 +40,7 @@ class Mismatch:
 
     @property
     def ratio(self) -> float:
-        """Return analytic / numeric: infinite where numeric is 0."""
+        """Return analytic / numeric, infinite where numeric is 0."""
         return (
             self.analytic / self.numeric if self.numeric else math.copysign(math.inf, self.analytic)
         )

@@ -1,0 +1,99 @@
+"""How Sphinx builds the site: python -m sphinx -W -n -b html docs docs/_build.
+
+Nothing is fetched, neither by the build nor by the pages: formulas become MathML, which browsers
+draw by themselves, and the figures are drawn here.
+"""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Generic, NewType, TypeVar
+
+import numpy.typing
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+from figures import draw  # noqa: E402
+
+project = "tinygrad_mnist"
+version = release = metadata.version(project)
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+root_doc = "pages/index"
+
+html_theme = "furo"
+html_title = project
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_copyright = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+smartquotes_action = "D"  # dashes, no quotes: "sum" is a string
+default_role = "code"  # what the docstrings have in single backquotes
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_typehints_format = "short"
+add_module_names = False
+napoleon_numpy_docstring = False
+
+
+class NDArray(Generic[TypeVar("DType")]):
+    """Stands for NumPy's alias, which would be written out."""
+
+
+# names instead of what they stand for: three lines of a signature each
+numpy.typing.NDArray = NDArray
+for alias in ("ArrayLike", "DTypeLike"):
+    setattr(numpy.typing, alias, NewType(alias, object))
+
+# types of other projects, whose documentation is elsewhere; and names for our own
+nitpick_ignore_regex = [
+    ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
+    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray)"),
+]
+
+
+def _inline_math(self, node):
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _display_math(self, node):
+    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def _without_last_line(app, doctree):
+    """Take the empty line that ends a doctest out of the blocks."""
+    for block in doctree.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip()
+        block[:] = [nodes.Text(block.rawsource)]
+
+
+def _draw_figures(app):
+    for page in sorted((DOCS / "pages").glob("*.md")):
+        draw(page)
+
+
+def _lead_to_the_first_page(app, error):
+    if error is None and app.builder.format == "html":
+        target = app.builder.get_target_uri(root_doc)
+        page = f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">\n'
+        (Path(app.outdir) / "index.html").write_text(page)
+
+
+def setup(app):
+    """Register the formulas, the figures and the way in."""
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
+    app.connect("builder-inited", _draw_figures)
+    app.connect("doctree-read", _without_last_line)
+    app.connect("build-finished", _lead_to_the_first_page)

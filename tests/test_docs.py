@@ -1,0 +1,155 @@
+"""The site: every page is reachable, every figure drawn, every error has a line of advice."""
+
+import ast
+import fnmatch
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS, PACKAGE = ROOT / "docs", ROOT / "tinygrad_mnist"
+PAGES = sorted((DOCS / "pages").glob("*.md"))
+SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_every_page_is_reachable():
+    blocks = re.findall(
+        r"^```\{toctree\}\n(.*?)^```$", (DOCS / "pages" / "index.md").read_text(), re.S | re.M
+    )
+    lines = [line for block in blocks for line in block.splitlines()]
+    entries = [line for line in lines if line and not line.startswith(":")]
+    for page in PAGES:
+        assert page.stem == "index" or any(fnmatch.fnmatch(page.stem, e) for e in entries), page
+    for page in (DOCS / "CHANGELOG.md", DOCS / "CONTRIBUTING.md"):
+        assert f"/{page.stem}" in entries
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_block_of_python_is_run(page):
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(), re.S | re.M)
+    assert blocks
+    for _, block in blocks:
+        assert block.lstrip().startswith(">>>")
+
+
+def test_every_public_module_is_in_the_api():
+    text = (DOCS / "pages" / "api.md").read_text()
+    shown = re.findall(r"^\.\. automodule:: tinygrad_mnist\.(\w+)$", text, re.M)
+    parts = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "py."))}
+    assert set(shown) == parts - {"module"}  # whose names are the package's
+
+
+def test_a_figure_is_what_the_pages_code_leaves_under_its_name(tmp_path):
+    spec = importlib.util.spec_from_file_location("figures", DOCS / "figures.py")
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    figures.DOCS = tmp_path / "docs"
+    page = figures.DOCS / "pages" / "lines.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(
+        "```python\n>>> from matplotlib.figure import Figure\n>>> line = Figure(figsize=(2, 1))\n"
+        ">>> dot = Figure(figsize=(1, 1))\n\n```\n"
+        "![a line](../_figures/lines/line.svg)\n![a dot](../_figures/lines/dot.svg)\n"
+    )
+    figures.draw(page)
+    folder = figures.DOCS / "_figures" / "lines"
+    assert 'width="144pt" height="72pt"' in (folder / "line.svg").read_text()
+    assert 'width="72pt" height="72pt"' in (folder / "dot.svg").read_text()
+    page.write_text(page.read_text().replace("line.svg", "other.svg"))
+    with pytest.raises(KeyError, match="other"):
+        figures.draw(page)
+
+
+def test_every_figure_that_a_page_shows_is_one_of_its_own():
+    for page in PAGES:
+        for image in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text(), re.S):
+            drawn = re.fullmatch(rf"\.\./_figures/{page.stem}/(\w+)\.svg", image)
+            if drawn:
+                assert re.search(rf"^>>> {drawn[1]} = ", page.read_text(), re.M)
+            else:
+                assert (page.parent / image).exists()
+
+
+def test_the_commands_for_contributors_are_those_of_the_gate():
+    commands = re.findall(r"^    (\S.*)$", (DOCS / "CONTRIBUTING.md").read_text(), re.M)
+    assert len(commands) == 5
+    gate = (ROOT / ".ci" / "run").read_text() + (ROOT / "README.md").read_text()
+    for command in " && ".join(commands).split(" && "):
+        assert command.replace("pip install -e", "pip install --quiet -e") in gate
+
+
+def rows(page):
+    """Return the first cell of every row of its tables, and the rest."""
+    return dict(re.findall(r"^\| `([^|]*)` \| (.*\S) \|$", page.read_text(), re.M))
+
+
+def template(node):
+    """Return a literal text with … for what is filled in, None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value.replace("`", "…")
+    if isinstance(node, ast.JoinedStr):
+        return "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
+    return None
+
+
+def positions(tree):
+    """Return where each function that takes a contract takes it."""
+    yield "expected", 1
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            names = [arg.arg for arg in node.args.args if arg.arg != "self"]
+            if "contract" in names:
+                yield node.name, names.index("contract")
+
+
+def contracts(tree):
+    """Yield what errors say they expected: each `contract` assigned, or handed to a function."""
+    position = dict(positions(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "contract":
+            yield node.value
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", None))
+            if name in position and ast.unparse(node.args[position[name]]) != "contract":
+                yield node.args[position[name]]
+
+
+# its errors name rules, which have a table of their own
+RULES = PACKAGE / "testing" / "contracts.py"
+ADVICE = rows(DOCS / "pages" / "errors.md")
+
+
+def test_every_error_has_a_line_of_advice_and_every_line_an_error():
+    found = {
+        template(node)
+        for path, tree in SOURCES.items()
+        if path != RULES
+        for node in contracts(tree)
+    }
+    rules = set(re.findall(r'(?:Error|require|same)\(\s*"([\w-]+)"', RULES.read_text()))
+    assert "x of shape (..., …)" in found
+    assert "keeps-dy" in rules
+    assert set(ADVICE) == found | rules
+
+
+def test_errors_are_made_by_expected():
+    """Or by readers of files, whose callers turn whatever they raise into one that is."""
+    plain = set()
+    for path, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                message = node.exc.args[0]
+                if ast.unparse(node.exc.func).endswith("Error") and template(message):
+                    plain.add(path.relative_to(PACKAGE).as_posix())
+    assert plain == {"checkpoint.py", "data/_formats.py", "history.py", "testing/contracts.py"}
+
+
+def test_every_exception_of_the_package_is_explained():
+    text = (DOCS / "pages" / "errors.md").read_text()
+    for tree in SOURCES.values():
+        for node in ast.walk(tree):
+            bases = map(ast.unparse, getattr(node, "bases", ()))
+            if any(base.endswith(("Error", "Exception")) for base in bases):
+                assert f"`{node.name}`" in text
