@@ -53,8 +53,12 @@ if args.resume:
     if not settings.exists():
         sys.exit(f"{args.out} holds no run to go on with")
     parser.set_defaults(**json.loads(settings.read_text()))
-    args = parser.parse_args(["--resume", "--out", str(args.out)])  # nothing else counts
-elif settings.exists():
+    args = parser.parse_args(["--resume", "--out", str(args.out)])
+    if parser.parse_args() != args:
+        sys.exit(
+            f"{args.out} goes on with its own settings, in {settings}: --resume takes no others"
+        )
+elif (args.out / "run.npz").exists():
     sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
@@ -87,20 +91,25 @@ args.out.mkdir(parents=True, exist_ok=True)
 chosen = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
 settings.write_text(json.dumps(chosen, indent=1) + "\n")
 print(model)
-history = fit(
-    model,
-    loss,
-    optimizer,
-    train,
-    epochs=args.epochs,
-    validation=validation,
-    callbacks=[
-        WarmUp(1, schedule),
-        BestCheckpoint(best, hidden=args.hidden, dropout=args.dropout),
-    ],
-    checkpoint=args.out / "run.npz",
-    resume=args.resume,
-)
+try:
+    history = fit(
+        model,
+        loss,
+        optimizer,
+        train,
+        epochs=args.epochs,
+        validation=validation,
+        callbacks=[
+            WarmUp(1, schedule),
+            BestCheckpoint(best, hidden=args.hidden, dropout=args.dropout),
+        ],
+        checkpoint=args.out / "run.npz",
+        resume=args.resume,
+    )
+except KeyboardInterrupt:
+    sys.exit(f"interrupted: go on with --out {args.out} --resume")
+except FloatingPointError as error:
+    sys.exit(f"{error}: try a smaller --lr, and another --out if this one holds a run")
 
 epoch = checkpoint.load(best, model)["epoch"]
 result = evaluate(model, loss, test)

@@ -59,9 +59,13 @@ def test_the_best_checkpoint_is_the_one_on_disk(tmp_path):
 
 
 @pytest.mark.parametrize("make", [EarlyStopping, lambda *a: BestCheckpoint("x", *a)])
-def test_refusals(make):
-    with pytest.raises(ValueError, match='expected mode "min" or "max", got \'best\'$'):
-        make("val_loss", "best")
+def test_which_way_is_better_must_be_known(make):
+    assert make("val_loss").mode == make("loss").mode == "min"
+    for mode, told in (("best", "'best'"), (None, "None")):
+        with pytest.raises(
+            ValueError, match=f'expected mode for \'val_accuracy\' "min" or "max", got {told}$'
+        ):
+            make("val_accuracy", mode)
 
 
 def test_early_stopping_needs_patience():

@@ -280,7 +280,7 @@ CHANGES = {
     "no meta": (lambda d: d.update(meta=None), "meta to be None"),
     "generators": (
         lambda d: d["generators"]["dict"]["model"].pop(),
-        "1 random generators of the model, not 2",
+        "1 random generators for the model, which holds 2",
     ),
     "rate": (
         lambda d: d["optimizer"]["dict"].update(lr=-1),
@@ -398,7 +398,9 @@ def test_generators_shared_otherwise_are_refused(saved):
     path, _, _ = saved
     other = Everything(5)
     other.model[4].rng = other.model[2].rng
-    with pytest.raises(CheckpointError, match="2 random generators of the model, not 1$"):
+    with pytest.raises(
+        CheckpointError, match=r"2 random generators for the model, which holds 1 \(those"
+    ):
         checkpoint.load(path, *other.objects())
 
 

@@ -192,6 +192,10 @@ def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path)
     told = f"{folder} holds a run: go on with it (--resume), or choose another --out\n"
     assert (refused.returncode, refused.stderr) == (1, told)
     assert run("train", "--out", str(folder), "--resume") == text
+    command += ["--resume", "--epochs", "4"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = f"its own settings, in {folder}/settings.json: --resume takes no others\n"
+    assert (refused.returncode, refused.stderr) == (1, f"{folder} goes on with {told}")
     command = [sys.executable, "examples/train.py", "--resume", "--out", str(tmp_path)]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr) == (1, f"{tmp_path} holds no run to go on with\n")
@@ -207,6 +211,16 @@ def test_train_refuses_bad_settings_and_leaves_no_folder(tmp_path):
         refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert refused.stderr.strip().endswith(told)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_diverged_at_once_does_not_block_its_folder(tmp_path):
+    command = [sys.executable, "examples/train.py", "--out", str(tmp_path), "--hidden", "8"]
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--lr", "1e30"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "of epoch 1: try a smaller --lr" in done.stderr.splitlines()[-1]
 
 
 def test_predict_names_a_model_that_it_cannot_load(trained, tmp_path):

@@ -119,6 +119,20 @@ def test_metrics_are_names_or_functions_weighted_by_samples():
     assert list(evaluate(model, loss, loader, metrics=())) == ["loss"]
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [(np.ones(2), r"an array of shape \(2,\) and dtype float64"), (None, "None")]
+)
+def test_a_metric_that_is_not_one_number_is_named(value, told):
+    def spread(pred, target):
+        return value
+
+    model, loss, _, loader = made()
+    with pytest.raises(
+        TypeError, match=f"^spread: expected a metric to be one number, got {told}$"
+    ):
+        evaluate(model, loss, loader, metrics=[spread])
+
+
 def test_any_iterable_of_batches_will_do():
     model, loss, optimizer, loader = made(shuffle=False)
     history = fit(model, loss, optimizer, list(loader), epochs=2, progress=False)
@@ -260,7 +274,7 @@ def test_callbacks_are_called_in_order_and_may_stop():
 
 def test_schedule_and_early_stopping_work_in_fit():
     model, loss, optimizer, loader = made()
-    callbacks = [StepDecay(0.4, every=2, factor=0.0), EarlyStopping("lr", patience=3)]
+    callbacks = [StepDecay(0.4, every=2, factor=0.0), EarlyStopping("lr", "min", patience=3)]
     history = fit(model, loss, optimizer, loader, epochs=50, callbacks=callbacks)
     assert history.column("lr") == [0.4, 0.4, 0.0, 0.0, 0.0, 0.0]
 

@@ -3,13 +3,15 @@
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tinygrad_mnist import checkpoint
 from tinygrad_mnist._checks import choice, integer
 from tinygrad_mnist.history import History
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+
+Mode = Literal["min", "max"]
 
 
 @dataclass
@@ -46,7 +48,7 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: Its name in the records.
-        mode: "min" if less is better, "max" if more is.
+        mode: "min" if less is better, "max" if more is; for a loss it need not be said.
         patience: How many epochs without a new best are allowed, at least 1.
 
     Raises:
@@ -54,9 +56,9 @@ class EarlyStopping(Callback):
     """
 
     def __init__(
-        self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min", *, patience: int = 5
+        self, monitor: str = "val_loss", mode: Mode | None = None, *, patience: int = 5
     ) -> None:
-        self.monitor, self.mode = monitor, choice(self, "mode", mode, ("min", "max"))
+        self.monitor, self.mode = monitor, _checked_mode(self, monitor, mode)
         self.patience = integer(self, "patience", patience, at_least=1)
 
     def before_epoch(self, run: Run) -> None:
@@ -70,7 +72,7 @@ class BestCheckpoint(Callback):
     Args:
         path: The file; see `checkpoint.save`.
         monitor: Its name in the records.
-        mode: "min" if less is better, "max" if more is.
+        mode: "min" if less is better, "max" if more is; for a loss it need not be said.
         meta: Saved with it, beside "epoch".
 
     Raises:
@@ -81,11 +83,11 @@ class BestCheckpoint(Callback):
         self,
         path: str | os.PathLike[str],
         monitor: str = "val_loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Mode | None = None,
         **meta: Any,
     ) -> None:
         self.path, self.meta = path, meta
-        self.monitor, self.mode = monitor, choice(self, "mode", mode, ("min", "max"))
+        self.monitor, self.mode = monitor, _checked_mode(self, monitor, mode)
 
     def after_epoch(self, run: Run) -> None:
         if not _epochs_since_best(run.history, self.monitor, self.mode):
@@ -93,7 +95,14 @@ class BestCheckpoint(Callback):
             checkpoint.save(self.path, run.model, history=run.history, **meta)
 
 
-def _epochs_since_best(history: History, monitor: str, mode: Literal["min", "max"]) -> int:
+def _checked_mode(owner: object, monitor: str, mode: Mode | None) -> Mode:
+    if mode is None and str(monitor).endswith("loss"):
+        return "min"
+    choices: tuple[Mode, Mode] = ("min", "max")
+    return choice(owner, f"mode for {monitor!r}", cast(Mode, mode), choices)
+
+
+def _epochs_since_best(history: History, monitor: str, mode: Mode) -> int:
     """Return how many epochs ago the first best record was; NaN is worse than anything."""
     sign = 1 if mode == "min" else -1
     values = [math.inf if math.isnan(v) else sign * v for v in history.column(monitor)]

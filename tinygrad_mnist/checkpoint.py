@@ -166,8 +166,8 @@ def _set_streams(
     undo: contextlib.ExitStack, owner: str, streams: list[Stream], states: list[Any]
 ) -> None:
     if len(streams) != len(states):
-        found = f"{len(states)} random generators of the {owner}, not {len(streams)}"
-        raise ValueError(found)
+        held = f"{len(states)} random generators for the {owner}, which holds {len(streams)}"
+        raise ValueError(f"{held} (those that it shares are counted once)")
     for (get, put), state in zip(streams, states, strict=True):
         check_state(get(), state)
         undo.callback(put, get())

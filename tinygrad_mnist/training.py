@@ -5,6 +5,7 @@ modes, averages, a progress bar, callbacks, checkpoints, and a stop when the los
 """
 
 import math
+import numbers
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -58,7 +59,8 @@ def evaluate(
         loss: MSELoss, or whatever can be called like it. One whose `reduction` is "sum" is summed
             over the batches.
         loader: A DataLoader, or any iterable of pairs of batches.
-        metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target).
+        metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
+            return one number for a batch.
 
     Returns:
         "loss", and each metric by its name.
@@ -110,15 +112,16 @@ def fit(
         progress: Show a bar for each epoch; there is none where stderr is no terminal.
         checkpoint: A file to write after each epoch; see `tinygrad_mnist.checkpoint`.
         checkpoint_every: Write it every so many batches, too.
-        resume: Go on from that file, bit for bit, if it is there.
+        resume: Go on from that file, bit for bit, with the rate that it holds; start anew if it
+            is not there. Without resume, a file that is there is replaced.
 
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. The parameters and the
             optimizer are set back to the start of the epoch, or to where it was resumed.
         CheckpointError: With resume, the file is damaged, or of another model, optimizer or
             loader, or of other metrics. Nothing has changed then.
-        ValueError: A number outside its interval, no such metric, no sample in an epoch, or fewer
-            epochs than the file has begun.
+        ValueError: A number outside its interval, no such metric, no sample in an epoch, or the
+            file stands within an epoch after the last.
         TypeError: An argument of the wrong type.
     """
     functions = _by_name("fit", metrics)
@@ -165,7 +168,10 @@ class _Averages:
         self.samples += samples
         self.totals["loss"] += float(value) if self._summed else float(value) * samples
         for name, metric in self._metrics.items():
-            self.totals[name] += float(metric(y, t)) * samples
+            number = metric(y, t)
+            if not isinstance(number, numbers.Real):
+                raise TypeError(expected(name, "a metric to be one number", described(number)))
+            self.totals[name] += float(number) * samples
 
     def result(self, owner: str) -> dict[str, float]:
         if not self.samples:
