@@ -6,7 +6,8 @@
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,16 @@ def expected(owner: object, contract: str, value: object) -> str:
     """Return the text of a refusal."""
     name = owner if isinstance(owner, str) else type(owner).__name__
     return f"{name}: expected {contract}, got {value}"
+
+
+@contextmanager
+def refusing(owner: object, contract: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Turn whatever goes wrong in a `with` block into one refusal of this kind."""
+    try:
+        yield
+    except Exception as error:  # of zipfile, zlib, tokenize, Keras, ...: the list has no end
+        found = str(error) or type(error).__name__
+        raise kind(expected(owner, contract, found)) from error
 
 
 def described(value: object) -> str:

@@ -4,7 +4,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from tinygrad_mnist._checks import expected
+from tinygrad_mnist._checks import refusing
 
 
 def import_keras(owner: str) -> Any:
@@ -14,8 +14,6 @@ def import_keras(owner: str) -> Any:
         ImportError: There is no Keras, or it cannot use the backend.
     """
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
-    try:
+    contract = "Keras and its backend (extra `keras`: pip install keras jax)"
+    with refusing(owner, contract, ImportError):  # an unknown backend is a ValueError
         return import_module("keras")
-    except Exception as error:  # an unknown backend is a ValueError
-        contract = "Keras and its backend (extra `keras`: pip install keras jax)"
-        raise ImportError(expected(owner, contract, error)) from error

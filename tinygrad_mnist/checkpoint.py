@@ -10,7 +10,7 @@ import json
 import os
 import urllib.parse
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tinygrad_mnist._checks import described, expected
+from tinygrad_mnist._checks import described, expected, refusing
 from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.history import History, checked_records
@@ -105,7 +105,8 @@ def load(
         FileNotFoundError: There is no such file.
     """
     content = _read(Path(path))
-    with _refusing(f"{path} to fit"), contextlib.ExitStack() as undo:
+    contract = f"{path} to fit"
+    with refusing("checkpoint.load", contract, CheckpointError), contextlib.ExitStack() as undo:
         if optimizer is not None and model is not None:
             for owner, streams in _streams(model, loader).items():
                 _set_streams(undo, owner, streams, content["generators"][owner])
@@ -151,7 +152,8 @@ def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
     from safetensors.numpy import load as from_bytes
 
     content = Path(path).read_bytes()
-    with _refusing(f"{path} to be a safetensors file that fits", "checkpoint.import_safetensors"):
+    contract = f"{path} to be a safetensors file that fits"
+    with refusing("checkpoint.import_safetensors", contract, CheckpointError):
         _set_parameters(model, from_bytes(content))
 
 
@@ -251,7 +253,8 @@ def _write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, after reading all of it."""
-    with path.open("rb") as file, _refusing(f"{path} to be a whole checkpoint"):
+    contract = f"{path} to be a whole checkpoint"
+    with path.open("rb") as file, refusing("checkpoint.load", contract, CheckpointError):
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(info.file_size for info in members) > path.stat().st_size:
@@ -274,13 +277,3 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     if array.dtype.kind not in "biuf" or member.read(1):
         raise ValueError(f"{info.filename} of dtype {array.dtype}, or longer than its array")
     return array
-
-
-@contextlib.contextmanager
-def _refusing(contract: str, owner: str = "checkpoint.load") -> Iterator[None]:
-    """Turn whatever goes wrong into one CheckpointError."""
-    try:
-        yield
-    except Exception as error:  # zipfile, struct, tokenize, ...: the list has no end
-        found = str(error) or type(error).__name__
-        raise CheckpointError(expected(owner, contract, found)) from error

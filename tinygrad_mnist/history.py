@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tinygrad_mnist._checks import described, expected
+from tinygrad_mnist._checks import described, expected, refusing
 
 
 @dataclass
@@ -55,11 +55,9 @@ class History:
             FileNotFoundError: There is none.
         """
         text = Path(path).read_bytes()
-        try:
+        contract = f"{path} to hold what to_json wrote"
+        with refusing("History.from_json", contract):
             return cls(checked_records(json.loads(text)))
-        except (ValueError, RecursionError) as error:
-            contract = f"{path} to hold what to_json wrote"
-            raise ValueError(expected("History.from_json", contract, error)) from None
 
 
 def checked_records(records: Any) -> list[dict[str, float]]:

@@ -8,8 +8,6 @@ import gzip
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tinygrad_mnist._checks import expected
+from tinygrad_mnist._checks import expected, refusing
 
 Bytes = NDArray[np.uint8]
 
@@ -38,8 +36,9 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
     """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
     arrays = {}
     for key in IDX_NAMES:
+        contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8"
         with (
-            _naming(f"{name} to be a .npz file in Keras's layout, {key} of uint8"),
+            refusing(OWNER, contract),
             zipfile.ZipFile(file) as archive,
             archive.open(_unsuspicious(archive.getinfo(f"{key}.npy"))) as member,
         ):
@@ -73,7 +72,8 @@ def _find(folder: Path, key: str) -> Path:
 
 def _read_idx(path: Path, ndim: int) -> Bytes:
     opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file, _naming(f"{path} to be an IDX file of {ndim}-d uint8"):
+    contract = f"{path} to be an IDX file of {ndim}-d uint8"
+    with opened(path, "rb") as file, refusing(OWNER, contract):
         header = file.read(4 + 4 * ndim)
         if header[:4] != bytes([0, 0, 8, ndim]):
             raise ValueError(f"magic number 0x{header[:4].hex()}")
@@ -103,13 +103,3 @@ def _read_body(file: Any, shape: tuple[int, ...], order: Any) -> Bytes:
         more_or = "more" if len(body) > size else len(body)
         raise ValueError(f"{more_or} bytes where shape {shape} has {size}")
     return np.frombuffer(body, np.uint8).reshape(shape, order=order)
-
-
-@contextmanager
-def _naming(contract: str) -> Iterator[None]:
-    """Turn whatever damage does to a reader into one ValueError that names the file."""
-    try:
-        yield
-    except Exception as error:  # zipfile, zlib, lzma, tokenize, ...: the list has no end
-        found = str(error) or type(error).__name__
-        raise ValueError(expected(OWNER, contract, found)) from error

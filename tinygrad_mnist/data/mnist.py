@@ -14,7 +14,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinygrad_mnist._checks import FloatArray, described, expected, float_dtype, real_array
+from tinygrad_mnist._checks import (
+    FloatArray,
+    described,
+    expected,
+    float_dtype,
+    real_array,
+    refusing,
+)
 from tinygrad_mnist._keras import import_keras
 from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
@@ -100,11 +107,9 @@ def _read_bundled() -> dict[str, Bytes]:
 
 def _load_keras() -> tuple[Split, Split]:
     keras = import_keras(OWNER)
-    try:
+    contract = f"Keras to download MNIST (without a network: {_LOCAL})"
+    with refusing(OWNER, contract, ConnectionError):  # Keras raises bare Exceptions
         return cast(tuple[Split, Split], keras.datasets.mnist.load_data())
-    except Exception as error:  # Keras raises bare Exceptions
-        contract = f"Keras to download MNIST (without a network: {_LOCAL})"
-        raise ConnectionError(expected(OWNER, contract, error)) from error
 
 
 def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
