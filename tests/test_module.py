@@ -89,7 +89,7 @@ def test_a_scaled_gradient_can_be_added_at_any_moment(seed, calls):
             np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)
     out = np.ones((3, 2))
     p.add_grad_to(out, -0.5)
-    np.testing.assert_allclose(out, 1 - 0.5 * wanted, rtol=1e-13)
+    np.testing.assert_allclose(out, 1 - 0.5 * wanted, rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)
 
 

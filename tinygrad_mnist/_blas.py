@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import scipy
-from scipy.linalg import blas
+from scipy.linalg.blas import get_blas_funcs
 from threadpoolctl import ThreadpoolController
 
-from tinygrad_mnist._checks import FloatArray, described, expected, integer
+from tinygrad_mnist._checks import FLOATS, FloatArray, described, expected, integer
 
 # Multiply-adds up to which BLAS uses one thread anyway, and from which on two threads pay.
 # Between them, and for a single row at any size, they cost: waking them, and fetching W from the
@@ -54,8 +54,7 @@ def _thread_functions() -> tuple[Callable[[], int], Callable[[int], None]] | Non
 
 def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
     """Return the float32 and the float64 variant of a BLAS routine, by dtype."""
-    kinds = {"s": np.float32, "d": np.float64}
-    return {np.dtype(kind): getattr(blas, letter + name) for letter, kind in kinds.items()}
+    return {dtype: get_blas_funcs(name, dtype=dtype) for dtype in FLOATS}
 
 
 def _from_environment() -> int | None:

@@ -48,7 +48,7 @@ def described(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def integer(owner: object, name: str, value: Any, at_least: int) -> int:
+def integer(owner: object, name: str, value: Any, *, at_least: int) -> int:
     """Return value as an int, or refuse: bools and floats are no integers."""
     contract = f"{name} to be an integer >= {at_least}"
     try:
@@ -115,7 +115,7 @@ def generator(owner: object, rng: Any) -> np.random.Generator:
     if rng is None:
         return np.random.default_rng()
     try:
-        return np.random.default_rng(integer(owner, "rng", rng, 0))
+        return np.random.default_rng(integer(owner, "rng", rng, at_least=0))
     except TypeError:
         contract = "rng to be a seed, a numpy.random.Generator or None"
         raise TypeError(expected(owner, contract, described(rng))) from None

@@ -74,7 +74,7 @@ def evaluate(
         model.eval()
         for x, t in loader:
             y = model(x)
-            averages.add(loss(y, t), y, t, _rows(loader, x))
+            averages.add(loss(y, t), y, t, _samples_in(loader, x))
     return averages.result("evaluate")
 
 
@@ -195,7 +195,7 @@ def _train(
         optimizer.zero_grad()
         model.backward(loss.backward())
         optimizer.step()
-        averages.add(value, y, t, _rows(loader, x))
+        averages.add(value, y, t, _samples_in(loader, x))
         saver.batch_done(averages)
         bar.update()
         if averages.batches % _FIGURES_EVERY == 0:
@@ -215,11 +215,12 @@ class _Saver:
         if every is not None and path is None:
             contract = "checkpoint, the file, with checkpoint_every"
             raise ValueError(expected("fit", contract, described(path)))
-        self._every = None if every is None else integer("fit", "checkpoint_every", every, 1)
+        if every is not None:
+            every = integer("fit", "checkpoint_every", every, at_least=1)
         if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             contract = "checkpoint to be a file, in a folder that is there"
             raise ValueError(expected("fit", contract, repr(str(path))))
-        self._path, self._run, self._loader = path, run, loader
+        self._path, self._every, self._run, self._loader = path, every, run, loader
         self._objects = run.model, run.optimizer, loader, run.history
         self._begun: dict[str, Any] | None = None  # the epoch within which the file was written
         self._start: Any = None  # state of the loader's generator before it drew its order
@@ -263,17 +264,17 @@ class _Saver:
         """Start an epoch and return its pairs, or those that are left of the one begun."""
         if self._path is None:
             return iter(self._loader)
-        drawn, now = self._loader.rng.bit_generator, self._loader.rng.bit_generator.state
-        begun, self._begun = self._begun, None
+        generator = self._loader.rng.bit_generator
+        now, begun, self._begun = generator.state, self._begun, None
         if begun is None:
             self._start = now
             return iter(self._loader)
-        self._start = drawn.state = begun.pop("start")
+        self._start = generator.state = begun.pop("start")  # so that it draws the same order
         vars(averages).update(begun)
         pairs: Iterator[tuple[Any, Any]] = iter(self._loader)
         for _ in islice(pairs, averages.batches):
             pass
-        drawn.state = now
+        generator.state = now
         return pairs
 
     def batch_done(self, averages: _Averages) -> None:
@@ -318,7 +319,7 @@ def _finite(model: Module) -> bool:
     return all(bool(np.isfinite(p.data).all()) for p in model.parameters())
 
 
-def _rows(loader: Pairs, x: Any) -> int:
+def _samples_in(loader: Pairs, x: Any) -> int:
     """Return how many samples x is: a loader may yield bare ones."""
     return 1 if isinstance(loader, DataLoader) and loader.batch_size is None else len(x)
 
