@@ -64,7 +64,7 @@ def run_samples(plan, params, velocity, settings, inputs, targets, masks, factor
             error = y[o] - targets[s, o]
             total += error * error
             gradients[layers, o] = settings.slope * error
-        hits += _largest(y) == _largest(targets[s])
+        hits += np.argmax(y) == np.argmax(targets[s])
 
         finite = finite and _all_finite(gradients[layers, : len(y)])
         _backward(plan, params, velocity, settings, masks[s], factors, scratch, finite)
@@ -197,13 +197,3 @@ def _all_finite(values):
     for i in range(len(values)):
         total += values[i]
     return np.isfinite(total)
-
-
-@_compiled
-def _largest(values):
-    """Return the index of the largest value, or of the first NaN, as np.argmax does."""
-    best = 0
-    for i in range(len(values)):
-        if values[i] > values[best] or (np.isnan(values[i]) and not np.isnan(values[best])):
-            best = i
-    return best
