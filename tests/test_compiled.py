@@ -361,11 +361,16 @@ def test_a_read_only_parameter_is_refused_before_anything_moves():
     assert all((model.state_dict()[name] == before[name]).all() for name in before)
 
 
-def test_a_mask_of_ones_own_is_refused():
+@pytest.mark.parametrize("method", ["forward", "backward", "draw_mask"])
+def test_a_method_of_ones_own_is_refused(method):
     model = model_of_two()
-    model[2].draw_mask = lambda shape: np.ones(shape)
+    setattr(model[2], method, lambda x: x)
     with pytest.raises(TypeError, match="alone, got Dropout; use the eager loop"):
         compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+    whole = model_of_two()
+    setattr(whole, method, lambda x: x)
+    with pytest.raises(TypeError, match="alone, got Sequential; use the eager loop"):
+        compile_sgd(whole, MSELoss(), SGD(whole.parameters(), 0.1))
 
 
 @settings(max_examples=5)

@@ -5,17 +5,18 @@ the rest: four fifths of MNIST's pixels are 0. Here one generic kernel runs the 
 the rules of the layers side by side, and neither reads nor updates the weights of a zero input.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinygrad_mnist._chain import checked_parameters, flattened, is_plain, is_shared
 from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape, writeable
 from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, Settings, run_samples
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module, Parameter
-from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.nn import Dropout, Linear, ReLU
 from tinygrad_mnist.optim import SGD
 
 Train = Callable[..., tuple[float, float]]
@@ -74,28 +75,25 @@ def _checked(
     model: Module, loss: MSELoss, optimizer: SGD
 ) -> tuple[Plan, list[Module], list[Parameter]]:
     """Return the chain, its layers and their parameters, or refuse what the kernel cannot do."""
-    layers = list(_flattened(model))
+    layers = dict(flattened(model))
+    for layer in layers.values():
+        if not is_plain(layer):
+            raise TypeError(_refusal("Sequential, Linear, ReLU and Dropout alone", layer))
     if type(loss) is not MSELoss:
         raise TypeError(_refusal("an MSELoss", loss))
     if type(optimizer) is not SGD:
         raise TypeError(_refusal("an SGD", optimizer))
-    linears = [layer for layer in layers if isinstance(layer, Linear)]
-    if not linears:
-        raise ValueError(expected("compile_sgd", "at least one Linear", "none"))
-    params = [p for layer in linears for p in (layer.weight, layer.bias) if p is not None]
-    if len({id(p) for p in params}) < len(params):
+    linears = {name: layer for name, layer in layers.items() if isinstance(layer, Linear)}
+    params = checked_parameters("compile_sgd", linears)
+    if is_shared(params):
         raise TypeError(_refusal("no shared Parameter", "one"))
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
         raise ValueError(
             expected("compile_sgd", "an optimizer of the model's parameters", "another")
         )
-    dtypes = sorted({str(p.data.dtype) for p in params})
-    if len(dtypes) > 1:
-        contract = "parameters of one dtype"
-        raise ValueError(expected("compile_sgd", contract, " and ".join(dtypes)))
     # refuses settings that were set to what they cannot mean
     SGD(params, optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov)
-    return _planned(layers, linears), layers, params
+    return _planned(list(layers.values())), list(layers.values()), params
 
 
 def _refusal(contract: str, found: object) -> str:
@@ -103,25 +101,14 @@ def _refusal(contract: str, found: object) -> str:
     return expected("compile_sgd", contract, f"{got}; use the eager loop")
 
 
-def _flattened(module: Module) -> Iterator[Module]:
-    """Yield the layers of a nested chain, or refuse what the kernel has no rule for."""
-    if type(module) is Sequential:
-        for layer in module:
-            yield from _flattened(layer)
-    elif type(module) in _KINDS and "draw_mask" not in vars(module):
-        yield module
-    else:
-        raise TypeError(_refusal("Sequential, Linear, ReLU and Dropout alone", module))
-
-
-def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
+def _planned(layers: list[Module]) -> Plan:
     """Return the chain in numbers; parameters lie one behind the other, in order."""
-    widths, rows = [linears[0].weight.data.shape[0]], []
+    first = next(layer for layer in layers if isinstance(layer, Linear))
+    widths, rows = [first.weight.data.shape[0]], []
     parameters = masked = 0
-    for i, layer in enumerate(layers):
+    for layer in layers:
         width, weight, bias, mask = widths[-1], NOWHERE, NOWHERE, NOWHERE
         if isinstance(layer, Linear):
-            _check_width(i, layer, width)
             width = layer.weight.data.shape[1]
             weight, parameters = parameters, parameters + layer.weight.data.size
             if layer.bias is not None:
@@ -132,12 +119,6 @@ def _planned(layers: list[Module], linears: list[Linear]) -> Plan:
         rows.append((_KINDS[type(layer)], weight, bias, mask))
     kinds, weights, biases, masks = np.array(rows, np.int64).T.copy()
     return Plan(kinds, np.array(widths, np.int64), weights, biases, masks)
-
-
-def _check_width(i: int, layer: Linear, width: int) -> None:
-    rows = layer.weight.data.shape[0]
-    if rows != width:
-        raise ValueError(expected("compile_sgd", f"layer {i} to take {width} features", rows))
 
 
 def _run(

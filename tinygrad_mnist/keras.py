@@ -5,23 +5,29 @@ frameworks do not define alike is refused: nothing is lost on the way without a 
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tinygrad_mnist._chain import (
+    checked_parameters,
+    flattened,
+    has_own_method,
+    is_plain,
+    is_shared,
+    parameters_of,
+)
 from tinygrad_mnist._checks import described, expected, float_dtype
 from tinygrad_mnist._keras import import_keras
 from tinygrad_mnist.losses import MSELoss
-from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
 
 keras = import_keras("tinygrad_mnist.keras")
 _Loss: Any = keras.losses.Loss
 
-_OURS = (Linear, ReLU, Dropout)
 _THEIRS = "Dense (linear or relu), ReLU, Dropout, Flatten of the input and InputLayer"
 # a plain layer of each kind, and its settings that come along, or only matter before training
 _PLAIN: dict[type, tuple[dict[str, Any], set[str]]] = {
@@ -52,10 +58,11 @@ def to_keras(model: Sequential) -> Any:
     """
     if type(model) is not Sequential:
         raise TypeError(expected("to_keras", "a Sequential", described(model)))
-    layers = dict(_flattened(model, ""))
+    layers = dict(flattened(model))
+    for name, layer in layers.items():
+        _refuse_unless_plain(name, layer)
     linears = {name: layer for name, layer in layers.items() if isinstance(layer, Linear)}
     dtype = _checked_dtype(linears)
-    _check_widths(linears)
     features = next(iter(linears.values())).weight.data.shape[0]
     converted = keras.Sequential(
         [
@@ -65,7 +72,7 @@ def to_keras(model: Sequential) -> Any:
     )
     for name, linear in linears.items():
         # JAX takes over the memory of an array that happens to be aligned
-        converted.get_layer(name).set_weights([p.data.copy() for p in _params(linear)])
+        converted.get_layer(name).set_weights([p.data.copy() for p in parameters_of(linear)])
     return converted
 
 
@@ -157,48 +164,24 @@ class SquaredError(_Loss):  # type: ignore[misc]
         return keras.ops.sum(keras.ops.square(y_pred - y_true), axis=-1)
 
 
-def _flattened(module: Module, name: str) -> Iterator[tuple[str, Module]]:
-    """Yield the layers of a nested chain by dotted position, or refuse what Keras has no word for.
-
-    A class of one's own, or a method set on an object, may compute anything.
-    """
-    own = {"forward", "backward", "draw_mask"} & vars(module).keys()
-    if type(module) is Sequential and not own:
-        for i, layer in enumerate(module):
-            yield from _flattened(layer, f"{name}.{i}" if name else str(i))
-    elif type(module) in _OURS and not own:
-        yield name, module
-    else:
+def _refuse_unless_plain(name: str, layer: Module) -> None:
+    if not is_plain(layer):
+        kind = type(layer).__name__
+        found = f"a {kind} of one's own" if has_own_method(layer) else kind
         contract = "Sequential, Linear, ReLU and Dropout alone"
-        found = f"a {type(module).__name__} of one's own" if own else f"{type(module).__name__}"
         raise TypeError(expected("to_keras", contract, f"{found} at {name or 'the top'}"))
 
 
 def _checked_dtype(linears: dict[str, Linear]) -> str:
     """Return the one dtype of all parameters, none of them shared, or refuse them."""
-    if not linears:
-        raise ValueError(expected("to_keras", "at least one Linear", "none"))
-    params = [p for linear in linears.values() for p in _params(linear)]
-    if len({id(p) for p in params}) < len(params):
+    params = checked_parameters("to_keras", linears)
+    if is_shared(params):
         raise TypeError(expected("to_keras", "no shared Parameter", "one"))
-    dtypes = sorted({p.data.dtype.name for p in params})
-    if len(dtypes) > 1:
-        raise ValueError(expected("to_keras", "parameters of one dtype", " and ".join(dtypes)))
-    if dtypes == ["float64"] and not _has_float64():
+    dtype = params[0].data.dtype.name
+    if dtype == "float64" and not _has_float64():
         contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
         raise ValueError(expected("to_keras", contract, "float32 alone"))
-    return dtypes[0]
-
-
-def _check_widths(linears: dict[str, Linear]) -> None:
-    for (_, before), (name, after) in pairwise(linears.items()):
-        width, rows = before.weight.data.shape[1], after.weight.data.shape[0]
-        if rows != width:
-            raise ValueError(expected("to_keras", f"layer {name} to take {width} features", rows))
-
-
-def _params(linear: Linear) -> list[Parameter]:
-    return [p for p in (linear.weight, linear.bias) if p is not None]
+    return dtype
 
 
 def _has_float64() -> bool:
