@@ -9,7 +9,7 @@ ReLU with a slope a to learn for negative inputs (He et al. 2015, arXiv:1502.018
 
 import numpy as np
 
-from tinygrad_mnist import SGD, DataLoader, Linear, Module, MSELoss, Parameter, Sequential
+from tinygrad_mnist import SGD, DataLoader, Linear, Module, MSELoss, Parameter, Sequential, metrics
 from tinygrad_mnist.data import mnist
 
 
@@ -43,5 +43,5 @@ for epoch in range(1, 4):
         optimizer.zero_grad()
         model.backward(loss.backward())
         optimizer.step()
-    accuracy = np.mean(model(x_test).argmax(axis=1) == y_test)
+    accuracy = metrics.accuracy(model(x_test), y_test)
     print(f"epoch {epoch}  test accuracy {accuracy:.4f}  slope {model[1].slope.data:.3f}")

@@ -9,7 +9,7 @@ import argparse
 import numpy as np
 from tqdm import tqdm, trange
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.init import uniform
 
@@ -61,5 +61,5 @@ for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
         tqdm.write(
             f"Epoch {epoch} | Train-Err: {error:.4f} "
             f"| Train-Acc: {accuracy:.4f} | Test-Err: {loss(y, t_test):.4f} "
-            f"| Test-Acc: {np.mean(y.argmax(axis=1) == y_test):.4f}"
+            f"| Test-Acc: {metrics.accuracy(y, y_test):.4f}"
         )

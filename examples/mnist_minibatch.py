@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 from tqdm import tqdm, trange
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.init import uniform
 
@@ -39,11 +39,11 @@ batches = DataLoader(x_train, t_train, batch_size=100)
 
 for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
     model.train()
-    error, correct = 0.0, 0
+    error, accuracy = 0.0, 0.0
     for x, t in batches:
         y = model(x)
-        error += loss(y, t) * len(x)
-        correct += np.sum(y.argmax(axis=1) == t.argmax(axis=1))
+        error += loss(y, t) * len(x) / len(x_train)
+        accuracy += metrics.accuracy(y, t) * len(x) / len(x_train)
         optimizer.zero_grad()
         model.backward(loss.backward())
         optimizer.step()
@@ -52,7 +52,7 @@ for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
         model.eval()
         y = model(x_test)
         tqdm.write(
-            f"Epoch {epoch} | Train-Err: {error / len(x_train):.4f} "
-            f"| Train-Acc: {correct / len(x_train):.4f} | Test-Err: {loss(y, t_test):.4f} "
-            f"| Test-Acc: {np.mean(y.argmax(axis=1) == y_test):.4f}"
+            f"Epoch {epoch} | Train-Err: {error:.4f} "
+            f"| Train-Acc: {accuracy:.4f} | Test-Err: {loss(y, t_test):.4f} "
+            f"| Test-Acc: {metrics.accuracy(y, y_test):.4f}"
         )

@@ -20,6 +20,7 @@ from tqdm import tqdm, trange
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, Module, MSELoss, ReLU, Sequential
 from tinygrad_mnist.data import mnist
+from tinygrad_mnist.metrics import accuracy
 
 SCRIPTS = {
     "sgd": {"hidden": 40, "dropout": False, "batch": 1, "alpha": 0.005, "updates": 1},
@@ -105,9 +106,8 @@ def train(script, model, data, epochs, lr, updates):
         # the dropout script prints no row for its last epoch
         if epoch % 10 == 1 or (epoch == epochs and script != "dropout"):
             y = model.eval()(x_test)
-            test_accuracy = np.mean(y.argmax(axis=1) == t_test.argmax(axis=1))
             n = len(x_train)
-            yield epoch, error / n, correct / n, loss(y, t_test), test_accuracy
+            yield epoch, error / n, correct / n, loss(y, t_test), accuracy(y, t_test)
 
 
 def mislabelled(script, epoch, train_err, train_acc, test_err, test_acc):

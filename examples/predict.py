@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import center_of_mass
 
 from tinygrad_mnist import Dropout, Linear, ReLU, Sequential, checkpoint
 
@@ -41,7 +42,7 @@ def as_mnist(grey):
     height, width = (max(1, round(20 * n / max(digit.shape))) for n in digit.shape)
     small = np.asarray(Image.fromarray(digit.astype(np.float32)).resize((width, height)))
     small = np.clip(small / small.max(), 0, 1)
-    y, x = (np.average(axis, weights=small) for axis in np.indices(small.shape))
+    y, x = center_of_mass(small)
     top = int(np.clip(round(13.5 - y), 0, 28 - height))
     left = int(np.clip(round(13.5 - x), 0, 28 - width))
     image = np.zeros((28, 28), np.float32)

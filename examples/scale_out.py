@@ -17,7 +17,7 @@ import tempfile
 import jax
 import numpy as np
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
 
@@ -97,7 +97,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 model = from_keras(keras_model).eval()
 x, _ = mnist.preprocess(x_test, y_test)
-accuracy = np.mean(model(x).argmax(axis=1) == y_test)
+accuracy = metrics.accuracy(model(x), y_test)
 print(f"{len(devices)} devices on {args.hosts} hosts | Test-Acc: {accuracy:.4f}")
 if args.save:
     np.savez(args.save, **model.state_dict())
