@@ -66,6 +66,7 @@ keras_model.compile(to_keras_optimizer(optimizer), to_keras_loss(MSELoss()))
 
 
 def mapped(path, array):
+    """Return the array as a file on disk, read as it is needed."""
     np.save(path, array)
     return np.load(path, mmap_mode="r")
 
@@ -80,13 +81,11 @@ def batches(loaders):
 
 with tempfile.TemporaryDirectory() as folder:
     loaders = []
-    for i in range(SHARDS):
-        if i * args.hosts // SHARDS == args.host:  # this host has shard i
-            images = mapped(f"{folder}/images{i}.npy", x_train[i::SHARDS])
-            labels = mapped(f"{folder}/labels{i}.npy", y_train[i::SHARDS])
-            rows, order = args.batch // SHARDS, np.random.default_rng([args.seed, i])
-            loader = DataLoader(images, labels, rows, shuffle=True, drop_last=True, rng=order)
-            loaders.append(loader)
+    for i in np.split(np.arange(SHARDS), args.hosts)[args.host]:  # the shards of this host
+        images = mapped(f"{folder}/images{i}.npy", x_train[i::SHARDS])
+        labels = mapped(f"{folder}/labels{i}.npy", y_train[i::SHARDS])
+        rows, order = args.batch // SHARDS, np.random.default_rng([args.seed, i])
+        loaders.append(DataLoader(images, labels, rows, shuffle=True, drop_last=True, rng=order))
     keras_model.fit(
         batches(loaders),
         steps_per_epoch=len(loaders[0]),

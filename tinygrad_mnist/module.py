@@ -130,7 +130,11 @@ class Parameter:
             _blas.add_product(out, a, b, scale)
 
     def astype(self, dtype: DTypeLike) -> None:
-        """Convert data and gradient to float32 or float64: the one way to a new `data` array."""
+        """Convert data and gradient to float32 or float64: the one way to a new `data` array.
+
+        Raises:
+            TypeError: Any other dtype.
+        """
         dtype = float_dtype(self, dtype)
         data = self._data.astype(dtype, copy=False)
         if self._grad is not None or self._products:
@@ -227,7 +231,11 @@ class Module(ABC):
         yield from (member for _, member in found if isinstance(member, Module))
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode here and in every module inside, and return self."""
+        """Set training mode here and in every module inside, and return self.
+
+        Raises:
+            TypeError: mode is not a bool.
+        """
         flag(self, "mode", mode)
         for module in self.modules():
             module.training = mode
@@ -254,7 +262,11 @@ class Module(ABC):
         return self
 
     def state_dict(self) -> dict[str, FloatArray]:
-        """Return a copy of every parameter's values, by dotted name."""
+        """Return a copy of every parameter's values, by dotted name.
+
+        Raises:
+            ValueError: Two parameters have the same name.
+        """
         return {name: parameter.data.copy() for name, parameter in self._by_name().items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:

@@ -95,18 +95,18 @@ def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> 
     own_pred, own_target = pred.copy(), target.copy()
     try:
         value = loss(own_pred, own_target)
-        got = f"one number, got shape {np.shape(value)}"
-        _require("shape", np.ndim(value) == 0, owner, got)
+        message = f"one number, got shape {np.shape(value)}"
+        _require("shape", np.ndim(value) == 0, owner, message)
         gradient, again = np.array(loss.backward()), np.array(loss.backward())
         kept = _equal(own_pred, pred) and _equal(own_target, target)
-        got = "pred and target to be left alone, got one modified"
-        _require("keeps-input", kept, owner, got)
-        got = f"dL/dpred of shape {pred.shape}, got {gradient.shape}"
-        _require("shape", gradient.shape == pred.shape, owner, got)
-        got = f"dL/dpred in float64, as pred, got {gradient.dtype}"
-        _require("dtype", gradient.dtype == np.float64, owner, got)
-        got = "a second backward to return the same, got another"
-        _require("accumulates", _equal(gradient, again), owner, got)
+        message = "pred and target to be left alone, got one modified"
+        _require("keeps-input", kept, owner, message)
+        message = f"dL/dpred of shape {pred.shape}, got {gradient.shape}"
+        _require("shape", gradient.shape == pred.shape, owner, message)
+        message = f"dL/dpred in float64, as pred, got {gradient.dtype}"
+        _require("dtype", gradient.dtype == np.float64, owner, message)
+        message = "a second backward to return the same, got another"
+        _require("accumulates", _equal(gradient, again), owner, message)
         streams.rewind()
         same = _equal(np.array(loss(pred, target)), np.array(value))
         _require("reproducible", same, owner, "the same value twice, got another")

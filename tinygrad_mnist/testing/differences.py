@@ -140,21 +140,9 @@ class Judge:
         return all(m.error + m.rounding > 0.5 * full.error for m in finer)
 
     def _measure(self, probe: Probe, step: float) -> Measured:
-        array = self.subject.arrays[probe.name].reshape(-1)[probe.part]
-        kept = array.copy()
-        size = np.maximum(1, abs(kept))
-        size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
-        h = probe.signs * size * (step / math.sqrt(len(kept)))
-        try:
-            array[:] = above = kept + h
-            f_above = self._nudged_outputs()
-            array[:] = below = kept - h
-            f_below = self._nudged_outputs()
-        finally:
-            array[:] = kept
-        taken = above - below  # not 2 h: the sums were rounded
+        f_above, f_below, taken = self._either_side(probe, step)
         length = float(np.linalg.norm(taken)) or _SMALLEST
-        if len(kept) == 1:
+        if len(taken) == 1:
             length = math.copysign(length, taken[0])
         c, gradient = self.cotangent, self.gradients[probe.name]
         with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
@@ -170,6 +158,22 @@ class Judge:
             + _SMALLEST  # of an empty batch all the others are 0
         )
         return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
+
+    def _either_side(self, probe: Probe, step: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the outputs a step above and a step below, and the way between the two points."""
+        array = self.subject.arrays[probe.name].reshape(-1)[probe.part]
+        kept = array.copy()
+        size = np.maximum(1, abs(kept))
+        size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
+        h = probe.signs * size * (step / math.sqrt(len(kept)))
+        try:
+            array[:] = above = kept + h
+            f_above = self._nudged_outputs()
+            array[:] = below = kept - h
+            f_below = self._nudged_outputs()
+        finally:
+            array[:] = kept
+        return f_above, f_below, above - below  # not 2 h: the sums were rounded
 
     def _nudged_outputs(self) -> FloatArray:
         """Return the outputs, NaN where the function is not defined."""

@@ -1,6 +1,7 @@
 """What a gradient check found, in a table that says where to look."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _SHOWN = 3  # mismatches printed of each array
@@ -104,10 +105,14 @@ class GradientReport:
         """Return the table, the worst offenders and the hints."""
         wrong = sum(bool(array.mismatches) for array in self.arrays)
         found = f"{wrong} of {len(self.arrays)}" if wrong else "none of its"
-        lines = [
-            f"{self.subject}: {found} gradients disagree with central differences "
-            f"(seed {self.seed})"
-        ]
+        title = f"{self.subject}: {found} gradients disagree with central differences"
+        lines = [f"{title} (seed {self.seed})", *self._table()]
+        for array in self.arrays:
+            shown = sorted(array.mismatches, key=lambda m: -abs(m.analytic - m.numeric))[:_SHOWN]
+            lines += [f"  wrong: {mismatch}" for mismatch in shown]
+        return "\n".join([*lines, *self.hints])
+
+    def _table(self) -> Iterator[str]:
         rows = [("gradient of", "shape", "checked", "wrong", "on a kink", "worst error/tolerance")]
         rows += [
             (a.name, str(a.shape), str(a.checked), str(a.wrong), str(a.on_kink), f"{a.worst:.2g}")
@@ -117,11 +122,7 @@ class GradientReport:
         for row in rows:
             cells = [cell.rjust(w) for cell, w in zip(row, widths, strict=True)]
             cells[0] = row[0].ljust(widths[0])
-            lines.append("  " + "  ".join(cells))
-        for array in self.arrays:
-            shown = sorted(array.mismatches, key=lambda m: -abs(m.analytic - m.numeric))[:_SHOWN]
-            lines += [f"  wrong: {mismatch}" for mismatch in shown]
-        return "\n".join([*lines, *self.hints])
+            yield "  " + "  ".join(cells)
 
 
 class GradientCheckError(AssertionError):
