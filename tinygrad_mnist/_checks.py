@@ -87,7 +87,7 @@ def flag(owner: object, name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(owner: object, name: str, value: T, choices: tuple[T, ...]) -> T:
+def choice(owner: object, name: str, value: Any, choices: tuple[T, ...]) -> T:
     """Return value if it is one of the choices, all of them texts, or refuse."""
     if not isinstance(value, str) or value not in choices:
         *others, last = (f'"{known}"' for known in choices)

@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from tinygrad_mnist import checkpoint
 from tinygrad_mnist._checks import choice, integer
@@ -99,7 +99,7 @@ def _checked_mode(owner: object, monitor: str, mode: Mode | None) -> Mode:
     if mode is None and str(monitor).endswith("loss"):
         return "min"
     choices: tuple[Mode, Mode] = ("min", "max")
-    return choice(owner, f"mode for {monitor!r}", cast(Mode, mode), choices)
+    return choice(owner, f"mode for {monitor!r}", mode, choices)
 
 
 def _epochs_since_best(history: History, monitor: str, mode: Mode) -> int:

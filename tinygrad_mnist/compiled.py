@@ -75,15 +75,16 @@ def _checked(
     model: Module, loss: MSELoss, optimizer: SGD
 ) -> tuple[Plan, list[Module], list[Parameter]]:
     """Return the chain, its layers and their parameters, or refuse what the kernel cannot do."""
-    layers = dict(flattened(model))
-    for layer in layers.values():
+    named = dict(flattened(model))
+    layers = list(named.values())
+    for layer in layers:
         if not is_plain(layer):
             raise TypeError(_refusal("Sequential, Linear, ReLU and Dropout alone", layer))
     if type(loss) is not MSELoss:
         raise TypeError(_refusal("an MSELoss", loss))
     if type(optimizer) is not SGD:
         raise TypeError(_refusal("an SGD", optimizer))
-    linears = {name: layer for name, layer in layers.items() if isinstance(layer, Linear)}
+    linears = {name: layer for name, layer in named.items() if isinstance(layer, Linear)}
     params = checked_parameters("compile_sgd", linears)
     if is_shared(params):
         raise TypeError(_refusal("no shared Parameter", "one"))
@@ -93,7 +94,7 @@ def _checked(
         )
     # refuses settings that were set to what they cannot mean
     SGD(params, optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov)
-    return _planned(list(layers.values())), list(layers.values()), params
+    return _planned(layers), layers, params
 
 
 def _refusal(contract: str, found: object) -> str:
