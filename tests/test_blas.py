@@ -170,6 +170,7 @@ def in_new_process(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_environment_fixes_the_count():
     code = "from tinygrad_mnist import _blas; print(_blas._fixed_count)"
     assert in_new_process(code, TINYGRAD_MNIST_NUM_THREADS="2").stdout == "2\n"
@@ -184,6 +185,7 @@ def test_the_environment_fixes_no_bad_count(bad, monkeypatch):
         _blas._from_environment()
 
 
+@pytest.mark.slow
 def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread():
     """In a process of its own: a step of the small network, then the counts and the CPU time."""
     code = """

@@ -462,6 +462,7 @@ def test_a_record_that_cannot_be_read_again_is_not_written(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_the_same_file(tmp_path):
     path = tmp_path / "a.npz"
     program = (

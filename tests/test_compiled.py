@@ -305,6 +305,7 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(x, t, order, erro
         train(np.ones((5, 4), complex), np.ones((5, 2)))
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_within_a_second_and_leaves_trained_weights():
     code = """
 import signal
@@ -339,6 +340,7 @@ except KeyboardInterrupt:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_kernel_on_disk():
     code = """
 import numpy as np

@@ -21,8 +21,11 @@ import jax
 from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
 
 few = settings(max_examples=6)  # Keras takes half a second to build a model
-# Keras 3.15 reads its variables in a way that NumPy 2 is to give up
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # Keras 3.15 reads its variables in a way that NumPy 2 is to give up
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 EXPORTED = "to_keras: expected Sequential, Linear, ReLU and Dropout alone, got"
 IMPORTED = (

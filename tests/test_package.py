@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad_mnist
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 NAME = f"tinygrad_mnist-{tinygrad_mnist.__version__}"
 # what the package's folder holds, but for what Python and numba keep there

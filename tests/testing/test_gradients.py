@@ -210,6 +210,7 @@ def test_a_kink_beside_the_point_is_seen_at_any_distance():
         assert check_gradients(ReLU(), x, rows_independent=False)
 
 
+@pytest.mark.slow
 def test_one_wrong_entry_of_78400_is_found_and_named_50_times_of_50():
     class OneWrong(Linear):
         def backward(self, dy):
