@@ -93,9 +93,10 @@ def test_meta_keeps_its_types(tmp_path):
         "fraction": 0.1,
         "nested": {"a/b": [1, (2.5, "x")], "a": {"b": (), "dict": []}, "array": {}, "": 1},
     }
-    checkpoint.save(tmp_path / "a.npz", model, **meta, numpy=np.float64(0.25))
+    checkpoint.save(tmp_path / "a.npz", model, **meta, numpy=np.float32(0.25), count=np.int64(3))
     loaded = checkpoint.load(tmp_path / "a.npz")
-    assert loaded == {**meta, "numpy": 0.25}
+    assert loaded == {**meta, "numpy": 0.25, "count": 3}
+    assert (type(loaded["numpy"]), type(loaded["count"])) == (float, int)
     assert isinstance(loaded["nested"]["a/b"][1], tuple)
     assert loaded["truth"] is True
 
@@ -154,6 +155,18 @@ def test_other_generators_come_back(tmp_path):
         for m in (one, other)
     ]
     assert drawn[0] == drawn[1]
+
+
+def test_generators_of_modules_and_classes_are_not_the_models(tmp_path):
+    class Shared:
+        rng = np.random.default_rng(0)
+
+    model = Linear(1, 1)
+    model.numpy, model.kind = np.random, Shared
+    checkpoint.save(tmp_path / "a.npz", model, SGD(model.parameters(), lr=0.1))
+    drawn = Shared.rng.random(), np.random.random_sample()  # noqa: NPY002
+    checkpoint.load(tmp_path / "a.npz", model, SGD(model.parameters(), lr=0.1))
+    assert (Shared.rng.random(), np.random.random_sample()) != drawn  # noqa: NPY002
 
 
 def test_a_model_alone_gets_its_parameters_and_keeps_its_generators(saved):
@@ -449,6 +462,7 @@ def test_a_record_that_cannot_be_read_again_is_not_written(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_the_same_file(tmp_path):
     path = tmp_path / "a.npz"
     program = (

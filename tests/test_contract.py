@@ -50,6 +50,7 @@ def assert_same(found, wanted, rtol=0.0, atol=0.0):
             np.testing.assert_allclose(f, w, rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 @every_module
 @given(seed=seeds(), leading=st.sampled_from(FILLED))
 def test_the_kit_finds_nothing_wrong(name, seed, leading):

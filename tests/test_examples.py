@@ -12,6 +12,7 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 PUBLISHED = json.loads((Path(__file__).parent / "published_rows.json").read_text())
 ROW = re.compile(

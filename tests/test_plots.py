@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tinygrad_mnist import plots
 from tinygrad_mnist.history import History
 
+pytestmark = pytest.mark.slow
 RECORDS = [
     {"epoch": 1, "lr": 0.1, "loss": 3.0, "f1": 0.1, "val_loss": 4.0, "val_f1": 0.2},
     {"epoch": 2, "lr": 0.1, "loss": 2.0, "f1": 0.5, "val_loss": 3.5, "val_f1": 0.4},

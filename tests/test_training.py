@@ -307,6 +307,7 @@ def kill_at(run, batch):
     optimizer.step = counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2, None])
 @pytest.mark.parametrize("batch", range(1, 13))
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, batch, every):
@@ -581,6 +582,7 @@ def test_evaluate_refuses_no_samples():
         evaluate(model, loss, [])
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_loses_nothing():
     """The whole test kills 50 times: python tests/kill_and_resume.py 50."""
     command = [sys.executable, str(Path(__file__).with_name("kill_and_resume.py")), "3"]

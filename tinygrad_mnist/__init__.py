@@ -10,6 +10,8 @@ from tinygrad_mnist.module import Module, Parameter
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
 
+__version__ = "0.1.0"
+
 __all__ = [
     "SGD",
     "DataLoader",

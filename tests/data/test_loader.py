@@ -169,6 +169,7 @@ def test_copies_are_read_only_too_and_carry_the_generator(copied):
     assert twin.rng.random() == loader.rng.random()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("batch_size", [None, 256])
 def test_training_over_a_large_file_keeps_little_of_it_in_memory(tmp_path, shuffle, batch_size):

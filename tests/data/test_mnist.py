@@ -371,6 +371,7 @@ def structure(content):
     return [*range(200), *range(content.index(b"PK\1\2"), len(content))]
 
 
+@pytest.mark.slow
 @both_savers
 @pytest.mark.parametrize("mask", MASKS)
 def test_npz_with_a_damaged_byte_in_its_structure(tmp_path, save, mask):
@@ -832,6 +833,7 @@ def keras_cache(tmp_path, monkeypatch, backend):
     return tmp_path / "datasets"
 
 
+@pytest.mark.slow
 def test_download_that_fails_in_keras(keras_cache):
     contract = f"Keras to download MNIST (without a network: {LOCAL})"
     text = f"mnist.load_data: expected {contract}, got URL fetch failure on https://"
@@ -840,6 +842,7 @@ def test_download_that_fails_in_keras(keras_cache):
     assert not list(keras_cache.iterdir())
 
 
+@pytest.mark.slow
 def test_file_in_the_cache_of_keras(keras_cache, monkeypatch):
     arrays = made()
     content = npz_bytes(arrays)
@@ -852,6 +855,7 @@ def test_file_in_the_cache_of_keras(keras_cache, monkeypatch):
     assert_holds(mnist.load_data("keras"), arrays)
 
 
+@pytest.mark.slow
 def test_another_file_in_the_cache_of_keras_is_not_taken_for_mnist(keras_cache):
     (keras_cache / "mnist.npz").write_bytes(npz_bytes(made()))
     with pytest.raises(ConnectionError, match="got URL fetch failure on https://"):

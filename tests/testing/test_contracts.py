@@ -8,10 +8,12 @@ import pytest
 from faults import LAYERS, LOSSES
 from layers import BatchMean, normal
 
+from tinygrad_mnist import MSELoss
 from tinygrad_mnist.testing import (
     ModuleContractError,
     check_gradients,
     check_loss_gradients,
+    check_model_gradients,
     contracts,
 )
 
@@ -104,3 +106,10 @@ def test_contracts_can_be_left_out():
     with pytest.raises(ModuleContractError):
         check_gradients(layer, x)
     assert check_gradients(layer, x, contracts=False)
+    t, loss = normal(3, 2, seed=1), LOSSES["pred edited"].make()
+    with pytest.raises(ModuleContractError):
+        check_loss_gradients(loss, x, t)
+    check_loss_gradients(loss, x, t, contracts=False)
+    with pytest.raises(ModuleContractError):
+        check_model_gradients(layer, MSELoss(), x, t)
+    assert check_model_gradients(layer, MSELoss(), x, t, contracts=False)

@@ -29,6 +29,7 @@ from tinygrad_mnist.testing import (
     check_model_gradients,
 )
 
+pytestmark = pytest.mark.slow
 EXAMPLES = 100
 
 

@@ -147,6 +147,18 @@ def test_the_callers_objects_are_untouched():
         loss.backward()
 
 
+def test_a_forward_that_draws_and_fails_leaves_the_global_stream_where_it_was():
+    class Fails(GlobalNoise):
+        def forward(self, x):
+            super().forward(x)
+            raise ZeroDivisionError("after a draw")
+
+    before = np.random.get_state()[2]  # noqa: NPY002
+    with pytest.raises(ZeroDivisionError, match="after a draw"):
+        check_gradients(Fails(), normal(3, 4))
+    assert np.random.get_state()[2] == before  # noqa: NPY002
+
+
 def test_the_mode_is_the_modules_own():
     layer = LAYERS["Dropout: no mask backward"].make(4, 1)
     with pytest.raises(GradientCheckError):
@@ -198,6 +210,7 @@ def test_a_kink_beside_the_point_is_seen_at_any_distance():
         assert check_gradients(ReLU(), x, rows_independent=False)
 
 
+@pytest.mark.slow
 def test_one_wrong_entry_of_78400_is_found_and_named_50_times_of_50():
     class OneWrong(Linear):
         def backward(self, dy):
@@ -217,6 +230,59 @@ def test_one_wrong_entry_of_78400_is_found_and_named_50_times_of_50():
         (mismatch,) = report.mismatches
         assert (mismatch.name, mismatch.index, mismatch.analytic) == ("0.weight", first.at, 0)
         assert report.hints == ["Look at layer 0, OneWrong: checked alone, it fails too."]
+
+
+def test_a_wrong_entry_that_no_sample_meets_is_found_by_halving_a_direction():
+    class OneWrong(Linear):
+        def backward(self, dy):
+            dx = super().backward(dy)
+            self.weight.grad[self.at] = 0.5 * abs(self.weight.grad).max()  # neither 0 nor largest
+            return dx
+
+    rng = np.random.default_rng(0)
+    for seed in range(10):
+        layer = OneWrong(100, 30, rng=rng)
+        layer.at = (int(rng.integers(100)), int(rng.integers(30)))
+        report = check_gradients(
+            Sequential(layer, ReLU()),
+            rng.standard_normal((8, 100)),
+            max_entries=8,
+            contracts=False,
+            seed=seed,
+            raise_on_failure=False,
+        )
+        assert [(m.name, m.index) for m in report.mismatches] == [("0.weight", layer.at)]
+
+
+def test_a_wrong_direction_of_right_halves_is_reported_as_one():
+    """Two errors of 2.4 tolerances: 2 * 2.4 / 4 along all 16 entries, 2.4 / 2.8 along 8."""
+
+    def slope(x):
+        wrong = np.ones(16)
+        wrong[[5, 11]] = 1.0024
+        return wrong
+
+    report = check_gradients(
+        Elementwise(lambda x: x.sum(keepdims=True), slope),
+        np.zeros(16),
+        atol=0.001,
+        max_entries=2,
+        directions=8,
+        contracts=False,
+        raise_on_failure=False,
+    )
+    (mismatch,) = report.mismatches
+    assert (mismatch.name, mismatch.index) == ("x", None)
+    assert "  wrong: x along a direction: analytic" in str(report)
+
+
+def test_a_point_with_nothing_defined_around_it_is_inconclusive():
+    def slope(x):
+        return -1.5 * np.sqrt(1 - x)
+
+    layer = Elementwise(lambda x: np.sqrt(1 - x) ** 3, slope)
+    with pytest.raises(InconclusiveGradientCheck, match="20 of 20 probes lie on a kink; choose"):
+        check_gradients(layer, np.ones((2, 10)), contracts=False)
 
 
 def test_large_arrays_are_sampled():

@@ -160,6 +160,7 @@ def test_a_warning_from_an_empty_batch_is_caught():
         check()
 
 
+@pytest.mark.slow
 def test_a_layer_that_always_answers_0_is_no_pass():
     quick = hypothesis.settings(
         max_examples=20, suppress_health_check=[HealthCheck.filter_too_much]

@@ -48,7 +48,7 @@ class Mismatch:
 
     def __str__(self) -> str:
         """Return the entry and both values."""
-        where = "along a direction" if self.index is None else str(list(self.index))
+        where = " along a direction" if self.index is None else str(list(self.index))
         return (
             f"{self.name}{where}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, "
             f"ratio {self.ratio:.6g}"
