@@ -30,6 +30,12 @@ def made(name, leading=(5,), seed=0, dtype=np.float32):
     return case.make(), x
 
 
+def refuser(name):
+    """Return the owner that a refusal names: Residual leaves it to the Linear inside."""
+    module = CASES[name].make()
+    return type(module.branches[0] if name == "user-Residual" else module).__name__
+
+
 def cotangent(y, seed=1):
     return np.random.default_rng(seed).standard_normal(y.shape).astype(y.dtype)
 
@@ -174,10 +180,11 @@ def test_other_real_numbers_are_converted_never_wrapped(name, dtype):
 )
 def test_what_is_no_array_of_real_numbers_is_refused(name, bad):
     module, x = made(name)
-    with pytest.raises(TypeError, match=r"^\w+: expected x to be an array of real numbers, got "):
+    text = f"^{refuser(name)}: expected {{}} to be an array of real numbers, got "
+    with pytest.raises(TypeError, match=text.format("x")):
         module(bad)
     module(x)
-    with pytest.raises(TypeError, match=r"^\w+: expected dy to be an array of real numbers, got"):
+    with pytest.raises(TypeError, match=text.format("dy")):
         module.backward(bad)
     assert all(not p.grad.any() for p in module.parameters())
 
@@ -185,7 +192,8 @@ def test_what_is_no_array_of_real_numbers_is_refused(name, bad):
 @every_module
 def test_backward_before_forward_is_refused(name):
     module, x = made(name)
-    with pytest.raises(RuntimeError, match=r"expected a forward before backward, got none"):
+    text = f"^{refuser(name)}: expected a forward before backward, got none"
+    with pytest.raises(RuntimeError, match=text):
         module.backward(x)
 
 
@@ -197,7 +205,8 @@ def test_dy_of_another_shape_is_refused_and_adds_nothing(name, change):
     shape = change(y.shape)
     if shape == y.shape:
         shape = (y.shape[0], 2)
-    with pytest.raises(ValueError, match=r"^\w+: expected dy of shape \(5, \d+\), got \("):
+    text = rf"^{refuser(name)}: expected dy of shape \(5, \d+\), got \("
+    with pytest.raises(ValueError, match=text):
         module.backward(np.ones(shape))
     assert all(not p.grad.any() for p in module.parameters())
 

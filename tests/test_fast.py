@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tinygrad_mnist import SGD, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
 
 SETTINGS = [
     {},
@@ -57,6 +57,55 @@ def test_a_step_multiplies_out_no_gradient(settings):
     assert model[0].weight.grad.any()
     step()
     assert model[0].weight._grad is None
+
+
+def test_the_factors_of_a_gradient_are_kept_without_a_copy():
+    p = Parameter(np.zeros((3, 2), np.float32))
+    a, b = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    p.accumulate_product(a, b)
+    ((kept_a, kept_b),) = p._products
+    assert kept_a is a
+    assert kept_b is b
+
+
+def test_changing_data_or_grad_in_place_copies_nothing():
+    p = Parameter(np.ones(100_000))
+    p.grad = np.ones(100_000)
+    tracemalloc.start()
+    p.data -= 1
+    p.grad += 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < p.data.nbytes / 4
+
+
+def test_a_chain_hands_on_what_its_layers_return():
+    class Same(Module):
+        def forward(self, x):
+            return array
+
+        def backward(self, dy):
+            return array
+
+    array = np.ones(3, np.float32)
+    model = Sequential(Same(), Same())
+    assert model(array) is array
+    assert model.backward(array) is array
+
+
+@pytest.mark.parametrize(
+    "other",
+    [np.asfortranarray, np.float64, lambda a: a.astype(">f4"), lambda a: a.tolist()],
+    ids=["fortran", "float64", "big-endian", "list"],
+)
+def test_other_factors_are_converted_once_not_at_each_use(other):
+    a, b = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    for factors in ((other(a), b), (a, other(b)), (other(a), other(b))):
+        p = Parameter(np.zeros((3, 2), np.float32))
+        p.accumulate_product(*factors)
+        for kept in p._products[0]:
+            assert kept.dtype == np.float32
+            assert kept.flags.c_contiguous
 
 
 def test_many_backwards_take_no_more_memory_than_the_weights():

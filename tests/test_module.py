@@ -57,6 +57,21 @@ def test_a_parameter_is_float32_unless_given_float64(data, dtype):
     assert p.data.dtype.isnative
 
 
+def test_a_gradient_has_the_dtype_of_the_parameter_whatever_was_handed_over():
+    p = Parameter([1.0, 2.0])
+    p.accumulate(np.ones(2))
+    assert p.grad.dtype == np.float32
+    p.grad = np.ones(2)
+    assert p.grad.dtype == np.float32
+
+
+def test_a_parameter_made_of_a_fortran_ordered_array_can_be_stepped():
+    p = Parameter(np.asfortranarray([[1.0, 2.0], [3.0, 4.0]]))
+    p.accumulate([[1, 0], [2, 0]])
+    p.add_grad_to(p.data, -0.5)
+    np.testing.assert_array_equal(p.data, [[0.5, 2], [2, 4]])
+
+
 def test_gradients_of_both_kinds_add_up_in_any_order():
     rng = np.random.default_rng(0)
     p = Parameter(np.zeros((4, 3)))
@@ -134,6 +149,14 @@ def test_parameter_refusals():
         p.accumulate_product(np.zeros(()), np.zeros(2))
     with pytest.raises(ValueError, match=r"got \(\) and \(3,\)"):
         Parameter(np.zeros(3)).accumulate_product(np.ones(()), np.ones(3))
+    text = "Parameter: expected grad to be an array of real numbers, got an array of dtype complex"
+    with pytest.raises(TypeError, match="^" + re.escape(text)):
+        p.accumulate(np.zeros((3, 2), complex))
+    a, b = np.ones((4, 3)), np.ones((4, 2))
+    for name, factors in (("a", (a * 1j, b)), ("b", (a, b * 1j))):
+        text = f"Parameter: expected {name} to be an array of real numbers, "
+        with refusal(TypeError, text + "got an array of dtype complex128"):
+            p.accumulate_product(*factors)
     frozen = Parameter(np.zeros((3, 2)))
     frozen.data.flags.writeable = False
     with pytest.raises(ValueError, match="expected out to be writeable"):
@@ -188,9 +211,10 @@ def test_members_are_found_everywhere_in_order_of_assignment_and_once():
 
 def test_modules_are_depth_first_and_cycles_end():
     inner = Holder()
-    outer = Holder(a=Sequential(ReLU(), inner), b=inner)
+    outer = Holder(a=Sequential(ReLU(), inner), b=inner, p=Parameter(1.0))
     inner.parent = outer
     assert [type(m).__name__ for m in outer.modules()] == ["Holder", "Sequential", "ReLU", "Holder"]
+    assert [name for name, _ in outer.named_parameters()] == ["p"]
     assert "(parent): ..." in repr(outer)
 
 
@@ -213,13 +237,11 @@ def test_train_and_eval_reach_every_module_and_return_self():
         model.train(1)
 
 
-def test_forward_and_backward_must_be_written():
-    class Half(Module):
-        def forward(self, x):
-            return x
-
-    with pytest.raises(TypeError, match="abstract method '?backward"):
-        Half()
+@pytest.mark.parametrize(("written", "missing"), [("forward", "backward"), ("backward", "forward")])
+def test_forward_and_backward_must_be_written(written, missing):
+    half = type("Half", (Module,), {written: lambda self, x: x})
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}"):
+        half()
 
 
 def test_load_state_dict_lists_every_fault_and_changes_nothing():
@@ -243,6 +265,13 @@ def test_load_state_dict_lists_every_fault_and_changes_nothing():
         model.load_state_dict([])
     for name, values in model.state_dict().items():
         np.testing.assert_array_equal(values, before[name])
+
+
+def test_load_state_dict_changes_nothing_if_a_number_does_not_fit_float32():
+    model = Holder(a=Parameter([1.0]), b=Parameter([2.0]))
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        model.load_state_dict({"a": [5.0], "b": np.array([1e300])})
+    assert (model.a.data, model.b.data) == (1, 2)
 
 
 def test_load_state_dict_from_arrays_that_alias_the_parameters():
@@ -275,6 +304,14 @@ def test_astype_keeps_values_gradients_and_a_pending_backward():
         model[0].weight.astype(np.complex64)
 
 
+def test_astype_to_the_same_dtype_changes_no_array():
+    p = Parameter([1.0, 2.0])
+    data, grad = p.data, p.grad
+    p.astype(np.float32)
+    assert p.data is data
+    assert p.grad is grad
+
+
 def test_a_step_after_astype_uses_velocities_of_the_new_dtype():
     model = Linear(2, 1, rng=0)
     optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
@@ -297,6 +334,7 @@ def test_repr_shows_structure_and_hyperparameters():
         "  (2): Scale()\n"
         ")"
     )
+    assert repr(Holder(rate=0.5, inner=ReLU())) == "Holder(rate=0.5\n  (inner): ReLU()\n)"
 
 
 def test_assigning_an_earlier_grad_drops_what_was_added_since():

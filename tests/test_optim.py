@@ -128,7 +128,7 @@ def test_a_restored_optimizer_goes_on_as_the_saved_one(seed, settings, steps):
     [
         ({"lr": -1.0}, ValueError, "SGD: expected lr in [0, inf), got -1.0"),
         ({"nesterov": 1}, TypeError, "SGD: expected nesterov to be a bool, got 1"),
-        ({"velocities": None}, TypeError, "SGD: expected velocities to be a list, got None"),
+        ({"velocities": {}}, TypeError, "SGD: expected velocities to be a list, got a dict"),
         ({"velocities": [np.ones(2)]}, ValueError, "SGD: expected 0 or 2 velocities, got 1"),
         (
             {"velocities": [np.ones(2), np.ones(2)]},
@@ -161,6 +161,14 @@ def test_a_bad_state_is_refused_and_changes_nothing(change, error, text):
     assert after["lr"] == 0.1
     for a, b in zip(after["velocities"], before["velocities"], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_restored_velocities_have_the_dtypes_of_the_parameters():
+    params = [Parameter(np.zeros(2, dtype)) for dtype in (np.float32, np.float64)]
+    optimizer = SGD(params, lr=0.1, momentum=0.9)
+    optimizer.load_state_dict({**optimizer.state_dict(), "velocities": [np.ones(2), [1, 2]]})
+    dtypes = [v.dtype for v in optimizer.state_dict()["velocities"]]
+    assert dtypes == [np.float32, np.float64]
 
 
 def test_a_state_is_a_dict():
@@ -198,7 +206,7 @@ def test_settings_are_refused(kwargs, error, text):
         (Parameter(1.0), TypeError, "an iterable of Parameters, got a Parameter"),
         (Linear(1, 1), TypeError, "an iterable of Parameters, got a Linear"),
         ([np.ones(2)], TypeError, "params to be Parameters, got an array of shape (2,)"),
-        (Linear(1, 1).named_parameters(), TypeError, "params to be Parameters, got a tuple"),
+        (list(Linear(1, 1).named_parameters()), TypeError, "params to be Parameters, got a tuple"),
         ("ab", TypeError, "params to be Parameters, got 'a'"),
         ([Parameter], TypeError, "params to be Parameters, got the class Parameter"),
     ],

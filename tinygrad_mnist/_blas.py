@@ -144,7 +144,7 @@ def multiply(out: FloatArray, factor: float) -> None:
 
 
 def dot(a: FloatArray, b: FloatArray) -> float:
-    """Return the sum of a * b, for two C-ordered arrays of one shape, not empty."""
+    """Return the sum of a * b, for two arrays of one shape, not empty."""
     return float(_call(_DOT, a, a.reshape(-1), b.reshape(-1)))
 
 

@@ -54,7 +54,7 @@ class MSELoss:
             self._n = 1
         else:
             self._n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
-        self._error = error = np.asarray(y - t, order="C")
+        self._error = error = np.asarray(y - t)
         return _blas.dot(error, error) / self._n
 
     def backward(self) -> FloatArray:

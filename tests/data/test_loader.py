@@ -63,14 +63,16 @@ def test_iterators_are_fresh_and_independent(n, settings):
     assert third == [c[1].tolist() for _, _, c in interleaved]
 
 
-def test_orders_change_with_the_epoch_and_repeat_with_the_seed():
+@pytest.mark.parametrize("batch_size", [None, 1, 50])
+def test_orders_change_with_the_epoch_and_repeat_with_the_seed(batch_size):
     x, t = pairs(50)
-    loader = DataLoader(x, t, 50, shuffle=True, rng=1)
-    first, second = ([b.tolist() for _, b in loader] for _ in range(2))
+    loader = DataLoader(x, t, batch_size, shuffle=True, rng=1)
+    first, second = (np.hstack([b for _, b in loader]).tolist() for _ in range(2))
     assert first != second
-    assert sorted(first[0]) == t.tolist()
-    again = DataLoader(x, t, 50, shuffle=True, rng=np.random.default_rng(1))
-    assert [b.tolist() for _, b in again] == first
+    assert first != t.tolist()
+    assert sorted(first) == t.tolist()
+    again = DataLoader(x, t, batch_size, shuffle=True, rng=np.random.default_rng(1))
+    assert np.hstack([b for _, b in again]).tolist() == first
     unseeded = [next(iter(DataLoader(x, t, 50, shuffle=True)))[1].tolist() for _ in range(2)]
     assert unseeded[0] != unseeded[1]
 
@@ -98,6 +100,13 @@ def test_a_shuffled_batch_cannot_change_the_data():
         a[...], b[...] = 1, 1
     assert not x.any()
     assert not t.any()
+
+
+def test_batches_are_of_one_sample_unless_told_otherwise():
+    assert [(a.tolist(), b.tolist()) for a, b in DataLoader([1, 2], [3, 4])] == [
+        ([1], [3]),
+        ([2], [4]),
+    ]
 
 
 def test_lists_are_data_too():
@@ -182,6 +191,22 @@ def test_training_over_a_large_file_keeps_little_of_it_in_memory(tmp_path, shuff
         if i % 100 == 0:
             most = max(most, resident())
     assert most - before < 150
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_mapped_file_is_let_go_of_now_and_then_not_at_every_pair(tmp_path, monkeypatch, shuffle):
+    class Counted(mmap.mmap):
+        calls = 0
+
+        def madvise(self, *args):
+            Counted.calls += 1
+            super().madvise(*args)
+
+    monkeypatch.setattr(mmap, "mmap", Counted)
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(60_000, 1000))  # 240 MB
+    loader = DataLoader(x, np.zeros(60_000), 10, shuffle)
+    assert sum(1 for _ in loader) == 6000
+    assert 2 <= Counted.calls < 600
 
 
 def resident():

@@ -43,6 +43,13 @@ def test_masks_are_new_each_time_and_repeat_with_the_seed():
     assert (Dropout()(x) != Dropout()(x)).any()
 
 
+def test_a_draw_equal_to_p_is_kept():
+    # draws are in [0, 1): the share of those below p is p
+    draws = np.random.default_rng(0).random(50, dtype=np.float32)
+    for p in draws:
+        np.testing.assert_array_equal(Dropout(p, rng=0)(np.ones(50)) == 0, draws < p)
+
+
 @pytest.mark.parametrize("layer", [Dropout(0.5, rng=0).eval(), Dropout(0, rng=0)])
 def test_identity_draws_nothing_and_does_not_hand_back_x_itself(layer):
     state = layer.rng.bit_generator.state
@@ -62,6 +69,20 @@ def test_the_mask_can_be_overridden():
     layer = EverySecond(0.75)
     np.testing.assert_array_equal(layer(np.ones((2, 2))), [[4, 0], [4, 0]])
     np.testing.assert_array_equal(layer.backward(np.ones((2, 2))), [[4, 0], [4, 0]])
+
+
+def test_a_mask_may_be_of_any_dtype_and_layout():
+    class Half(Dropout):
+        def draw_mask(self, shape):
+            mask = np.zeros(shape, order="F")
+            mask[::2] = 1
+            return mask
+
+    x = np.ones((4, 3), np.float32, order="F")
+    layer = Half(0.75)
+    for y in (layer(x), layer.backward(x)):
+        assert y.dtype == np.float32
+        np.testing.assert_array_equal(y, [[4] * 3, [0] * 3] * 2)
 
 
 def test_a_mask_of_another_shape_is_refused():

@@ -94,6 +94,12 @@ def test_the_default_dtype_is_float32():
         ),
         (
             (2, 3),
+            {"init": lambda shape, rng: np.zeros(shape, complex)},
+            TypeError,
+            "Linear: expected init's array to be an array of real numbers, got an array of dtype",
+        ),
+        (
+            (2, 3),
             {"rng": 1.5},
             TypeError,
             "Linear: expected rng to be a seed, a numpy.random.Generator or None, got 1.5",

@@ -93,9 +93,10 @@ def test_what_is_no_module_is_refused(made, text):
 
 def test_the_same_module_twice_is_refused():
     relu, linear = ReLU(), Linear(2, 2)
-    with pytest.raises(ValueError, match="each Module once, got the same ReLU in layers 0 and 2$"):
+    text = "^Sequential: expected each Module once, got the same "
+    with pytest.raises(ValueError, match=text + "ReLU in layers 0 and 2$"):
         Sequential(relu, linear, relu)
-    with pytest.raises(ValueError, match="each Module once, got the same Linear in layers 0 and 1"):
+    with pytest.raises(ValueError, match=text + "Linear in layers 0 and 1$"):
         Sequential(Sequential(linear), Sequential(Sequential(linear)))
 
 
@@ -127,6 +128,16 @@ def test_a_layer_that_answers_in_integers_does_not_round_gradients():
     assert model(np.ones((1, 2))).dtype.kind == "f"
     model.backward(np.full((1, 2), 0.5))
     np.testing.assert_array_equal(model[0].weight.grad, np.full((2, 2), 0.5))
+
+
+def test_a_layer_that_answers_with_no_real_numbers_is_refused():
+    class Roots(Signs):
+        def forward(self, x):
+            return np.sqrt(x.astype(complex))
+
+    text = "Sequential: expected y to be an array of real numbers, got an array of dtype complex128"
+    with pytest.raises(TypeError, match="^" + re.escape(text) + "$"):
+        Sequential(Roots())(np.ones(2))
 
 
 def test_a_first_layer_gets_an_array_whatever_the_caller_passed():
