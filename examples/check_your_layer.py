@@ -50,7 +50,7 @@ except GradientCheckError as error:
 
 print("\nAs a test for pytest, on random inputs of many shapes (needs Hypothesis):")
 print("""
-from my_layers import Swish
+from my_layers import Swish  # the file that has your layer
 from tinygrad_mnist.testing.strategies import module_checklist
 
 test_swish = module_checklist(lambda features, rng: Swish(features))
