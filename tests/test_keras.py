@@ -1,5 +1,6 @@
 """Models, losses and optimizers against the real Keras."""
 
+import functools
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing.strategies import seeds
 
 if not (find_spec("keras") and find_spec("jax")):
@@ -566,3 +567,51 @@ def test_jax_is_the_backend_unless_chosen():
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     assert done.stdout == "jax\n"
+
+
+@pytest.mark.parametrize("of", ["kernel", "bias"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("trainable", lambda: False),
+        ("regularizer", lambda: keras.regularizers.L2(1.0)),
+        ("constraint", keras.constraints.NonNeg),
+    ],
+)
+def test_a_setting_of_a_variable_would_be_lost(name, make, of):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="odd")])
+    setattr(getattr(model.layers[0], of), name, make())
+    with pytest.raises(TypeError, match=rf"got {name}=.* of its {of} in layer 'odd'$"):
+        from_keras(model)
+
+
+def test_an_activation_that_keras_cannot_write_down_is_named():
+    odd = functools.partial(keras.activations.relu, negative_slope=0.1)
+    dense = keras.layers.Dense(2, activation=odd, name="odd")
+    with pytest.raises(TypeError, match="got activation=partial in layer 'odd'$"):
+        from_keras(keras.Sequential([keras.Input((3,)), dense]))
+
+
+def test_float64_of_a_loss_needs_it_in_jax():
+    with pytest.raises(ValueError, match="^to_keras_loss: expected JAX with float64 "):
+        to_keras_loss(MSELoss("sum"), dtype="float64")
+
+
+def test_settings_changed_to_what_they_cannot_mean_are_refused():
+    model = Sequential(Dropout(0.5), Linear(3, 2, rng=0))
+    model[0].p = 1.0
+    with pytest.raises(ValueError, match=r"^Dropout: expected p in \[0, 1\), got 1.0$"):
+        to_keras(model)
+    loss = MSELoss()
+    loss.reduction = "none"
+    with pytest.raises(ValueError, match="^MSELoss: expected reduction .*, got 'none'$"):
+        to_keras_loss(loss)
+
+
+def test_a_bias_that_forward_would_broadcast_is_refused():
+    model = Sequential(Linear(3, 2, rng=0))
+    model[0].bias = Parameter(np.zeros(1, np.float32))
+    with pytest.raises(
+        ValueError, match=r"^to_keras: expected bias of layer 0 of shape \(2,\), got \(1,\)$"
+    ):
+        to_keras(model)

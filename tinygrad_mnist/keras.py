@@ -104,7 +104,8 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
     """Return the Keras loss of the same value and gradient: MeanSquaredError for "mean".
 
     "sum" and "batchmean" are a `SquaredError`. A saved model that was compiled with it loads
-    where this module has been imported. On JAX, Keras takes every mean in float32.
+    where this module has been imported. On JAX, Keras takes every mean in float32. Its
+    MeanSquaredError broadcasts shapes that MSELoss refuses: compare them yourself.
 
     Args:
         loss: An MSELoss.
@@ -112,14 +113,18 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
 
     Raises:
         TypeError: Another loss or dtype.
+        ValueError: float64 while JAX computes in float32 alone.
     """
     if type(loss) is not MSELoss:
         raise TypeError(expected("to_keras_loss", "an MSELoss", described(loss)))
+    reduction: Any = loss.reduction
+    loss = MSELoss(reduction)  # refuses one that was set to what it cannot mean
     name = float_dtype("to_keras_loss", dtype).name
+    _refuse_float64_without_x64("to_keras_loss", name)
     if loss.reduction == "mean":
         return keras.losses.MeanSquaredError(dtype=name)
-    reduction = {"sum": "sum", "batchmean": "sum_over_batch_size"}[loss.reduction]
-    return SquaredError(reduction=reduction, dtype=name)
+    keras_reduction = {"sum": "sum", "batchmean": "sum_over_batch_size"}[loss.reduction]
+    return SquaredError(reduction=keras_reduction, dtype=name)
 
 
 def to_keras_optimizer(sgd: SGD) -> Any:
@@ -178,10 +183,14 @@ def _checked_dtype(linears: dict[str, Linear]) -> str:
     if is_shared(params):
         raise TypeError(expected("to_keras", "no shared Parameter", "one"))
     dtype = params[0].data.dtype.name
+    _refuse_float64_without_x64("to_keras", dtype)
+    return dtype
+
+
+def _refuse_float64_without_x64(owner: str, dtype: str) -> None:
     if dtype == "float64" and not _has_float64():
         contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
-        raise ValueError(expected("to_keras", contract, "float32 alone"))
-    return dtype
+        raise ValueError(expected(owner, contract, "float32 alone"))
 
 
 def _has_float64() -> bool:
@@ -197,7 +206,8 @@ def _to_layer(layer: Module, **options: Any) -> Any:
         units, use_bias = layer.weight.data.shape[1], layer.bias is not None
         return keras.layers.Dense(units, use_bias=use_bias, **options)
     if isinstance(layer, Dropout):
-        return keras.layers.Dropout(layer.p, **options)
+        p = Dropout(layer.p).p  # refuses one that was set to what it cannot mean
+        return keras.layers.Dropout(p, **options)
     return keras.layers.ReLU(**options)
 
 
@@ -220,11 +230,24 @@ def _chain(model: Any, *dtypes: str) -> Iterator[Any]:
 
 
 def _refuse_what_would_be_lost(layer: Any, dtype: str) -> None:
+    if isinstance(layer, keras.layers.Dense):
+        _from_activation(layer)  # before Keras tries to write down what it may not be able to
     required, kept = _PLAIN[type(layer)]
     plain = _settings(type(layer)(**required, dtype=dtype, name=layer.name))
     for name, value in _settings(layer).items():
         if name not in kept and value != plain.get(name):
             raise TypeError(_refusal(f"{name}={described(value)}", layer))
+    if isinstance(layer, keras.layers.Dense):
+        _refuse_settings_of_variables(layer)
+
+
+def _refuse_settings_of_variables(dense: Any) -> None:
+    for variable in dense.weights:
+        for name, plain in (("trainable", True), ("regularizer", None), ("constraint", None)):
+            value = getattr(variable, name)
+            if value is not plain:
+                found = f"{name}={described(value)} of its {variable.name}"
+                raise TypeError(_refusal(found, dense))
 
 
 def _settings(layer: Any) -> dict[str, Any]:
