@@ -10,10 +10,11 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
+from cases import OwnLinear, Twice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
+from tinygrad_mnist import SGD, Dropout, Linear, MSELoss, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
@@ -204,18 +205,6 @@ def test_the_kernel_in_plain_python_does_the_same(value, monkeypatch):
                     results.append([*train(x, t), *(p.data for p in model.parameters())])
         for compiled_value, plain_value in zip(*results, strict=True):
             np.testing.assert_allclose(plain_value, compiled_value, rtol=1e-12, atol=1e-12)
-
-
-class Twice(Module):
-    def forward(self, x):
-        return 2 * x
-
-    def backward(self, dy):
-        return 2 * dy
-
-
-class OwnLinear(Linear):
-    pass
 
 
 def tied():

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from cases import OwnLinear, Twice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
+from tinygrad_mnist import SGD, Dropout, Linear, MSELoss, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing.strategies import seeds
 
 if not (find_spec("keras") and find_spec("jax")):
@@ -288,18 +289,6 @@ def test_a_loss_broadcasts_nothing(reduction):
 
 
 # What is refused on the way out
-
-
-class Twice(Module):
-    def forward(self, x):
-        return 2 * x
-
-    def backward(self, dy):
-        return 2 * dy
-
-
-class OwnLinear(Linear):
-    pass
 
 
 class OwnSequential(Sequential):

@@ -29,14 +29,10 @@ def check_state(current: Any, new: Any) -> None:
         raise ValueError(f"a state of another generator than {type(current).__name__}")
     if isinstance(new, dict):
         positions = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "has_gauss": 1}
-        for name, value in [*new.items(), *_inner(new)]:
+        inside = new["state"] if isinstance(new["state"], dict) else {}
+        for name, value in (new | inside).items():
             if name in positions and not 0 <= value <= positions[name]:
                 raise ValueError(f"a state with {name} = {value}")
-
-
-def _inner(state: dict[str, Any]) -> list[tuple[str, Any]]:
-    inside = state["state"]
-    return list(inside.items()) if isinstance(inside, dict) else []
 
 
 def _alike(a: Any, b: Any) -> bool:

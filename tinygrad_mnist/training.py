@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tinygrad_mnist import checkpoint as checkpoints
 from tinygrad_mnist import metrics as metric_functions
-from tinygrad_mnist._checks import described, expected, flag, integer
+from tinygrad_mnist._checks import described, expected, flag, integer, refusing
 from tinygrad_mnist._generators import check_state
 from tinygrad_mnist.callbacks import Callback, Run
 from tinygrad_mnist.checkpoint import CheckpointError
@@ -248,14 +248,12 @@ class _Saver:
 
     def _check(self, position: Any, metrics: list[str]) -> None:
         """Refuse a position that this fit cannot go on from, before anything has changed."""
-        try:
+        contract = f"{self._path} to say where in an epoch it was written"
+        with refusing("fit", contract, CheckpointError):
             check_state(self._loader.rng.bit_generator.state, position["start"])
             found = list(position["totals"])
             for number in (position["batches"], position["samples"], *position["totals"].values()):
                 float(number)
-        except Exception as error:
-            contract = f"{self._path} to say where in an epoch it was written"
-            raise CheckpointError(expected("fit", contract, repr(error))) from error
         if found != ["loss", *metrics]:
             contract = f"the metrics of {self._path}, {found[1:]}, within an epoch"
             raise CheckpointError(expected("fit", contract, metrics))
