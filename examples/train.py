@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tinygrad_mnist.callbacks import BestCheckpoint
+from tinygrad_mnist.schedules import CosineDecay, StepDecay, WarmUp
 
 from tinygrad_mnist import (
     SGD,
@@ -25,9 +27,7 @@ from tinygrad_mnist import (
     metrics,
     plots,
 )
-from tinygrad_mnist.callbacks import BestCheckpoint
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.schedules import CosineDecay, StepDecay, WarmUp
 from tinygrad_mnist.training import evaluate, fit
 
 parser = argparse.ArgumentParser(

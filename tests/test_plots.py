@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: the `plot` extra")
 from matplotlib.figure import Figure
+from tinygrad_mnist.history import History
 
 from tinygrad_mnist import plots
-from tinygrad_mnist.history import History
 
 pytestmark = pytest.mark.slow
 RECORDS = [

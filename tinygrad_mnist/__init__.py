@@ -3,17 +3,19 @@
 Not part of tinygrad, the project by tiny corp.
 """
 
-from tinygrad_mnist._blas import num_threads
+from tinygrad_mnist._threads import num_threads
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import MSELoss
-from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.parameter import Buffer, Parameter
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Buffer",
     "DataLoader",
     "Dropout",
     "Linear",

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinygrad_mnist._checks import FloatArray, expected, real
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
 
 Initializer = Callable[[tuple[int, int], np.random.Generator], ArrayLike]
 
@@ -26,10 +27,12 @@ def uniform(low: float, high: float) -> Initializer:
         ValueError: low, high or their distance is not finite, or high < low.
         TypeError: low or high is not a number.
     """
-    low = real("uniform", "low", low, "(-inf, inf)")
-    high = real("uniform", "high", high, "(-inf, inf)")
+    low = check.real("uniform", "low", low, "(-inf, inf)")
+    high = check.real("uniform", "high", high, "(-inf, inf)")
     if not 0 <= high - low < math.inf:
-        raise ValueError(expected("uniform", f"high >= low ({low}), a finite way apart", high))
+        raise ValueError(
+            check.expected("uniform", f"high >= low ({low}), a finite way apart", high)
+        )
 
     def draw(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
         return rng.uniform(low, high, shape)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _blas
-from tinygrad_mnist._checks import FloatArray, choice, expected, floats, kept, owned, same_shape
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
 
 
 class Loss(Protocol):
@@ -31,8 +32,10 @@ class MSELoss:
         ValueError: Another reduction.
     """
 
+    reduction = check.Choice("mean", "sum", "batchmean")
+
     def __init__(self, reduction: Literal["mean", "sum", "batchmean"] = "mean") -> None:
-        self.reduction = choice(self, "reduction", reduction, ("mean", "sum", "batchmean"))
+        self.reduction = reduction
         self._error: FloatArray | None = None  # y - t of the last call
         self._n = 1
 
@@ -44,12 +47,13 @@ class MSELoss:
             TypeError: One of them is complex, masked, or not numeric.
         """
         self._error = None
-        y, t = floats(self, "pred", pred), floats(self, "target", target)
+        y, t = check.floats(self, "pred", pred), check.floats(self, "target", target)
         if t.dtype != y.dtype:
-            t = owned(self, "target", t, y.dtype)
-        same_shape(self, "target", t, y.shape)
+            t = t.astype(y.dtype)
+        check.same_shape(self, "target", t, y.shape)
         if not y.size:
-            raise ValueError(expected(self, "pred with at least one element", f"shape {y.shape}"))
+            contract = "pred with at least one element"
+            raise ValueError(check.expected(self, contract, f"shape {y.shape}"))
         if self.reduction == "sum":
             self._n = 1
         else:
@@ -63,9 +67,7 @@ class MSELoss:
         Raises:
             RuntimeError: There was no call, or the last one failed.
         """
-        gradient = kept(self, self._error).copy()
-        _blas.multiply(gradient, 2 / self._n)
-        return gradient
+        return check.kept(self, self._error) * (2 / self._n)
 
     def __repr__(self) -> str:
         """Return the reduction."""

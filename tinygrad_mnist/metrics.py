@@ -15,13 +15,13 @@ for arrays that do not hold real numbers.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import expected, integer, scores, true_classes
+from tinygrad_mnist import _checks as check
 
 
 def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
     """Return the share of samples whose predicted class is the true one."""
-    y = scores("metrics.accuracy", pred)
-    true = true_classes("metrics.accuracy", target, y.shape)
+    y = check.scores("metrics.accuracy", pred)
+    true = check.true_classes("metrics.accuracy", target, y.shape)
     return int(np.count_nonzero(y.argmax(axis=-1) == true)) / true.size
 
 
@@ -38,11 +38,11 @@ def top_k_accuracy(pred: ArrayLike, target: ArrayLike, *, k: int = 5) -> float:
         TypeError: k is not an integer.
     """
     owner = "metrics.top_k_accuracy"
-    y = scores(owner, pred)
-    true = true_classes(owner, target, y.shape)
-    k, classes = integer(owner, "k", k, at_least=1), y.shape[-1]
+    y = check.scores(owner, pred)
+    true = check.true_classes(owner, target, y.shape)
+    k, classes = check.integer(owner, "k", k, at_least=1), y.shape[-1]
     if k > classes:
-        raise ValueError(expected(owner, f"k of at most the {classes} classes", k))
+        raise ValueError(check.expected(owner, f"k of at most the {classes} classes", k))
     # reversed, sorted upwards and reversed again: NaN first, and of equal scores the first
     ascending = np.argsort(y[..., ::-1], axis=-1, kind="stable")
     top = classes - 1 - ascending[..., classes - k :]
@@ -74,8 +74,8 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
-    y = scores(owner, pred)
-    true, classes = true_classes(owner, target, y.shape), y.shape[-1]
+    y = check.scores(owner, pred)
+    true, classes = check.true_classes(owner, target, y.shape), y.shape[-1]
     cells = np.ravel(true * classes + y.argmax(axis=-1))
     counts = np.bincount(cells, minlength=classes**2)
     return counts.reshape(classes, classes).astype(np.int64, copy=False)

@@ -1,186 +1,37 @@
-"""Parameter and Module: the contract that every layer keeps."""
+"""Module: the contract that every layer keeps."""
 
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from tinygrad_mnist import _blas
-from tinygrad_mnist._checks import (
-    FloatArray,
-    described,
-    expected,
-    flag,
-    float_dtype,
-    floats,
-    owned,
-    same_shape,
-)
-
-
-class Parameter:
-    """A trained array, and the gradient summed into it since the last `zero_grad`.
-
-    `data` is updated in place and keeps its identity; `grad` always reads as an array of the same
-    shape and dtype. A gradient can be handed over as an array (`accumulate`) or as the product
-    `a.T @ b` (`accumulate_product`), which need not be multiplied out unless somebody reads
-    `grad`: an optimizer adds it straight into `data` (`add_grad_to`).
-
-    Args:
-        data: Initial values, of any shape; copied. An array of float64 or wider becomes float64,
-            all else, Python numbers among it, float32.
-
-    Raises:
-        TypeError: data is complex, masked, or not numeric.
-    """
-
-    def __init__(self, data: ArrayLike) -> None:
-        array = floats(self, "data", data)
-        is_float = getattr(getattr(data, "dtype", None), "kind", None) == "f"
-        dtype = array.dtype if is_float else np.float32
-        self._data: FloatArray = np.array(array, dtype=dtype, order="C")
-        self._grad: FloatArray | None = None  # None stands for zeros
-        self._products: list[tuple[FloatArray, FloatArray]] = []  # still to be added to _grad
-
-    @property
-    def data(self) -> FloatArray:
-        """The values. Assigning copies into the same array; another shape is a ValueError."""
-        return self._data
-
-    @data.setter
-    def data(self, values: ArrayLike) -> None:
-        if values is not self._data:  # `p.data -= step` ends here, its work already done
-            self._data[...] = self._like_data("data", values)
-
-    @property
-    def grad(self) -> FloatArray:
-        """The gradient summed so far. Assigning copies; another shape is a ValueError."""
-        return self._multiplied_out()
-
-    @grad.setter
-    def grad(self, values: ArrayLike) -> None:
-        if values is not self._grad:
-            self._grad = self._like_data("grad", values)
-        self._products = []
-
-    def zero_grad(self) -> None:
-        """Forget the gradient. An array read from `grad` before keeps its values."""
-        self._grad, self._products = None, []
-
-    def accumulate(self, grad: ArrayLike) -> None:
-        """grad += an array of the same shape.
-
-        Raises:
-            ValueError: Another shape; nothing is broadcast.
-            TypeError: Not real numbers.
-        """
-        added = self._like_data("grad", grad)
-        if self._grad is None:
-            self._grad = added
-        else:
-            self._grad += added
-
-    def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
-        """grad += a.T @ b over all leading axes, for data (I, O), a (..., I) and b (..., O).
-
-        The two factors may be kept as they are, without a copy, until `zero_grad`: hand over
-        arrays that nobody will change.
-
-        Raises:
-            ValueError: The shapes do not fit.
-            TypeError: Not real numbers.
-        """
-        dtype = self._data.dtype
-        if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
-            a, b = owned(self, "a", a, dtype), owned(self, "b", b, dtype)
-        shape = a.shape[-1:] + b.shape[-1:]
-        if a.shape[:-1] != b.shape[:-1] or shape != self._data.shape or len(shape) != 2:
-            contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
-            raise ValueError(expected(self, contract, f"{a.shape} and {b.shape}"))
-        if self._products:
-            factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
-            if factors > self._data.size:
-                self._multiplied_out()  # the sum takes less memory than they do
-        self._products.append((a, b))
-
-    def add_grad_to(self, out: FloatArray, scale: float) -> None:
-        """out += scale * grad, in one BLAS call where it can.
-
-        Args:
-            out: A writeable C-ordered array of the shape and dtype of data; data itself will do.
-            scale: A number.
-
-        Raises:
-            ValueError: out is any other array.
-        """
-        fits = out is self._data or (
-            isinstance(out, np.ndarray)
-            and out.shape == self._data.shape
-            and out.dtype == self._data.dtype
-        )
-        if not (fits and out.flags.carray):
-            contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
-            raise ValueError(expected(self, contract, described(out)))
-        if self._grad is not None:
-            _blas.add_scaled(out, self._grad, scale)
-        for a, b in self._products:
-            _blas.add_product(out, a, b, scale)
-
-    def astype(self, dtype: DTypeLike) -> None:
-        """Convert data and gradient to float32 or float64: the one way to a new `data` array.
-
-        Raises:
-            TypeError: Any other dtype.
-        """
-        dtype = float_dtype(self, dtype)
-        data = self._data.astype(dtype, copy=False)
-        if self._grad is not None or self._products:
-            self._grad = self._multiplied_out().astype(dtype, copy=False)
-        self._data = data
-
-    def __repr__(self) -> str:
-        """Return the shape and dtype, never the values."""
-        return f"Parameter(shape={self._data.shape}, dtype={self._data.dtype})"
-
-    def _multiplied_out(self) -> FloatArray:
-        if self._grad is None:
-            self._grad = np.zeros_like(self._data)
-        for a, b in self._products:
-            _blas.add_product(self._grad, a, b, 1.0)
-        self._products = []
-        return self._grad
-
-    def _like_data(self, name: str, values: ArrayLike) -> FloatArray:
-        copy = owned(self, name, values, self._data.dtype)
-        same_shape(self, name, copy, self._data.shape)
-        return copy
-
-
-def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
-    return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.parameter import Buffer, Parameter
 
 
 class Module(ABC):
     """A differentiable map: `y = module(x)`, then `dx = module.backward(dy)`.
 
-    Write `forward` and `backward`; keep Parameters and other Modules as attributes, or in lists,
-    tuples and dicts of them, and they are found, in order of assignment. An `__init__` need not
-    call `super().__init__()`. Not thread-safe: a module remembers one forward.
+    Write `forward` and `backward`; keep Parameters, Buffers and other Modules as attributes, or in
+    lists, tuples and dicts of them, and they are found, in order of assignment. An `__init__` need
+    not call `super().__init__()`. What forward keeps for backward goes into underscore attributes
+    that are None on the class (`_x = None`): copies and pickles leave it behind. Not thread-safe: a
+    module remembers one forward.
     """
 
     training: bool = True
     input_grad: bool = True  # False: the input is data, and backward returns None
+    sample_axes: int = 1  # how many last axes are one sample: 3 for images (H, W, C)
 
     @abstractmethod
-    def forward(self, x: ArrayLike) -> FloatArray:
+    def forward(self, *inputs: Any, **_: Any) -> Any:  # **_: mypy then takes `forward(self, x)`
         """Return y, and keep what backward will need.
 
         Args:
-            x: One sample, a batch of them, or any number of leading axes. Never modified, and
-                what becomes of it afterwards changes no gradient.
+            inputs: One array, mostly: x, one sample, a batch of them, or any number of leading
+                axes. Never modified, and what becomes of it afterwards changes no gradient.
 
         Raises:
             ValueError: The shape does not fit.
@@ -188,7 +39,7 @@ class Module(ABC):
         """
 
     @abstractmethod
-    def backward(self, dy: ArrayLike) -> FloatArray | None:
+    def backward(self, dy: ArrayLike) -> Any:
         """Return dL/dx of the last forward and add each dL/dp to its parameter's gradient.
 
         It follows the mode, mask and input of that forward, with the parameters as they are now.
@@ -198,7 +49,8 @@ class Module(ABC):
             dy: dL/dy, of the shape that forward returned. Never modified.
 
         Returns:
-            dL/dx, of the shape of x, or None if `input_grad` is False.
+            dL/dx, of the shape of x; a tuple of them for several inputs; None if `input_grad` is
+            False.
 
         Raises:
             RuntimeError: There was no forward, or the last one failed.
@@ -206,14 +58,17 @@ class Module(ABC):
             TypeError: dy is complex, masked, or not numeric.
         """
 
-    def __call__(self, x: ArrayLike) -> FloatArray:
-        """Return `forward(x)`."""
-        return self.forward(x)
+    def __call__(self, *inputs: Any) -> Any:
+        """Return `forward(*inputs)`."""
+        return self.forward(*inputs)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield ("0.weight", Parameter) pairs: dotted names, in order of assignment, each once."""
-        found = self._walk("", {id(self)})
-        return ((name, member) for name, member in found if isinstance(member, Parameter))
+        return ((name, b) for name, b in self._arrays() if isinstance(b, Parameter))
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Yield the same for the Buffers that are no Parameters."""
+        return ((name, b) for name, b in self._arrays() if not isinstance(b, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the Parameters in the same order."""
@@ -231,12 +86,8 @@ class Module(ABC):
         yield from (member for _, member in found if isinstance(member, Module))
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode here and in every module inside, and return self.
-
-        Raises:
-            TypeError: mode is not a bool.
-        """
-        flag(self, "mode", mode)
+        """Set training mode here and in every module inside, and return self."""
+        check.flag(self, "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -251,52 +102,57 @@ class Module(ABC):
             parameter.zero_grad()
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Convert every parameter to float32 or float64, and return self.
+        """Convert every Parameter and Buffer of floats to float32 or float64, and return self.
 
         Raises:
             TypeError: Any other dtype.
         """
-        dtype = float_dtype(self, dtype)
-        for parameter in self.parameters():
-            parameter.astype(dtype)
+        dtype = check.float_dtype(self, dtype)
+        for _, buffer in self._arrays():
+            buffer.astype(dtype)
         return self
 
-    def state_dict(self) -> dict[str, FloatArray]:
-        """Return a copy of every parameter's values, by dotted name.
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of the values of every Parameter and Buffer, by dotted name.
 
         Raises:
-            ValueError: Two parameters have the same name.
+            ValueError: Two of them have the same name.
         """
-        return {name: parameter.data.copy() for name, parameter in self._by_name().items()}
+        return {name: buffer.data.copy() for name, buffer in self._by_name().items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Set every parameter, or none: the names and shapes must be exactly those of state_dict.
+        """Set every Parameter and Buffer, or none: names and shapes as in state_dict.
 
         Raises:
-            ValueError: Names are missing or unexpected, shapes differ, or parameters are
-                read-only; it lists them all.
+            ValueError: Names are missing or unexpected, shapes differ, or arrays are read-only;
+                it lists them all.
             TypeError: state is no mapping, or a value in it is not an array of real numbers.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(expected(self, "a state dict", described(state)))
-        own = self._by_name()
+            raise TypeError(check.expected(self, "a state dict", check.described(state)))
+        own = {name: buffer.data for name, buffer in self._by_name().items()}
         new = {
-            name: owned(self, name, state[name], parameter.data.dtype)
-            for name, parameter in own.items()
+            name: check.owned(self, name, state[name], data.dtype)
+            for name, data in own.items()
             if name in state
         }
         faults = [f"no {name}" for name in own if name not in state]
         faults += [f"unexpected {name}" for name in state if name not in own]
-        faults += [f"read-only {name}" for name in own if not own[name].data.flags.writeable]
+        faults += [f"read-only {name}" for name, data in own.items() if not data.flags.writeable]
         faults += [
-            f"{name} of shape {new[name].shape} instead of {own[name].data.shape}"
-            for name in own
-            if name in new and new[name].shape != own[name].data.shape
+            f"{name} of shape {array.shape} instead of {own[name].shape}"
+            for name, array in new.items()
+            if array.shape != own[name].shape
         ]
         if faults:
-            raise ValueError(expected(self, "a state dict of its parameters", ", ".join(faults)))
-        for name, parameter in own.items():
-            parameter.data = new[name]
+            contract = "a state dict of its parameters"
+            raise ValueError(check.expected(self, contract, ", ".join(faults)))
+        for name, data in own.items():
+            data[...] = new[name]
+
+    def has_own_method(self) -> bool:
+        """Return whether a method was set on the object: then it may compute anything."""
+        return any(callable(getattr(type(self), name, None)) for name in vars(self))
 
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
@@ -308,12 +164,22 @@ class Module(ABC):
             body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
         return f"{type(self).__name__}({body})"
 
-    def _by_name(self) -> dict[str, Parameter]:
-        found: dict[str, Parameter] = {}
-        for name, parameter in self.named_parameters():
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: all but what forward kept."""
+        cls, missing = type(self), object()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not (name.startswith("_") and getattr(cls, name, missing) is None)
+        }
+
+    def _by_name(self) -> dict[str, Buffer]:
+        found: dict[str, Buffer] = {}
+        for name, buffer in self._arrays():
             if name in found:
-                raise ValueError(expected(self, "a name for each Parameter", f"two of {name}"))
-            found[name] = parameter
+                contract = "a name for each Parameter"
+                raise ValueError(check.expected(self, contract, f"two of {name}"))
+            found[name] = buffer
         return found
 
     def _hyperparameters(self) -> dict[str, object]:
@@ -325,12 +191,17 @@ class Module(ABC):
             if value is None or isinstance(value, (bool, int, float, str))
         }
 
-    def _members(self) -> Iterator[tuple[str, "Module | Parameter"]]:
+    def _arrays(self) -> Iterator[tuple[str, Buffer]]:
+        """Yield every Buffer, Parameters among them, with its dotted name."""
+        found = self._walk("", {id(self)})
+        return ((name, member) for name, member in found if isinstance(member, Buffer))
+
+    def _members(self) -> Iterator[tuple[str, "Module | Buffer"]]:
         """Yield what is directly inside, by name; the one method that a container overrides."""
         for name, value in vars(self).items():
             yield from _found_in(name, value)
 
-    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, "Module | Parameter"]]:
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, "Module | Buffer"]]:
         for name, member in self._members():
             if id(member) not in seen:
                 seen.add(id(member))
@@ -339,9 +210,9 @@ class Module(ABC):
                     yield from member._walk(f"{prefix}{name}.", seen)
 
 
-def _found_in(name: str, value: Any) -> Iterator[tuple[str, Module | Parameter]]:
-    """Yield the Modules and Parameters that value is or holds, with dotted names."""
-    if isinstance(value, (Module, Parameter)):
+def _found_in(name: str, value: Any) -> Iterator[tuple[str, Module | Buffer]]:
+    """Yield the Modules and Buffers that value is or holds, with dotted names."""
+    if isinstance(value, (Module, Buffer)):
         yield name, value
     elif isinstance(value, (list, tuple, dict)):
         items = value.items() if isinstance(value, dict) else enumerate(value)

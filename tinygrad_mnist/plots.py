@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import described, expected, integer, real_array, scores, true_classes
-from tinygrad_mnist.history import History
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.training.history import History
 
 T = TypeVar("T")
 
@@ -42,11 +42,11 @@ def learning_curves(history: History, *, figure: Figure | None = None) -> Figure
     """
     owner = "plots.learning_curves"
     if not isinstance(history, History):
-        raise TypeError(expected(owner, "history to be a History", described(history)))
+        raise TypeError(check.expected(owner, "history to be a History", check.described(history)))
     keys = dict.fromkeys(key for record in history.records for key in record)
     names = dict.fromkeys(key.removeprefix("val_") for key in keys if key not in ("epoch", "lr"))
     if not names:
-        raise ValueError(expected(owner, "a history with at least one metric", "none"))
+        raise ValueError(check.expected(owner, "a history with at least one metric", "none"))
     epochs = history.column("epoch")
     figure = _given(owner, "figure", figure, Figure) or _new_figure(4.5 * len(names), 3.5)
     panels = figure.subplots(1, len(names), squeeze=False)
@@ -79,11 +79,17 @@ def first_layer_weights(
     """
     owner = "plots.first_layer_weights"
     if not isinstance(shape, Sequence) or len(shape) != 2:
-        raise TypeError(expected(owner, "shape to be (height, width)", described(shape)))
-    pixels = math.prod(integer(owner, "each side of shape", side, at_least=1) for side in shape)
-    w = real_array(owner, "weight", weight)
+        raise TypeError(
+            check.expected(owner, "shape to be (height, width)", check.described(shape))
+        )
+    pixels = math.prod(
+        check.integer(owner, "each side of shape", side, at_least=1) for side in shape
+    )
+    w = check.real_array(owner, "weight", weight)
     if w.ndim != 2 or len(w) != pixels or not w.size:
-        raise ValueError(expected(owner, f"weight of shape ({pixels}, units), units > 0", w.shape))
+        raise ValueError(
+            check.expected(owner, f"weight of shape ({pixels}, units), units > 0", w.shape)
+        )
     images = w.T.reshape(-1, *shape).astype(np.float64)
     ax = _given(owner, "ax", ax, Axes) or _new_figure(7, 6).add_subplot()
     limit = float(np.abs(images[np.isfinite(images)]).max(initial=0)) or 1.0
@@ -108,13 +114,13 @@ def confusion_matrix(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
         TypeError: matrix does not hold integers.
     """
     owner = "plots.confusion_matrix"
-    counts = real_array(owner, "matrix", matrix)
+    counts = check.real_array(owner, "matrix", matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
-        raise ValueError(expected(owner, "matrix of shape (C, C), C > 0", counts.shape))
+        raise ValueError(check.expected(owner, "matrix of shape (C, C), C > 0", counts.shape))
     if counts.dtype.kind not in "iu":
-        raise TypeError(expected(owner, "matrix to hold integers", f"dtype {counts.dtype}"))
+        raise TypeError(check.expected(owner, "matrix to hold integers", f"dtype {counts.dtype}"))
     if counts.min() < 0:
-        raise ValueError(expected(owner, "counts >= 0", counts.min()))
+        raise ValueError(check.expected(owner, "counts >= 0", counts.min()))
     ax = _given(owner, "ax", ax, Axes) or _new_figure(6.5, 5.5).add_subplot()
     # from 0.6, so that a count of 1 is not as pale as none
     norm = LogNorm(vmin=0.6, vmax=max(2, counts.max()))
@@ -154,13 +160,15 @@ def worst_mistakes(
         TypeError: Labels or a count that are not integers.
     """
     owner = "plots.worst_mistakes"
-    count = integer(owner, "count", count, at_least=1)
-    x, y = real_array(owner, "images", images), scores(owner, pred)
+    count = check.integer(owner, "count", count, at_least=1)
+    x, y = check.real_array(owner, "images", images), check.scores(owner, pred)
     if y.ndim != 2:
-        raise ValueError(expected(owner, "pred of shape (N, classes)", y.shape))
+        raise ValueError(check.expected(owner, "pred of shape (N, classes)", y.shape))
     if x.ndim != 3 or len(x) != len(y):
-        raise ValueError(expected(owner, f"images of shape ({len(y)}, height, width)", x.shape))
-    true, predicted = true_classes(owner, target, y.shape), y.argmax(axis=1)
+        raise ValueError(
+            check.expected(owner, f"images of shape ({len(y)}, height, width)", x.shape)
+        )
+    true, predicted = check.true_classes(owner, target, y.shape), y.argmax(axis=1)
     worst = _most_confident(y.astype(np.float64), predicted, true)[:count]
     rows, columns = _grid(max(1, len(worst)))
     figure = _given(owner, "figure", figure, Figure) or _new_figure(1 + 1.2 * columns, 1.6 * rows)
@@ -188,10 +196,10 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
         ValueError: masks is empty, or has another number of axes.
     """
     owner = "plots.dropout_masks"
-    kept = real_array(owner, "masks", masks) != 0
+    kept = check.real_array(owner, "masks", masks) != 0
     if kept.ndim not in (1, 2) or not kept.size:
         contract = "masks of shape (passes, units) or (units,), not empty"
-        raise ValueError(expected(owner, contract, kept.shape))
+        raise ValueError(check.expected(owner, contract, kept.shape))
     kept, share = np.atleast_2d(kept), kept.mean()
     ax = _given(owner, "ax", ax, Axes) or _new_figure(7, 4).add_subplot()
     ax.imshow(kept, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -204,7 +212,7 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
 def _given(owner: str, name: str, value: T | None, kind: type[T]) -> T | None:
     if value is not None and not isinstance(value, kind):
         contract = f"{name} to be a matplotlib {kind.__name__} or None"
-        raise TypeError(expected(owner, contract, described(value)))
+        raise TypeError(check.expected(owner, contract, check.described(value)))
     return value
 
 

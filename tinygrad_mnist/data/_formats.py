@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tinygrad_mnist._checks import expected, refusing
+from tinygrad_mnist import _checks as check
 
 Bytes = NDArray[np.uint8]
 
@@ -38,7 +38,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
     for key in IDX_NAMES:
         contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8"
         with (
-            refusing(OWNER, contract),
+            check.refusing(OWNER, contract),
             zipfile.ZipFile(file) as archive,
             archive.open(_unsuspicious(archive.getinfo(f"{key}.npy"))) as member,
         ):
@@ -67,13 +67,13 @@ def _find(folder: Path, key: str) -> Path:
         if path.is_file():
             return path
     contract = f"{names[0]} or {names[1]}, plain or .gz, in {folder}"
-    raise FileNotFoundError(expected(OWNER, contract, "neither"))
+    raise FileNotFoundError(check.expected(OWNER, contract, "neither"))
 
 
 def _read_idx(path: Path, ndim: int) -> Bytes:
     opened: Any = gzip.open if path.suffix == ".gz" else open
     contract = f"{path} to be an IDX file of {ndim}-d uint8"
-    with opened(path, "rb") as file, refusing(OWNER, contract):
+    with opened(path, "rb") as file, check.refusing(OWNER, contract):
         header = file.read(4 + 4 * ndim)
         if header[:4] != bytes([0, 0, 8, ndim]):
             raise ValueError(f"magic number 0x{header[:4].hex()}")

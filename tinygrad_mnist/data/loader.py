@@ -1,16 +1,12 @@
 """DataLoader: the inputs and targets, in samples or batches, in an order of its own."""
 
-import mmap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks import described, expected, flag, generator, integer, real_array
-
-_RESIDENT = 64 << 20  # bytes of a mapped file that may stay in memory
-_FAULT_AROUND = 64 << 10  # bytes that one access may bring in, neighbouring pages included
+from tinygrad_mnist import _checks as check
 
 
 class DataLoader:
@@ -18,7 +14,7 @@ class DataLoader:
 
     Every `iter()` is an epoch of its own, independent of the others. Arrays are not copied:
     unshuffled pairs are read-only views of them. Those of np.memmap, which may be far larger than
-    memory, are read as they are needed, and soon let go of.
+    memory, are read as they are needed.
 
     Args:
         inputs: An array (N, ...).
@@ -33,6 +29,10 @@ class DataLoader:
         TypeError: An argument of the wrong type: a generator, say, has no length.
     """
 
+    batch_size = check.Integer(at_least=1, or_none=True)
+    shuffle = check.Flag()
+    drop_last = check.Flag()
+
     def __init__(
         self,
         inputs: ArrayLike,
@@ -46,13 +46,9 @@ class DataLoader:
         self.targets = self._read_only("targets", targets)
         if len(self.inputs) != len(self.targets):
             contract = f"as many targets as inputs ({len(self.inputs)})"
-            raise ValueError(expected(self, contract, len(self.targets)))
-        if batch_size is not None:
-            batch_size = integer(self, "batch_size", batch_size, at_least=1)
-        self.batch_size = batch_size
-        self.shuffle = flag(self, "shuffle", shuffle)
-        self.drop_last = flag(self, "drop_last", drop_last)
-        self.rng = generator(self, rng)
+            raise ValueError(check.expected(self, contract, len(self.targets)))
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        self.rng = check.generator(self, rng)
 
     def __len__(self) -> int:
         """Return the number of pairs that an epoch yields."""
@@ -62,28 +58,13 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Start an epoch: the order is drawn here, not at the first pair."""
         order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
-        pairs = ((self.inputs[i], self.targets[i]) for i in self._indices(order))
-        mapped = [m for data in (self.inputs, self.targets) if (m := _mapping(data))]
-        return self._releasing(mapped, pairs) if mapped else pairs
+        return ((self.inputs[i], self.targets[i]) for i in self._indices(order))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle or a deep copy: NumPy's forget that an array is read-only."""
+        """Restore a pickle or a deep copy: both drop NumPy's read-only flag, so it is set again."""
         vars(self).update(state)
         for array in (self.inputs, self.targets):
             array.setflags(write=False)
-
-    def _releasing(self, mapped: list[mmap.mmap], pairs: Iterator[Any]) -> Iterator[Any]:
-        """Yield the pairs, and let go of the files' pages that were read for them."""
-        rows = self.batch_size or 1
-        row = sum(data[:1].nbytes for data in (self.inputs, self.targets))
-        if self.shuffle:
-            row += 2 * _FAULT_AROUND
-        every = max(1, _RESIDENT // (rows * row))
-        for i, pair in enumerate(pairs):
-            yield pair
-            if i % every == 0:
-                for mapping in mapped:
-                    mapping.madvise(mmap.MADV_DONTNEED)  # a page is read again if need be
 
     def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
         """Yield what selects each pair: a slice where it may, so that nothing is copied."""
@@ -94,23 +75,10 @@ class DataLoader:
         return slices if order is None else (order[batch] for batch in slices)
 
     def _read_only(self, name: str, data: ArrayLike) -> NDArray[Any]:
-        view = real_array(self, name, data).view()
+        view = check.real_array(self, name, data).view()
         if view.ndim == 0:
-            raise TypeError(expected(self, f"{name} with a first axis", described(data)))
+            raise TypeError(
+                check.expected(self, f"{name} with a first axis", check.described(data))
+            )
         view.setflags(write=False)
         return view
-
-
-def _mapping(data: NDArray[Any]) -> mmap.mmap | None:
-    """Return the mapping of an np.memmap whose pages can be dropped without losing anything.
-
-    Those of a copy-on-write mapping, or of one without a file, hold what is nowhere else.
-    """
-    base: Any = data
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    if not isinstance(base, np.memmap) or base.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
-        return None
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None

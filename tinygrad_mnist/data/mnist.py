@@ -14,15 +14,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinygrad_mnist._checks import (
-    FloatArray,
-    described,
-    expected,
-    float_dtype,
-    real_array,
-    refusing,
-)
-from tinygrad_mnist._keras import import_keras
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._extras import import_keras
 from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
 
@@ -54,7 +48,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         TypeError: source is neither a string nor a path.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(expected(OWNER, f'source="keras", {_LOCAL}', described(source)))
+        raise TypeError(check.expected(OWNER, f'source="keras", {_LOCAL}', check.described(source)))
     if source == "keras":
         return _load_keras()
     if source == "bundled":
@@ -64,7 +58,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         return _split(read_idx_folder(path), str(path))
     if not path.is_file():
         found = f"{str(source)!r}, where there is no file"
-        raise FileNotFoundError(expected(OWNER, f'source="keras", {_LOCAL}', found))
+        raise FileNotFoundError(check.expected(OWNER, f'source="keras", {_LOCAL}', found))
     with path.open("rb") as file:
         return _split(read_npz(file, str(path)), str(path))
 
@@ -84,14 +78,14 @@ def preprocess(
         TypeError: images are not uint8 (scaled already, perhaps), or labels not integers.
     """
     owner = "mnist.preprocess"
-    dtype = float_dtype(owner, dtype)
-    x, y = real_array(owner, "images", images), real_array(owner, "labels", labels)
+    dtype = check.float_dtype(owner, dtype)
+    x, y = check.real_array(owner, "images", images), check.real_array(owner, "labels", labels)
     if x.dtype != np.uint8:
-        raise TypeError(expected(owner, "images of dtype uint8", x.dtype))
+        raise TypeError(check.expected(owner, "images of dtype uint8", x.dtype))
     if x.shape[1:] != (28, 28):
-        raise ValueError(expected(owner, "images of shape (N, 28, 28)", x.shape))
+        raise ValueError(check.expected(owner, "images of shape (N, 28, 28)", x.shape))
     if y.shape != x.shape[:1]:
-        raise ValueError(expected(owner, f"labels of shape ({len(x)},)", y.shape))
+        raise ValueError(check.expected(owner, f"labels of shape ({len(x)},)", y.shape))
     inputs: FloatArray = x.reshape(len(x), 28 * 28).astype(dtype)
     inputs /= 255
     return inputs, one_hot(y, 10, dtype)
@@ -101,14 +95,14 @@ def _read_bundled() -> dict[str, Bytes]:
     content = (resources.files("tinygrad_mnist.data") / "mnist_20k.npz").read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != _SHA256:
-        raise ValueError(expected(OWNER, f"mnist_20k.npz with SHA-256 {_SHA256}", found))
+        raise ValueError(check.expected(OWNER, f"mnist_20k.npz with SHA-256 {_SHA256}", found))
     return read_npz(io.BytesIO(content), "mnist_20k.npz")
 
 
 def _load_keras() -> tuple[Split, Split]:
     keras = import_keras(OWNER)
     contract = f"Keras to download MNIST (without a network: {_LOCAL})"
-    with refusing(OWNER, contract, ConnectionError):  # Keras raises bare Exceptions
+    with check.refusing(OWNER, contract, ConnectionError):  # Keras raises bare Exceptions
         return cast(tuple[Split, Split], keras.datasets.mnist.load_data())
 
 
@@ -118,7 +112,7 @@ def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images) != len(labels):
             contract = f"{name} to have as many {part} labels as images ({len(images)})"
-            raise ValueError(expected(OWNER, contract, len(labels)))
+            raise ValueError(check.expected(OWNER, contract, len(labels)))
         if labels.max() > 9:
-            raise ValueError(expected(OWNER, f"{name} to have labels 0 to 9", labels.max()))
+            raise ValueError(check.expected(OWNER, f"{name} to have labels 0 to 9", labels.max()))
     return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])

@@ -1,8 +1,8 @@
-"""The layers, one to a file."""
+"""Layers, by family: activations, linear, dropout, and the containers that chain them."""
 
+from tinygrad_mnist.nn.activations import Elementwise, ReLU
+from tinygrad_mnist.nn.containers import Sequential
 from tinygrad_mnist.nn.dropout import Dropout
 from tinygrad_mnist.nn.linear import Linear
-from tinygrad_mnist.nn.relu import ReLU
-from tinygrad_mnist.nn.sequential import Sequential
 
-__all__ = ["Dropout", "Linear", "ReLU", "Sequential"]
+__all__ = ["Dropout", "Elementwise", "Linear", "ReLU", "Sequential"]

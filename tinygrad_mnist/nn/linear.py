@@ -4,20 +4,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_mnist import _blas
-from tinygrad_mnist._checks import (
-    FloatArray,
-    described,
-    expected,
-    flag,
-    float_dtype,
-    generator,
-    integer,
-    kept,
-    owned,
-    same_shape,
-)
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.init import Initializer, he_uniform
-from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.parameter import Held, Parameter
 
 
 class Linear(Module):
@@ -39,6 +30,10 @@ class Linear(Module):
         TypeError: An argument of the wrong type.
     """
 
+    weight = Held[Parameter]()
+    bias = Held[Parameter | None]()
+    _x: FloatArray | None = None  # of the last forward
+
     def __init__(
         self,
         in_features: int,
@@ -50,32 +45,33 @@ class Linear(Module):
         dtype: DTypeLike = np.float32,
         input_grad: bool = True,
     ) -> None:
-        self.in_features = integer(self, "in_features", in_features, at_least=1)
-        self.out_features = integer(self, "out_features", out_features, at_least=1)
-        dtype, shape = float_dtype(self, dtype), (self.in_features, self.out_features)
+        self.in_features = check.integer(self, "in_features", in_features, at_least=1)
+        self.out_features = check.integer(self, "out_features", out_features, at_least=1)
+        dtype, shape = check.float_dtype(self, dtype), (self.in_features, self.out_features)
         if not callable(init):
-            raise TypeError(expected(self, "init to be a function", described(init)))
-        bias, self.input_grad = flag(self, "bias", bias), flag(self, "input_grad", input_grad)
-        weight = owned(self, "init's array", init(shape, generator(self, rng)), dtype)
-        same_shape(self, "init's array", weight, shape)
+            raise TypeError(check.expected(self, "init to be a function", check.described(init)))
+        bias = check.flag(self, "bias", bias)
+        self.input_grad = check.flag(self, "input_grad", input_grad)
+        drawn = init(shape, check.generator(self, rng))
+        weight = check.owned(self, "init's array", drawn, dtype)
+        check.same_shape(self, "init's array", weight, shape)
         self.weight = Parameter(weight)
         self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
-        self._x: FloatArray | None = None  # of the last forward
 
     def forward(self, x: ArrayLike) -> FloatArray:
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
         self._x = None
-        x = owned(self, "x", x, W.dtype)
+        x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
-            raise ValueError(expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
+            raise ValueError(check.expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
         y = _blas.affine(x, W, b)
         self._x = x
         return y
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
-        x, W = kept(self, self._x), self.weight.data
-        dy = owned(self, "dy", dy, W.dtype)
-        same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
+        x, W = check.kept(self, self._x), self.weight.data
+        dy = check.owned(self, "dy", dy, W.dtype)
+        check.same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
         if self.bias is not None:
             self.bias.accumulate(dy if dy.ndim == 1 else dy.reshape(-1, dy.shape[-1]).sum(axis=0))
         self.weight.accumulate_product(x, dy)

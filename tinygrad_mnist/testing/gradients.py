@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinygrad_mnist._checks import (
-    FloatArray,
-    described,
-    expected,
-    integer,
-    owned,
-    real,
-    same_shape,
-)
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
@@ -86,12 +79,12 @@ def check_gradients(
     """
     owner = "check_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    x = owned(owner, "x", x, _FLOAT64)
+    x = check.owned(owner, "x", x, _FLOAT64)
     subject = Subject(_module(owner, module), x)
     dy = checker.cotangent(subject.y_shape)
     if grad_output is not None:
-        dy = owned(owner, "grad_output", grad_output, _FLOAT64)
-        same_shape(owner, "grad_output", dy, subject.y_shape)
+        dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
+        check.same_shape(owner, "grad_output", dy, subject.y_shape)
     if contracts:
         check_module_contracts(_fresh(module), x, dy, rows_independent=rows_independent)
     return checker.report(type(module).__name__, subject, dy, module, raise_on_failure)
@@ -118,7 +111,7 @@ def check_loss_gradients(
     """
     owner = "check_loss_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    pred, labels = owned(owner, "pred", pred, _FLOAT64), np.array(target)
+    pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
     subject = Subject(Sequential(), pred, loss=_loss(owner, loss), target=labels, name="pred")
     if contracts:
         check_loss_contracts(copy.deepcopy(loss), pred, labels)
@@ -148,7 +141,7 @@ def check_model_gradients(
     """
     owner = "check_model_gradients"
     checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    x, labels = owned(owner, "x", x, _FLOAT64), np.array(target)
+    x, labels = check.owned(owner, "x", x, _FLOAT64), np.array(target)
     subject = Subject(_module(owner, model), x, loss=_loss(owner, loss), target=labels)
     if contracts:
         dy = checker.cotangent(subject.y_shape)
@@ -171,12 +164,12 @@ class _Checker:
         directions: int,
         seed: int,
     ) -> None:
-        self.rtol = real(owner, "rtol", rtol, "[0, inf)")
-        self.atol = real(owner, "atol", atol, "[0, inf)")
-        self.step = STEP if step is None else real(owner, "step", step, "[1e-12, 1)")
-        self.max_entries = integer(owner, "max_entries", max_entries, at_least=1)
-        self.directions = integer(owner, "directions", directions, at_least=0)
-        self.seed = integer(owner, "seed", seed, at_least=0)
+        self.rtol = check.real(owner, "rtol", rtol, "[0, inf)")
+        self.atol = check.real(owner, "atol", atol, "[0, inf)")
+        self.step = STEP if step is None else check.real(owner, "step", step, "[1e-12, 1)")
+        self.max_entries = check.integer(owner, "max_entries", max_entries, at_least=1)
+        self.directions = check.integer(owner, "directions", directions, at_least=0)
+        self.seed = check.integer(owner, "seed", seed, at_least=0)
         self.rng = np.random.default_rng(self.seed)
 
     def report(
@@ -274,7 +267,7 @@ def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch
 
 def _module(owner: str, value: object) -> Module:
     if not isinstance(value, Module):
-        raise TypeError(expected(owner, "a Module", described(value)))
+        raise TypeError(check.expected(owner, "a Module", check.described(value)))
     return value
 
 
@@ -284,7 +277,9 @@ def _fresh(module: Module) -> Module:
 
 def _loss(owner: str, value: Any) -> Loss:
     if isinstance(value, type) or not (callable(value) and hasattr(value, "backward")):
-        raise TypeError(expected(owner, "a loss to call, with a backward", described(value)))
+        raise TypeError(
+            check.expected(owner, "a loss to call, with a backward", check.described(value))
+        )
     return value  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_mnist._chain import (
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._extras import import_keras
+from tinygrad_mnist._tables import (
     checked_parameters,
     flattened,
     has_own_method,
@@ -18,14 +20,12 @@ from tinygrad_mnist._chain import (
     is_shared,
     parameters_of,
 )
-from tinygrad_mnist._checks import described, expected, float_dtype
-from tinygrad_mnist._keras import import_keras
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
 
-keras = import_keras("tinygrad_mnist.keras")
+keras = import_keras("tinygrad_mnist.interop.keras")
 _Loss: Any = keras.losses.Loss
 
 _THEIRS = "Dense (linear or relu), ReLU, Dropout, Flatten of the input and InputLayer"
@@ -57,7 +57,7 @@ def to_keras(model: Sequential) -> Any:
             while JAX computes in float32 alone.
     """
     if type(model) is not Sequential:
-        raise TypeError(expected("to_keras", "a Sequential", described(model)))
+        raise TypeError(check.expected("to_keras", "a Sequential", check.described(model)))
     layers = dict(flattened(model))
     for name, layer in layers.items():
         _refuse_unless_plain(name, layer)
@@ -92,9 +92,11 @@ def from_keras(model: Any) -> Sequential:
         ValueError: The model is not built.
     """
     if type(model) is not keras.Sequential:
-        raise TypeError(expected("from_keras", "a keras.Sequential", described(model)))
+        raise TypeError(check.expected("from_keras", "a keras.Sequential", check.described(model)))
     if not getattr(model, "inputs", None):
-        raise ValueError(expected("from_keras", "a built model", f"{model.name!r}, not built"))
+        raise ValueError(
+            check.expected("from_keras", "a built model", f"{model.name!r}, not built")
+        )
     layers = list(_chain(model, "float32", "float64"))
     _check_order(layers)
     return Sequential(*(module for layer in layers for module in _from_layer(layer)))
@@ -116,10 +118,10 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
         ValueError: float64 while JAX computes in float32 alone.
     """
     if type(loss) is not MSELoss:
-        raise TypeError(expected("to_keras_loss", "an MSELoss", described(loss)))
+        raise TypeError(check.expected("to_keras_loss", "an MSELoss", check.described(loss)))
     reduction: Any = loss.reduction
     loss = MSELoss(reduction)  # refuses one that was set to what it cannot mean
-    name = float_dtype("to_keras_loss", dtype).name
+    name = check.float_dtype("to_keras_loss", dtype).name
     _refuse_float64_without_x64("to_keras_loss", name)
     if loss.reduction == "mean":
         return keras.losses.MeanSquaredError(dtype=name)
@@ -142,17 +144,17 @@ def to_keras_optimizer(sgd: SGD) -> Any:
         ValueError: Settings that the two define differently, or velocities.
     """
     if type(sgd) is not SGD:
-        raise TypeError(expected("to_keras_optimizer", "an SGD", described(sgd)))
+        raise TypeError(check.expected("to_keras_optimizer", "an SGD", check.described(sgd)))
     velocities = sgd.state_dict()["velocities"]
     # refuses settings that were set to what they cannot mean
     sgd = SGD(sgd.params, sgd.lr, sgd.momentum, sgd.weight_decay, sgd.nesterov)
     if sgd.momentum and sgd.weight_decay:
         contract = "weight_decay or momentum, not both (Keras's decay passes the momentum by)"
         found = f"weight_decay={sgd.weight_decay} and momentum={sgd.momentum}"
-        raise ValueError(expected("to_keras_optimizer", contract, found))
+        raise ValueError(check.expected("to_keras_optimizer", contract, found))
     if sgd.momentum and velocities:
         contract = "an SGD before its first step (Keras's momentum is lr * v and starts at 0)"
-        raise ValueError(expected("to_keras_optimizer", contract, "one with velocities"))
+        raise ValueError(check.expected("to_keras_optimizer", contract, "one with velocities"))
     return keras.optimizers.SGD(
         sgd.lr, sgd.momentum, sgd.nesterov, weight_decay=sgd.weight_decay or None
     )
@@ -165,7 +167,7 @@ class SquaredError(_Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return an array (...) for y_true and y_pred (..., O); nothing is broadcast."""
         if y_true.shape != y_pred.shape:
-            raise ValueError(expected(self, f"y_true of shape {y_pred.shape}", y_true.shape))
+            raise ValueError(check.expected(self, f"y_true of shape {y_pred.shape}", y_true.shape))
         return keras.ops.sum(keras.ops.square(y_pred - y_true), axis=-1)
 
 
@@ -174,14 +176,14 @@ def _refuse_unless_plain(name: str, layer: Module) -> None:
         kind = type(layer).__name__
         found = f"a {kind} of one's own" if has_own_method(layer) else kind
         contract = "Sequential, Linear, ReLU and Dropout alone"
-        raise TypeError(expected("to_keras", contract, f"{found} at {name or 'the top'}"))
+        raise TypeError(check.expected("to_keras", contract, f"{found} at {name or 'the top'}"))
 
 
 def _checked_dtype(linears: dict[str, Linear]) -> str:
     """Return the one dtype of all parameters, none of them shared, or refuse them."""
     params = checked_parameters("to_keras", linears)
     if is_shared(params):
-        raise TypeError(expected("to_keras", "no shared Parameter", "one"))
+        raise TypeError(check.expected("to_keras", "no shared Parameter", "one"))
     dtype = params[0].data.dtype.name
     _refuse_float64_without_x64("to_keras", dtype)
     return dtype
@@ -190,7 +192,7 @@ def _checked_dtype(linears: dict[str, Linear]) -> str:
 def _refuse_float64_without_x64(owner: str, dtype: str) -> None:
     if dtype == "float64" and not _has_float64():
         contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
-        raise ValueError(expected(owner, contract, "float32 alone"))
+        raise ValueError(check.expected(owner, contract, "float32 alone"))
 
 
 def _has_float64() -> bool:
@@ -216,7 +218,7 @@ def _chain(model: Any, *dtypes: str) -> Iterator[Any]:
     dtype = model.inputs[0].dtype
     if dtype not in dtypes:
         contract = f"inputs of dtype {' or '.join(dtypes)}"
-        raise TypeError(expected("from_keras", contract, f"{dtype} in {model.name!r}"))
+        raise TypeError(check.expected("from_keras", contract, f"{dtype} in {model.name!r}"))
     if not model.trainable:
         raise TypeError(_refusal("trainable=False", model))
     for layer in model.layers:
@@ -236,7 +238,7 @@ def _refuse_what_would_be_lost(layer: Any, dtype: str) -> None:
     plain = _settings(type(layer)(**required, dtype=dtype, name=layer.name))
     for name, value in _settings(layer).items():
         if name not in kept and value != plain.get(name):
-            raise TypeError(_refusal(f"{name}={described(value)}", layer))
+            raise TypeError(_refusal(f"{name}={check.described(value)}", layer))
     if isinstance(layer, keras.layers.Dense):
         _refuse_settings_of_variables(layer)
 
@@ -246,7 +248,7 @@ def _refuse_settings_of_variables(dense: Any) -> None:
         for name, plain in (("trainable", True), ("regularizer", None), ("constraint", None)):
             value = getattr(variable, name)
             if value is not plain:
-                found = f"{name}={described(value)} of its {variable.name}"
+                found = f"{name}={check.described(value)} of its {variable.name}"
                 raise TypeError(_refusal(found, dense))
 
 
@@ -294,4 +296,4 @@ def _from_activation(dense: Any) -> list[Module]:
 
 
 def _refusal(found: str, layer: Any) -> str:
-    return expected("from_keras", f"{_THEIRS} alone", f"{found} in layer {layer.name!r}")
+    return check.expected("from_keras", f"{_THEIRS} alone", f"{found} in layer {layer.name!r}")

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-
-from tinygrad_mnist import SGD, Parameter
 from tinygrad_mnist.callbacks import Run
 from tinygrad_mnist.history import History
 from tinygrad_mnist.schedules import CosineDecay, Schedule, StepDecay, WarmUp
+
+from tinygrad_mnist import SGD, Parameter
 
 
 def rates(schedule, epochs):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tinygrad_mnist._checks import described, expected, refusing
+from tinygrad_mnist import _checks as check
 
 
 @dataclass
@@ -30,7 +30,7 @@ class History:
         for record in self.records:
             if name not in record:
                 contract = f"one of {', '.join(record)}, in every record"
-                raise ValueError(expected(self, contract, described(name)))
+                raise ValueError(check.expected(self, contract, check.described(name)))
         return [record[name] for record in self.records]
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -56,7 +56,7 @@ class History:
         """
         text = Path(path).read_bytes()
         contract = f"{path} to hold what to_json wrote"
-        with refusing("History.from_json", contract):
+        with check.refusing("History.from_json", contract):
             return cls(checked_records(json.loads(text)))
 
 

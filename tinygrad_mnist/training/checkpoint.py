@@ -18,12 +18,12 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tinygrad_mnist._checks import described, expected, refusing
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
-from tinygrad_mnist.history import History, checked_records
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training.history import History, checked_records
 
 _FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
 
@@ -106,7 +106,10 @@ def load(
     """
     content = _read(Path(path))
     contract = f"{path} to fit"
-    with refusing("checkpoint.load", contract, CheckpointError), contextlib.ExitStack() as undo:
+    with (
+        check.refusing("checkpoint.load", contract, CheckpointError),
+        contextlib.ExitStack() as undo,
+    ):
         if optimizer is not None and model is not None:
             for owner, streams in _streams(model, loader).items():
                 _set_streams(undo, owner, streams, content["generators"][owner])
@@ -117,7 +120,7 @@ def load(
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(content["optimizer"])
         if not isinstance(content["meta"], dict):
-            raise ValueError(f"meta to be {described(content['meta'])}")
+            raise ValueError(f"meta to be {check.described(content['meta'])}")
         if model is not None:
             _set_parameters(model, content["model"])  # all or none: what comes last needs no undo
         undo.pop_all()
@@ -153,7 +156,7 @@ def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
 
     content = Path(path).read_bytes()
     contract = f"{path} to be a safetensors file that fits"
-    with refusing("checkpoint.import_safetensors", contract, CheckpointError):
+    with check.refusing("checkpoint.import_safetensors", contract, CheckpointError):
         _set_parameters(model, from_bytes(content))
 
 
@@ -209,7 +212,7 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return value.item()
     contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
-    raise TypeError(expected("checkpoint.save", contract, described(value)))
+    raise TypeError(check.expected("checkpoint.save", contract, check.described(value)))
 
 
 def _below(name: str, part: str) -> str:
@@ -254,7 +257,7 @@ def _write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -
 def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, after reading all of it."""
     contract = f"{path} to be a whole checkpoint"
-    with path.open("rb") as file, refusing("checkpoint.load", contract, CheckpointError):
+    with path.open("rb") as file, check.refusing("checkpoint.load", contract, CheckpointError):
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(info.file_size for info in members) > path.stat().st_size:

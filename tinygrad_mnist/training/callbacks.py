@@ -1,15 +1,16 @@
-"""What `fit` calls between epochs: stop early, keep the best model, or what you write yourself."""
+"""What `fit` calls on its way: set the rate, stop early, keep the best model, or your own."""
 
 import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tinygrad_mnist import checkpoint
-from tinygrad_mnist._checks import choice, integer
-from tinygrad_mnist.history import History
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.optim.schedules import Schedule
+from tinygrad_mnist.training import checkpoint
+from tinygrad_mnist.training.history import History
 
 Mode = Literal["min", "max"]
 
@@ -23,6 +24,7 @@ class Run:
     history: History
     epochs: int  # how many there are to be
     epoch: int = 0  # the one in progress, from 1
+    step: int = 0  # how many steps the optimizer has made
     stopped: bool = False
 
     def stop(self) -> None:
@@ -31,7 +33,7 @@ class Run:
 
 
 class Callback:
-    """Override one or both. What is decided from `run` alone survives a resume.
+    """Override what you need. Keep no state of your own: after a resume only `run` is restored.
 
     A run resumed within an epoch does not call before_epoch for it again.
     """
@@ -39,12 +41,42 @@ class Callback:
     def before_epoch(self, run: Run) -> None:
         """Act before epoch `run.epoch`; after `run.stop()` it does not begin."""
 
+    def before_step(self, run: Run) -> None:
+        """Act before each batch."""
+
     def after_epoch(self, run: Run) -> None:
         """Act after its record was added to `run.history`, before a checkpoint is written."""
 
 
+class LearningRate(Callback):
+    """Set the optimizer's rate to schedule(t).
+
+    Args:
+        schedule: A function of time t, counted from 0; see `optim.schedules`.
+        per: What t counts: "epoch" or "step".
+
+    Raises:
+        ValueError: Another `per`.
+        TypeError: schedule is no function.
+    """
+
+    def __init__(self, schedule: Schedule, per: Literal["epoch", "step"] = "epoch") -> None:
+        if not callable(schedule):
+            contract = "schedule to be a function of time"
+            raise TypeError(check.expected(self, contract, check.described(schedule)))
+        self.schedule, self.per = schedule, check.choice(self, "per", per, ("epoch", "step"))
+
+    def before_epoch(self, run: Run) -> None:
+        if self.per == "epoch":
+            run.optimizer.lr = self.schedule(run.epoch - 1)
+
+    def before_step(self, run: Run) -> None:
+        if self.per == "step":
+            run.optimizer.lr = self.schedule(run.step)
+
+
 class EarlyStopping(Callback):
-    """Stop when a figure of the history has not improved for `patience` epochs.
+    """Stop when a number in the history has not improved for `patience` epochs.
 
     Args:
         monitor: Its name in the records.
@@ -52,14 +84,16 @@ class EarlyStopping(Callback):
         patience: How many epochs without a new best are allowed, at least 1.
 
     Raises:
-        ValueError: Another mode, or patience below 1; in `fit`, a figure that no record has.
+        ValueError: Another mode, or patience below 1; in `fit`, a name that no record has.
     """
+
+    patience = check.Integer(at_least=1)
 
     def __init__(
         self, monitor: str = "val_loss", mode: Mode | None = None, *, patience: int = 5
     ) -> None:
         self.monitor, self.mode = monitor, _checked_mode(self, monitor, mode)
-        self.patience = integer(self, "patience", patience, at_least=1)
+        self.patience = patience
 
     def before_epoch(self, run: Run) -> None:
         if _epochs_since_best(run.history, self.monitor, self.mode) >= self.patience:
@@ -67,7 +101,7 @@ class EarlyStopping(Callback):
 
 
 class BestCheckpoint(Callback):
-    """Save the model whenever a figure of the history is better than ever before.
+    """Save the model whenever a number in the history is better than ever before.
 
     Args:
         path: The file; see `checkpoint.save`.
@@ -76,7 +110,7 @@ class BestCheckpoint(Callback):
         meta: Saved with it, beside "epoch".
 
     Raises:
-        ValueError: Another mode; in `fit`, a figure that no record has.
+        ValueError: Another mode; in `fit`, a name that no record has.
     """
 
     def __init__(
@@ -99,7 +133,7 @@ def _checked_mode(owner: object, monitor: str, mode: Mode | None) -> Mode:
     if mode is None and str(monitor).endswith("loss"):
         return "min"
     choices: tuple[Mode, Mode] = ("min", "max")
-    return choice(owner, f"mode for {monitor!r}", mode, choices)
+    return check.choice(owner, f"mode for {monitor!r}", mode, choices)
 
 
 def _epochs_since_best(history: History, monitor: str, mode: Mode) -> int:

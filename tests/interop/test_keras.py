@@ -19,7 +19,6 @@ from tinygrad_mnist.testing.strategies import seeds
 if not (find_spec("keras") and find_spec("jax")):
     pytest.skip("needs the extra `keras`", allow_module_level=True)
 import jax
-
 from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
 
 few = settings(max_examples=6)  # Keras takes half a second to build a model

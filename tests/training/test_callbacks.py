@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-
-from tinygrad_mnist import SGD, Linear, checkpoint
 from tinygrad_mnist.callbacks import BestCheckpoint, EarlyStopping, Run
 from tinygrad_mnist.history import History
+
+from tinygrad_mnist import SGD, Linear, checkpoint
 
 
 def run_of(values, name="val_loss"):

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tinygrad_mnist.callbacks import Callback, EarlyStopping
+from tinygrad_mnist.checkpoint import CheckpointError
+from tinygrad_mnist.schedules import StepDecay
 
 from tinygrad_mnist import (
     SGD,
@@ -23,10 +26,7 @@ from tinygrad_mnist import (
     Sequential,
     checkpoint,
 )
-from tinygrad_mnist.callbacks import Callback, EarlyStopping
-from tinygrad_mnist.checkpoint import CheckpointError
 from tinygrad_mnist.metrics import accuracy
-from tinygrad_mnist.schedules import StepDecay
 from tinygrad_mnist.training import History, evaluate, fit
 
 REDUCTIONS = ["mean", "sum", "batchmean"]

@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._chain import checked_parameters, flattened, is_plain, is_shared
-from tinygrad_mnist._checks import FloatArray, expected, real_array, same_shape, writeable
-from tinygrad_mnist._kernel import DROPOUT, LINEAR, NOWHERE, RELU, Plan, Settings, run_samples
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._tables import checked_parameters, flattened, is_plain, is_shared
+from tinygrad_mnist.compiled.kernel import (
+    DROPOUT,
+    LINEAR,
+    NOWHERE,
+    RELU,
+    Plan,
+    Settings,
+    run_samples,
+)
 from tinygrad_mnist.losses import MSELoss
-from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU
 from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.parameter import Parameter
 
 Train = Callable[..., tuple[float, float]]
 
@@ -58,14 +68,19 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
         inputs: ArrayLike, targets: ArrayLike, *, order: ArrayLike | None = None
     ) -> tuple[float, float]:
         plan, layers, params = _checked(model, loss, optimizer)
-        x, t = real_array("train", "inputs", inputs), real_array("train", "targets", targets)
+        x, t = (
+            check.real_array("train", "inputs", inputs),
+            check.real_array("train", "targets", targets),
+        )
         if x.ndim != 2 or x.shape[1] != plan.widths[0]:
-            raise ValueError(expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape))
-        same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
+            raise ValueError(
+                check.expected("train", f"inputs of shape (N, {plan.widths[0]})", x.shape)
+            )
+        check.same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
         indices = None if order is None else _indices(order, len(x))
         if not len(x if indices is None else indices):
             return 0.0, 0.0
-        writeable("train", (p.data for p in params))
+        check.writeable("train", (p.data for p in params))
         return _run(plan, layers, params, loss, optimizer, x, t, indices)
 
     return train
@@ -90,7 +105,7 @@ def _checked(
         raise TypeError(_refusal("no shared Parameter", "one"))
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
         raise ValueError(
-            expected("compile_sgd", "an optimizer of the model's parameters", "another")
+            check.expected("compile_sgd", "an optimizer of the model's parameters", "another")
         )
     # refuses settings that were set to what they cannot mean
     SGD(params, optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov)
@@ -99,7 +114,7 @@ def _checked(
 
 def _refusal(contract: str, found: object) -> str:
     got = found if isinstance(found, str) else type(found).__name__
-    return expected("compile_sgd", contract, f"{got}; use the eager loop")
+    return check.expected("compile_sgd", contract, f"{got}; use the eager loop")
 
 
 def _planned(layers: list[Module]) -> Plan:
@@ -198,11 +213,11 @@ def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
 
 
 def _indices(order: ArrayLike, n: int) -> NDArray[Any]:
-    indices = real_array("train", "order", order)
+    indices = check.real_array("train", "order", order)
     if indices.size and indices.dtype.kind not in "iu":
-        raise TypeError(expected("train", "order of indices", f"dtype {indices.dtype}"))
+        raise TypeError(check.expected("train", "order of indices", f"dtype {indices.dtype}"))
     if indices.ndim != 1 or np.any(indices >= n) or np.any(indices < 0):
-        raise ValueError(expected("train", f"order of indices in [0, {n})", indices))
+        raise ValueError(check.expected("train", f"order of indices in [0, {n})", indices))
     return indices.astype(np.intp)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, checkpoint
 from tinygrad_mnist.checkpoint import CheckpointError
 from tinygrad_mnist.history import History
+
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, checkpoint
 
 
 class Everything:

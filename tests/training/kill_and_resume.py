@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tinygrad_mnist.schedules import CosineDecay, WarmUp
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.schedules import CosineDecay, WarmUp
 from tinygrad_mnist.training import fit
 
 

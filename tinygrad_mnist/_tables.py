@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tinygrad_mnist._checks import expected, same_shape
-from tinygrad_mnist.module import Module, Parameter
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.parameter import Parameter
 
 
 def flattened(module: Module, name: str = "") -> Iterator[tuple[str, Module]]:
@@ -33,19 +34,19 @@ def has_own_method(module: Module) -> bool:
 def checked_parameters(owner: str, linears: dict[str, Linear]) -> list[Parameter]:
     """Return the parameters of a chain, or refuse none, two dtypes, or shapes that do not fit."""
     if not linears:
-        raise ValueError(expected(owner, "at least one Linear", "none"))
+        raise ValueError(check.expected(owner, "at least one Linear", "none"))
     for (_, before), (name, after) in pairwise(linears.items()):
         width, rows = before.weight.data.shape[1], after.weight.data.shape[0]
         if rows != width:
-            raise ValueError(expected(owner, f"layer {name} to take {width} features", rows))
+            raise ValueError(check.expected(owner, f"layer {name} to take {width} features", rows))
     for name, linear in linears.items():
         if linear.bias is not None:  # one of another shape would be broadcast by forward
             shape = linear.weight.data.shape[1:]
-            same_shape(owner, f"bias of layer {name}", linear.bias.data, shape)
+            check.same_shape(owner, f"bias of layer {name}", linear.bias.data, shape)
     params = [p for linear in linears.values() for p in parameters_of(linear)]
     dtypes = sorted({p.data.dtype.name for p in params})
     if len(dtypes) > 1:
-        raise ValueError(expected(owner, "parameters of one dtype", " and ".join(dtypes)))
+        raise ValueError(check.expected(owner, "parameters of one dtype", " and ".join(dtypes)))
     return params
 
 

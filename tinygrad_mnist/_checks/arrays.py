@@ -1,0 +1,93 @@
+"""Arrays at the door: converted once, or refused."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_mnist._checks.refusal import described, expected
+from tinygrad_mnist._checks.settings import FLOATS
+
+FloatArray = NDArray[np.floating[Any]]
+Kept = TypeVar("Kept")
+
+
+class Like(NamedTuple):
+    """What dy must be like: the shape and dtype of the y that forward returned."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
+    """Return x as an array of bools, integers or floats, copied only if it must be."""
+    if type(x) is np.ndarray and x.dtype.kind in "biuf":
+        return x
+    contract = f"{name} to be an array of real numbers"
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(expected(owner, contract, "a masked array"))
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError) as error:  # ragged nested lists among them
+        raise TypeError(expected(owner, contract, f"a {type(x).__name__}: {error}")) from None
+    if array.dtype.kind not in "biuf":
+        kind = f"an array of dtype {array.dtype}" if array.ndim else described(x)
+        raise TypeError(expected(owner, contract, kind))
+    return array
+
+
+def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
+    """Return x itself if it holds native float32 or float64, else converted.
+
+    Small integers, bools and float16 become float32, everything else float64.
+    """
+    if type(x) is np.ndarray and x.dtype in FLOATS:
+        return x
+    array = real_array(owner, name, x)
+    dtype = np.promote_types(array.dtype, np.float32)
+    return array.astype(dtype if dtype in FLOATS else np.float64, copy=False)
+
+
+def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a C-ordered copy of x in dtype that nobody else can change."""
+    if type(x) is np.ndarray and x.dtype == dtype:
+        return x.copy()
+    array = real_array(owner, name, x)
+    if not np.can_cast(array.dtype, dtype, "same_kind"):  # fractions into integers
+        raise TypeError(expected(owner, f"{name} to fit {dtype}", f"dtype {array.dtype}"))
+    return np.array(array, dtype=dtype, order="C")
+
+
+def cotangent(owner: object, dy: ArrayLike, like: Like | FloatArray | None) -> FloatArray:
+    """Return dy in the dtype of y, copied only if it must be; refuse one of another shape.
+
+    `like` has the shape and dtype of y; it is None, and refused, where there was no forward.
+    """
+    if like is None:
+        raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))
+    array = floats(owner, "dy", dy)
+    if array.dtype != like.dtype:
+        array = array.astype(like.dtype)
+    if array.shape != like.shape:
+        same_shape(owner, "dy", array, like.shape)
+    return array
+
+
+def kept(owner: object, value: Kept | None) -> Kept:
+    """Return what forward kept; refuse a backward that comes before it."""
+    if value is None:
+        raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))
+    return value
+
+
+def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse an array of any other shape: nothing is broadcast."""
+    if array.shape != shape:
+        raise ValueError(expected(owner, f"{name} of shape {shape}", array.shape))
+
+
+def writeable(owner: object, arrays: Iterable[NDArray[Any]]) -> None:
+    """Refuse read-only data: BLAS ignores the flag and would write to it."""
+    if not all([array.flags.writeable for array in arrays]):
+        raise ValueError(expected(owner, "parameters with writeable data", "a read-only one"))

@@ -1,0 +1,161 @@
+"""Settings: attributes that are checked whenever they are set, and the checks themselves."""
+
+import math
+import numbers
+import operator
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinygrad_mnist._checks.refusal import described, expected
+
+T = TypeVar("T")
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def integer(owner: object, name: str, value: Any, *, at_least: int) -> int:
+    """Return value as an int; refuse a smaller one, bools and floats."""
+    contract = f"{name} to be an integer >= {at_least}"
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(expected(owner, contract, described(value)))
+    if number < at_least:
+        raise ValueError(expected(owner, contract, described(value)))
+    return number
+
+
+def real(owner: object, name: str, value: Any, interval: str) -> float:
+    """Return value as a finite float; refuse one outside an interval written as in "[0, 1)"."""
+    contract = f"{name} in {interval}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(expected(owner, contract, described(value)))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    inside = (low < number or (interval[0] == "[" and number == low)) and (
+        number < high or (interval[-1] == "]" and number == high)
+    )
+    if not (inside and math.isfinite(number)):
+        raise ValueError(expected(owner, contract, described(value)))
+    return number
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """Return value; refuse what is no bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(expected(owner, f"{name} to be a bool", described(value)))
+    return bool(value)
+
+
+def choice(owner: object, name: str, value: Any, choices: tuple[T, ...]) -> T:
+    """Return value; refuse what is none of the choices, all of them strings."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{known}"' for known in choices)
+        contract = f"{name} {', '.join(others)} or {last}"
+        raise ValueError(expected(owner, contract, described(value)))
+    return value
+
+
+def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return dtype; refuse what is not float32 or float64 in native byte order."""
+    try:
+        found = np.dtype(dtype) if dtype is not None else None
+    except (SyntaxError, TypeError, ValueError):
+        found = None
+    if found is None or found not in FLOATS:
+        got = described(dtype) if found is None else found
+        raise TypeError(expected(owner, "dtype float32 or float64", got))
+    return found
+
+
+def generator(owner: object, rng: Any) -> np.random.Generator:
+    """Return rng if it is a Generator, one seeded with it if an int, a fresh one if None."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None:
+        return np.random.default_rng()
+    try:
+        return np.random.default_rng(integer(owner, "rng", rng, at_least=0))
+    except TypeError:
+        contract = "rng to be a seed, a numpy.random.Generator or None"
+        raise TypeError(expected(owner, contract, described(rng))) from None
+
+
+class Setting(ABC, Generic[T]):
+    """An attribute that is checked whenever it is set: `p = Real("[0, 1)")` in the body of a class.
+
+    There is no `__get__`: reading a setting costs what reading any attribute costs.
+    """
+
+    name: str
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> T: ...
+        def __get__(self, instance: object | None, owner: type) -> Self | T: ...
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, instance: object, value: T) -> None:
+        vars(instance)[self.name] = self.checked(instance, value)
+
+    @abstractmethod
+    def checked(self, owner: object, value: Any) -> T:
+        """Return the value as it is kept, or refuse it."""
+
+
+class Real(Setting[float]):
+    """A finite number in an interval."""
+
+    def __init__(self, interval: str) -> None:
+        self.interval = interval
+
+    def checked(self, owner: object, value: Any) -> float:
+        return real(owner, self.name, value, self.interval)
+
+
+class Integer(Setting[Any]):
+    """An integer that is large enough, or None where that says something."""
+
+    def __init__(self, *, at_least: int, or_none: bool = False) -> None:
+        self.at_least, self.or_none = at_least, or_none
+
+    def checked(self, owner: object, value: Any) -> Any:
+        if value is None and self.or_none:
+            return None
+        return integer(owner, self.name, value, at_least=self.at_least)
+
+
+class Flag(Setting[bool]):
+    """True or False."""
+
+    def checked(self, owner: object, value: Any) -> bool:
+        return flag(owner, self.name, value)
+
+
+class Choice(Setting[str]):
+    """One of a few strings."""
+
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+
+    def checked(self, owner: object, value: Any) -> str:
+        return choice(owner, self.name, value, self.choices)
+
+
+def settings_of(kind: type) -> dict[str, Setting[Any]]:
+    """Return the settings that a class and its bases declare, by name, the bases' first."""
+    declared = (vars(base).items() for base in reversed(kind.__mro__))
+    return {name: a for items in declared for name, a in items if isinstance(a, Setting)}

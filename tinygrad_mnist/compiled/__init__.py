@@ -1,0 +1,5 @@
+"""Training by other means: a pass over the data in one kernel (extra `compiled`: numba)."""
+
+from tinygrad_mnist.compiled.samples import compile_sgd
+
+__all__ = ["compile_sgd"]

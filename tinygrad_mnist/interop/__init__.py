@@ -1,0 +1,1 @@
+"""Ways out and back: other frameworks and file formats, each an extra."""

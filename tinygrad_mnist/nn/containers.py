@@ -1,0 +1,109 @@
+"""Containers: modules made of modules."""
+
+from collections.abc import Iterator
+from typing import Any, overload
+
+from numpy.typing import ArrayLike
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray, Like
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.parameter import Buffer
+
+
+class Sequential(Module):
+    """y = f_n(... f_1(x)): forward runs the layers in order, backward in reverse.
+
+    Iterate over it, take its `len`, index it for a layer and slice it for a Sequential of the
+    same layers. An empty one is the identity. Parameters are named by position: "0.weight". A
+    layer's refusal names its position too: "Sequential, layer 2: Linear: expected ...".
+
+    Args:
+        layers: Modules, each one once, also counted through nested Modules: a module remembers
+            one forward. Only the first may have `input_grad=False`, or several inputs.
+
+    Raises:
+        TypeError: A layer is no Module.
+        ValueError: A Module appears twice, or a later layer has `input_grad=False`.
+    """
+
+    _like: Like | None = None  # y of the last forward
+
+    def __init__(self, *layers: Module) -> None:
+        seen: dict[int, int] = {}
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                contract = f"layer {i} to be a Module"
+                raise TypeError(check.expected(self, contract, check.described(layer)))
+            if i > 0 and not layer.input_grad:
+                contract = "input_grad=False in no layer but the first"
+                raise ValueError(check.expected(self, contract, f"it in layer {i}"))
+            for module in layer.modules():
+                if seen.setdefault(id(module), i) != i:
+                    twice = f"{type(module).__name__} in layers {seen[id(module)]} and {i}"
+                    raise ValueError(check.expected(self, "each Module once", f"the same {twice}"))
+        self.layers = layers
+
+    @property
+    def input_grad(self) -> bool:  # type: ignore[override]
+        """Whether backward returns dx, as the first layer says."""
+        return not self.layers or self.layers[0].input_grad
+
+    @property
+    def sample_axes(self) -> int:  # type: ignore[override]
+        """How many last axes of x are one sample, as the first layer says."""
+        return self.layers[0].sample_axes if self.layers else Module.sample_axes
+
+    def forward(self, *inputs: ArrayLike) -> FloatArray:
+        self._like = None  # if a layer raises, the layers after it still hold the forward before
+        passed: list[Any] = [check.real_array(self, "x", x) for x in inputs]
+        i = 0
+        try:
+            for i, layer in enumerate(self.layers):  # noqa: B007
+                passed = [layer.forward(*passed)]
+        except (ValueError, TypeError) as error:
+            check.locate(error, self, i, self.layers[i])
+            raise
+        (y,) = passed
+        y = check.floats(self, "y", y)
+        self._like = Like(y.shape, y.dtype)
+        return y if self.layers else y.copy()  # an empty chain returns a copy, never x itself
+
+    def backward(self, dy: ArrayLike) -> Any:
+        dx: Any = check.cotangent(self, dy, self._like)
+        for layer in reversed(self.layers):
+            dx = layer.backward(dx)
+        return dx if self.layers else dx.copy()
+
+    def leaves(self) -> Iterator[tuple[str, Module]]:
+        """Yield the layers of a nested chain, named by position as parameters are: "2.1".
+
+        A Sequential that computes something of its own, as a subclass may, counts as one layer.
+        """
+        for i, layer in enumerate(self.layers):
+            if type(layer) is Sequential and not layer.has_own_method():
+                yield from ((f"{i}.{path}", leaf) for path, leaf in layer.leaves())
+            else:
+                yield str(i), layer
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        """Iterate over the layers, first to last."""
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | slice) -> "Module | Sequential":
+        """Return one layer, or for a slice a Sequential that shares the layers."""
+        if isinstance(index, slice):
+            return Sequential(*self.layers[index])
+        return self.layers[index]
+
+    def _members(self) -> Iterator[tuple[str, Module | Buffer]]:
+        for name, member in super()._members():
+            yield name.removeprefix("layers."), member

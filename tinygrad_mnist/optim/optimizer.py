@@ -1,0 +1,123 @@
+"""Optimizer: what every optimizer does; a member of the family adds its rule for one parameter."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.parameter import Parameter
+
+
+class Optimizer(ABC):
+    """Checks its parameters, loops over them, saves and restores. Write `update`.
+
+    Declare settings in the class body, as `lr` is here; name in `slots` what is remembered of each
+    parameter between steps: arrays like it, zeros at first.
+
+    Args:
+        params: Parameters, as an iterable; one that appears twice steps once.
+
+    Raises:
+        ValueError: No parameters.
+        TypeError: Something else than Parameters.
+    """
+
+    lr = check.Real("[0, inf)")  # may be set between steps, as every setting may
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, params: Iterable[Parameter]) -> None:
+        if isinstance(params, Parameter) or not isinstance(params, Iterable):
+            contract = "an iterable of Parameters"
+            raise TypeError(check.expected(self, contract, check.described(params)))
+        self.params = list({id(p): p for p in params}.values())
+        for param in self.params:
+            if not isinstance(param, Parameter):
+                contract = "params to be Parameters"
+                raise TypeError(check.expected(self, contract, check.described(param)))
+        if not self.params:
+            raise ValueError(check.expected(self, "at least one Parameter", "none"))
+        self._slots: dict[str, list[FloatArray]] = {name: [] for name in self.slots}
+
+    @abstractmethod
+    def update(self, p: Parameter, *slots: FloatArray) -> None:
+        """Move one parameter along its gradient, and its arrays in the slots, all in place."""
+
+    def step(self) -> None:
+        """Move every parameter one step, in place; the gradients stay as they are.
+
+        Raises:
+            ValueError: A parameter's data is read-only; none has moved then.
+        """
+        check.writeable(self, (p.data for p in self.params))
+        slots = [self._filled(name) for name in self.slots_in_use()]
+        for p, *arrays in zip(self.params, *slots, strict=True):
+            self.update(p, *arrays)
+
+    def slots_in_use(self) -> tuple[str, ...]:
+        """Return the slots that the next step needs."""
+        return self.slots
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+        for p in self.params:
+            p.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings and copies of the slots: all that the next steps depend on.
+
+        A slot is a list of arrays in the order of the parameters, empty before the first step that
+        uses it.
+        """
+        copies = {name: [a.copy() for a in arrays] for name, arrays in self._slots.items()}
+        return {**self._settings(), **copies}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what state_dict returned, for parameters of the same shapes.
+
+        Raises:
+            ValueError: Another set of keys, a number outside its interval, or other shapes;
+                nothing has changed then.
+            TypeError: A value of the wrong type.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(check.expected(self, "a state dict", check.described(state)))
+        keys = {*self._settings(), *self.slots}
+        if state.keys() != keys:
+            contract = f"a state dict with keys {sorted(keys)}"
+            raise ValueError(check.expected(self, contract, sorted(map(str, state))))
+        declared = check.settings_of(type(self)).items()
+        settings = {name: setting.checked(self, state[name]) for name, setting in declared}
+        slots = {name: self._checked(name, state[name]) for name in self.slots}
+        vars(self).update(settings)
+        self._slots = slots
+
+    def __repr__(self) -> str:
+        """Return the settings."""
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings().items())
+        return f"{type(self).__name__}({len(self.params)} parameters, {settings})"
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in check.settings_of(type(self))}
+
+    def _filled(self, name: str) -> list[FloatArray]:
+        """Return a slot's arrays, in the dtypes that the parameters have now."""
+        arrays = self._slots[name] or [np.zeros_like(p.data) for p in self.params]
+        pairs = zip(arrays, self.params, strict=True)
+        self._slots[name] = [a.astype(p.data.dtype, copy=False) for a, p in pairs]
+        return self._slots[name]
+
+    def _checked(self, name: str, arrays: Any) -> list[FloatArray]:
+        """Return copies of a slot's arrays, or refuse what does not fit the parameters."""
+        n = len(self.params)
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(check.expected(self, f"{name} to be a list", check.described(arrays)))
+        if len(arrays) not in (0, n):
+            raise ValueError(check.expected(self, f"0 or {n} arrays in {name}", len(arrays)))
+        new = []
+        for i, (array, p) in enumerate(zip(arrays, self.params, strict=False)):
+            new.append(check.owned(self, f"{name}[{i}]", array, p.data.dtype))
+            check.same_shape(self, f"{name}[{i}]", new[i], p.data.shape)
+        return new

@@ -1,0 +1,207 @@
+"""Buffer and Parameter: the arrays that a model keeps, and those that it trains."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+
+Array = TypeVar("Array")  # the kind of array that an attribute holds
+
+
+class Buffer:
+    """An array that a model keeps and no optimizer moves, such as a running mean or a count.
+
+    It is found, named, saved, restored and converted as a Parameter is. `data` is updated in place
+    and keeps its identity.
+
+    Args:
+        data: Initial values, of any shape; copied. Integers and bools keep their dtype, an array of
+            float64 or wider becomes float64, all else float32.
+
+    Raises:
+        TypeError: data is complex, masked, or not numeric.
+    """
+
+    def __init__(self, data: ArrayLike) -> None:
+        array = check.real_array(self, "data", data)
+        dtype: Any = array.dtype
+        if dtype.kind == "f":  # Python's own floats have no dtype to keep
+            wide = hasattr(data, "dtype") and dtype.itemsize >= 8
+            dtype = np.float64 if wide else np.float32
+        self._data: NDArray[Any] = np.array(array, dtype=dtype, order="C")
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The values. Assigning copies into the same array; another shape is a ValueError."""
+        return self._data
+
+    @data.setter
+    def data(self, values: ArrayLike) -> None:
+        if (
+            values is not self._data
+        ):  # `p.data -= step` changes the array, then assigns it to itself
+            self._data[...] = self._like_data("data", values)
+
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert floats to float32 or float64; integers and bools stay what they are.
+
+        It is the one way to a new `data` array.
+
+        Raises:
+            TypeError: Any other dtype.
+        """
+        dtype = check.float_dtype(self, dtype)
+        if self._data.dtype.kind == "f":
+            self._data = self._data.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        """Return the shape and dtype, never the values."""
+        return f"{type(self).__name__}(shape={self._data.shape}, dtype={self._data.dtype})"
+
+    def _like_data(self, name: str, values: ArrayLike) -> NDArray[Any]:
+        copy = check.owned(self, name, values, self._data.dtype)
+        check.same_shape(self, name, copy, self._data.shape)
+        return copy
+
+
+class Parameter(Buffer):
+    """A Buffer that is trained, and the gradient summed into it since the last `zero_grad`.
+
+    `grad` always reads as an array of the shape and dtype of data. A layer passes its gradient as
+    an array (`accumulate`) or as the product `a.T @ b` (`accumulate_product`), which need not be
+    multiplied out unless somebody reads `grad`: an optimizer adds it straight into `data`
+    (`add_grad_to`).
+
+    Args:
+        data: Initial values, of any shape; copied. An array of float64 or wider becomes float64,
+            all else, integers too, float32.
+
+    Raises:
+        TypeError: data is complex, masked, or not numeric.
+    """
+
+    def __init__(self, data: ArrayLike) -> None:
+        array = check.real_array(self, "data", data)
+        super().__init__(data if array.dtype.kind == "f" else array.astype(np.float32))
+        self._grad: FloatArray | None = None  # None stands for zeros
+        self._products: list[tuple[FloatArray, FloatArray]] = []  # still to be added to _grad
+
+    @property
+    def grad(self) -> FloatArray:
+        """The gradient summed so far. Assigning copies; another shape is a ValueError."""
+        return self._multiplied_out()
+
+    @grad.setter
+    def grad(self, values: ArrayLike) -> None:
+        if values is not self._grad:
+            self._grad = self._like_data("grad", values)
+        self._products = []
+
+    def zero_grad(self) -> None:
+        """Forget the gradient. An array read from `grad` before keeps its values."""
+        self._grad, self._products = None, []
+
+    def accumulate(self, grad: ArrayLike) -> None:
+        """grad += an array of the same shape.
+
+        Raises:
+            ValueError: Another shape; nothing is broadcast.
+            TypeError: Not real numbers.
+        """
+        added = self._like_data("grad", grad)
+        if self._grad is None:
+            self._grad = added
+        else:
+            self._grad += added
+
+    def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
+        """grad += a.T @ b over all leading axes, for data (I, O), a (..., I) and b (..., O).
+
+        The two factors may be kept as they are, without a copy, until `zero_grad`: pass arrays
+        that nobody will change.
+
+        Raises:
+            ValueError: The shapes do not fit.
+            TypeError: Not real numbers.
+        """
+        dtype = self._data.dtype
+        if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
+            a, b = check.owned(self, "a", a, dtype), check.owned(self, "b", b, dtype)
+        shape = a.shape[-1:] + b.shape[-1:]
+        if a.shape[:-1] != b.shape[:-1] or shape != self._data.shape or len(shape) != 2:
+            contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
+            raise ValueError(check.expected(self, contract, f"{a.shape} and {b.shape}"))
+        if self._products:
+            factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
+            if factors > self._data.size:
+                self._multiplied_out()  # the sum takes less memory than they do
+        self._products.append((a, b))
+
+    def add_grad_to(self, out: FloatArray, scale: float) -> None:
+        """out += scale * grad, in one BLAS call where it can.
+
+        Args:
+            out: A writeable C-ordered array of the shape and dtype of data; data itself will do.
+            scale: A number.
+
+        Raises:
+            ValueError: out is any other array.
+        """
+        fits = out is self._data or (
+            isinstance(out, np.ndarray)
+            and out.shape == self._data.shape
+            and out.dtype == self._data.dtype
+        )
+        if not (fits and out.flags.carray):
+            contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
+            raise ValueError(check.expected(self, contract, check.described(out)))
+        if self._grad is not None:
+            _blas.add_scaled(out, self._grad, scale)
+        for a, b in self._products:
+            _blas.add_product(out, a, b, scale)
+
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert data and gradient to float32 or float64.
+
+        Raises:
+            TypeError: Any other dtype.
+        """
+        grad = self._multiplied_out() if self._products else self._grad
+        super().astype(dtype)
+        self._grad = None if grad is None else grad.astype(self._data.dtype, copy=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out."""
+        if self._products:
+            self._multiplied_out()
+        return vars(self)
+
+    def _multiplied_out(self) -> FloatArray:
+        if self._grad is None:
+            self._grad = np.zeros_like(self._data)
+        for a, b in self._products:
+            _blas.add_product(self._grad, a, b, 1.0)
+        self._products = []
+        return self._grad
+
+
+def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
+    return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
+
+
+class Held(check.Setting[Array]):
+    """An attribute for a Parameter or a Buffer: `weight = Held[Parameter]()` in a class body.
+
+    All else but None is refused: an array would silently replace it.
+    """
+
+    def checked(self, owner: object, value: Any) -> Array:
+        """Return the value, or refuse it."""
+        if value is not None and not isinstance(value, Buffer):
+            contract = f"{self.name} to be a Parameter (`{self.name}.data = ...` sets its values)"
+            raise TypeError(check.expected(owner, contract, check.described(value)))
+        return value  # type: ignore[return-value]

@@ -1,0 +1,72 @@
+"""The loss and the metrics of an epoch, as they would be on all its samples at once."""
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist import metrics as metric_functions
+from tinygrad_mnist.data import DataLoader
+from tinygrad_mnist.losses import Loss
+
+Metric = Callable[[Any, Any], float]
+
+_NAMED: dict[str, Metric] = {
+    "accuracy": metric_functions.accuracy,
+    "top_k_accuracy": metric_functions.top_k_accuracy,
+}
+_OWN_COLUMNS = ("epoch", "lr", "loss")
+
+
+class Averages:
+    """Sums over batches, weighted by their samples; a loss that is a sum is added up as it is."""
+
+    def __init__(self, loss: Loss, metrics: Mapping[str, Metric], loader: Any) -> None:
+        self._bare = isinstance(loader, DataLoader) and loader.batch_size is None
+        self.totals, self.samples = dict.fromkeys(["loss", *metrics], 0.0), 0
+        self.batches = 0
+        self._metrics, self._summed = metrics, getattr(loss, "reduction", None) == "sum"
+
+    def add(self, value: float, y: Any, t: Any) -> None:
+        """Count a batch, or a bare sample: the value of its loss, its outputs and its targets."""
+        samples = 1 if self._bare else len(t)
+        self.batches += 1
+        self.samples += samples
+        self.totals["loss"] += float(value) if self._summed else float(value) * samples
+        for name, metric in self._metrics.items():
+            number = metric(y, t)
+            if not isinstance(number, numbers.Real):
+                contract = "a metric to be one number"
+                raise TypeError(check.expected(name, contract, check.described(number)))
+            self.totals[name] += float(number) * samples
+
+    def result(self, owner: str) -> dict[str, float]:
+        """Return the averages by name; refuse to take any of no samples."""
+        if not self.samples:
+            raise ValueError(check.expected(owner, "a loader with at least one sample", "none"))
+        means = {name: total / self.samples for name, total in self.totals.items()}
+        return means | {"loss": self.totals["loss"]} if self._summed else means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums so far."""
+        return {"batches": self.batches, "samples": self.samples, "totals": dict(self.totals)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from these sums."""
+        self.batches, self.samples = state["batches"], state["samples"]
+        self.totals = dict(state["totals"])
+
+
+def named(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
+    """Return functions by name for metrics given as names or functions, or refuse them."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        name: Any = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
+        function: Any = _NAMED.get(metric) if isinstance(metric, str) else metric
+        contract = f"metrics of {' or '.join(_NAMED)}, or functions with names of their own"
+        if name is None:
+            raise TypeError(check.expected(owner, contract, check.described(metric)))
+        if not callable(function) or name in (*_OWN_COLUMNS, *found):
+            raise ValueError(check.expected(owner, contract, check.described(metric)))
+        found[name] = function
+    return found

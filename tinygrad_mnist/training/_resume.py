@@ -1,0 +1,110 @@
+"""The file of a run in progress, and how to go on from it, also within an epoch."""
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._generators import check_state
+from tinygrad_mnist.data import DataLoader
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.training import checkpoint
+from tinygrad_mnist.training._averages import Averages
+from tinygrad_mnist.training.callbacks import Run
+from tinygrad_mnist.training.checkpoint import CheckpointError
+
+Position = Mapping[str, Any]  # where in an epoch a run is
+
+
+def start_of(loader: Any, left: Position | None) -> Any:
+    """Return the state of the loader's generator before the epoch's order was drawn."""
+    if left is not None:
+        return left["start"]
+    return loader.rng.bit_generator.state if isinstance(loader, DataLoader) else None
+
+
+def position(start: Any, averages: Averages) -> Position:
+    """Return where an epoch is: what its order was drawn from, and the averages so far."""
+    return {"start": start, **averages.state_dict()}
+
+
+def rest_of(loader: Any, left: Position, averages: Averages) -> Iterator[tuple[Any, Any]]:
+    """Return the pairs that are left of an epoch, in its order; the averages go on from there."""
+    averages.load_state_dict(left)
+    generator = loader.rng.bit_generator
+    now, generator.state = generator.state, left["start"]
+    pairs: Iterator[tuple[Any, Any]] = iter(loader)
+    for _ in islice(pairs, averages.batches):  # a loader may draw for each batch, not only an order
+        pass
+    generator.state = now
+    return pairs
+
+
+class RunFile:
+    """The checkpoint of a run, if it has one: written after epochs, and every so many batches."""
+
+    def __init__(
+        self, run: Run, loader: Any, path: str | os.PathLike[str] | None, every: int | None
+    ) -> None:
+        if path is not None and not isinstance(loader, DataLoader):
+            contract = "a DataLoader to write checkpoints of"
+            raise TypeError(check.expected("fit", contract, check.described(loader)))
+        if every is not None and path is None:
+            contract = "checkpoint, the file, with checkpoint_every"
+            raise ValueError(check.expected("fit", contract, check.described(path)))
+        if every is not None:
+            every = check.integer("fit", "checkpoint_every", every, at_least=1)
+        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            contract = "checkpoint to be a file, in a folder that is there"
+            raise ValueError(check.expected("fit", contract, repr(str(path))))
+        self.path, self.every, self._run, self._loader = path, every, run, loader
+        self._objects = run.model, run.optimizer, loader, run.history
+
+    def load(self, metrics: list[str]) -> Position | None:
+        """Go back to the file, if it is there; return where in an epoch it was written."""
+        if self.path is None:
+            raise ValueError(check.expected("fit", "checkpoint, the file, with resume", "None"))
+        if not Path(self.path).exists():
+            return None
+        meta = checkpoint.load(self.path)
+        left = meta.get("position")
+        if left is not None:
+            self._check(left, metrics)
+            if meta["epoch"] > self._run.epochs:
+                contract = f"epochs >= {meta['epoch']}, which {self.path} has begun"
+                raise ValueError(check.expected("fit", contract, self._run.epochs))
+        checkpoint.load(self.path, *self._objects)
+        self._run.step, self._run.stopped = meta.get("step", 0), bool(meta.get("stopped", False))
+        return left
+
+    def is_due(self, averages: Averages) -> bool:
+        """Return whether the file is written after this batch."""
+        return self.every is not None and averages.batches % self.every == 0
+
+    def save(self, left: Position | None = None) -> None:
+        """Write the file, unless a parameter is NaN or infinite: the last good one stays."""
+        run = self._run
+        if self.path is not None and finite(run.model):
+            progress: Any = {"epoch": run.epoch, "step": run.step, "stopped": run.stopped}
+            checkpoint.save(self.path, *self._objects, **progress, position=left)
+
+    def _check(self, left: Any, metrics: list[str]) -> None:
+        """Refuse a position that this run cannot go on from, before anything has changed."""
+        contract = f"{self.path} to say where in an epoch it was written"
+        with check.refusing("fit", contract, CheckpointError):
+            check_state(self._loader.rng.bit_generator.state, left["start"])
+            found = list(left["totals"])
+            for number in (left["batches"], left["samples"], *left["totals"].values()):
+                float(number)
+        if found != ["loss", *metrics]:
+            contract = f"the metrics of {self.path}, {found[1:]}, within an epoch"
+            raise CheckpointError(check.expected("fit", contract, metrics))
+
+
+def finite(model: Module) -> bool:
+    """Return whether every parameter is; a Buffer may hold infinity for good reasons."""
+    return all(bool(np.isfinite(p.data).all()) for p in model.parameters())

@@ -1,0 +1,228 @@
+"""The training loop with everything around it: `fit`, and `evaluate`.
+
+The loop itself is five lines, and the examples write them out. `fit` is those five lines with
+modes, averages, a progress bar, callbacks, checkpoints, and a stop when the loss is no number.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training._averages import Averages, Metric, named
+from tinygrad_mnist.training._resume import RunFile, finite, position, rest_of, start_of
+from tinygrad_mnist.training.callbacks import Callback, Run
+from tinygrad_mnist.training.history import History
+
+Pairs = Iterable[tuple[Any, Any]]
+
+_SHOWN_EVERY = 50  # batches: to write the averages beside the bar takes some 20 us
+
+
+def evaluate(
+    model: Module,
+    loss: Loss,
+    loader: Pairs,
+    *,
+    metrics: Sequence[str | Metric] = ("accuracy",),
+) -> dict[str, float]:
+    """Return the loss and the metrics over all of loader, in evaluation mode.
+
+    The loss is what it would be on all samples at once, also with a short last batch; a metric is
+    its mean over the samples. Every module is then in the mode it was in.
+
+    Args:
+        model: Any Module.
+        loss: MSELoss, or whatever can be called like it. One whose `reduction` is "sum" is summed
+            over the batches.
+        loader: A DataLoader, or any iterable of pairs of batches.
+        metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
+            return one number for a batch.
+
+    Returns:
+        "loss", and each metric by its name.
+
+    Raises:
+        ValueError: There is no sample, or no such metric.
+        TypeError: A metric is neither a name nor a function with one.
+    """
+    averages = Averages(loss, named("evaluate", metrics), loader)
+    with _modes_kept(model):
+        model.eval()
+        for x, t in loader:
+            y = model(x)
+            averages.add(loss(y, t), y, t)
+    return averages.result("evaluate")
+
+
+def fit(
+    model: Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    train_loader: Pairs,
+    *,
+    epochs: int,
+    validation: Pairs | None = None,
+    metrics: Sequence[str | Metric] = ("accuracy",),
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+) -> History:
+    """Train for a number of epochs, and return what was measured in each.
+
+    The numbers of an epoch are those of the passes that trained, dropout included; those named
+    `val_...` are of `evaluate` after it. Every module is then in the mode it was in, also after an
+    error or Ctrl-C.
+
+    Args:
+        model: Any Module.
+        loss: MSELoss, or whatever can be called like it; see `evaluate`.
+        optimizer: An Optimizer of the model's parameters.
+        train_loader: A DataLoader, or any iterable of pairs that can be iterated over again.
+        epochs: How many in all, also with resume.
+        validation: The same for data that is not trained on; unshuffled, for repeatable numbers.
+        metrics: As for `evaluate`.
+        callbacks: Called in order around epochs and steps: LearningRate, EarlyStopping,
+            BestCheckpoint, or your own.
+        progress: Show a bar for each epoch; there is none where stderr is no terminal.
+        checkpoint: A file to write after each epoch; see `tinygrad_mnist.training.checkpoint`.
+        checkpoint_every: Write it every so many batches, too.
+        resume: Go on from that file, bit for bit, with the rate that it holds; start from the
+            beginning if it is not there. Without resume, a file that is there is replaced.
+
+    Raises:
+        FloatingPointError: The loss or a parameter became NaN or infinite. Parameters, buffers and
+            the optimizer are set back to the start of the epoch, or to where it was resumed.
+        CheckpointError: With resume, the file is damaged, or of another model, optimizer or
+            loader, or of other metrics. Nothing has changed then.
+        ValueError: A number outside its interval, no such metric, no sample in an epoch, or the
+            file stands within an epoch after the last.
+        TypeError: An argument of the wrong type.
+    """
+    functions = named("fit", metrics)
+    shown = check.flag("fit", "progress", progress) and sys.stderr is not None
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            contract = "callbacks to be Callbacks"
+            raise TypeError(check.expected("fit", contract, check.described(callback)))
+    run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
+    file = RunFile(run, train_loader, checkpoint, checkpoint_every)
+    left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
+    with _modes_kept(model):
+        for epoch in range(len(run.history.records) + 1, run.epochs + 1):
+            run.epoch = epoch
+            if not (left or _begins(run, callbacks)):
+                break
+            with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
+                averages = Averages(loss, functions, train_loader)
+                start = start_of(train_loader, left)
+                pairs = rest_of(train_loader, left, averages) if left else train_loader
+                for _ in _steps(run, loss, pairs, averages, callbacks):
+                    if file.is_due(averages):
+                        file.save(position(start, averages))
+                    _show(bar, averages)
+                measured = averages.result("fit")
+                if validation is not None:
+                    measured |= _validated(run, loss, validation, metrics)
+                bar.set_postfix(measured)
+            left = None
+            run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
+            for callback in callbacks:
+                callback.after_epoch(run)
+            file.save()
+    return run.history
+
+
+def _begins(run: Run, callbacks: Sequence[Callback]) -> bool:
+    """Return whether the epoch begins: no callback has stopped the run."""
+    for callback in callbacks:
+        if not run.stopped:
+            callback.before_epoch(run)
+    return not run.stopped
+
+
+def _steps(
+    run: Run, loss: Loss, pairs: Pairs, averages: Averages, callbacks: Sequence[Callback]
+) -> Iterator[None]:
+    """Train on each pair, and yield after each step."""
+    model, optimizer = run.model, run.optimizer
+    model.train()
+    for x, t in pairs:
+        for callback in callbacks:
+            callback.before_step(run)
+        y = model(x)
+        value = loss(y, t)
+        _refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        run.step += 1
+        averages.add(value, y, t)
+        yield
+
+
+def _validated(
+    run: Run, loss: Loss, validation: Pairs, metrics: Sequence[str | Metric]
+) -> dict[str, float]:
+    measured = evaluate(run.model, loss, validation, metrics=metrics)
+    _refuse_unless_finite(measured["loss"], f"in the validation of epoch {run.epoch}")
+    return {f"val_{name}": value for name, value in measured.items()}
+
+
+@contextmanager
+def _set_back_unless_finite(run: Run) -> Iterator[None]:
+    """Undo what was trained when the loss or a parameter is NaN or infinite."""
+    arrays = [b.data for _, b in (*run.model.named_parameters(), *run.model.named_buffers())]
+    before = [(array, array.copy()) for array in arrays if array.flags.writeable]
+    settings = run.optimizer.state_dict()
+    try:
+        yield
+        if not finite(run.model):
+            found = f"NaN or infinity after the last batch of epoch {run.epoch}"
+            raise FloatingPointError(check.expected("fit", "finite parameters", found))
+    except FloatingPointError as error:
+        for array, values in before:
+            array[...] = values
+        run.optimizer.load_state_dict(settings)
+        error.add_note(
+            "Parameters and optimizer are as before this epoch, or as resumed within it."
+        )
+        raise
+
+
+def _refuse_unless_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(check.expected("fit", "a finite loss", f"{loss} {where}"))
+
+
+@contextmanager
+def _modes_kept(model: Module) -> Iterator[None]:
+    """Set every module back to the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _bar(run: Run, loader: Pairs, shown: bool) -> Any:
+    total = len(loader) if isinstance(loader, Sized) else None
+    disable = None if shown else True  # None: unless it is a terminal
+    return tqdm(total=total, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch", disable=disable)
+
+
+def _show(bar: Any, averages: Averages) -> None:
+    bar.update(averages.batches - bar.n)
+    if averages.batches % _SHOWN_EVERY == 0:
+        bar.set_postfix(averages.result("fit"), refresh=False)
