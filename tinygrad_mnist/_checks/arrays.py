@@ -1,7 +1,7 @@
 """Arrays at the door: converted once, or refused."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,13 +11,6 @@ from tinygrad_mnist._checks.settings import FLOATS
 
 FloatArray = NDArray[np.floating[Any]]
 Kept = TypeVar("Kept")
-
-
-class Like(NamedTuple):
-    """What dy must be like: the shape and dtype of the y that forward returned."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
@@ -59,10 +52,10 @@ def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> NDArr
     return np.array(array, dtype=dtype, order="C")
 
 
-def cotangent(owner: object, dy: ArrayLike, like: Like | FloatArray | None) -> FloatArray:
+def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArray:
     """Return dy in the dtype of y, copied only if it must be; refuse one of another shape.
 
-    `like` has the shape and dtype of y; it is None, and refused, where there was no forward.
+    `like` is any array of the shape and dtype of y, None where there was no forward: refused.
     """
     if like is None:
         raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))

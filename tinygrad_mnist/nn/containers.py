@@ -6,7 +6,7 @@ from typing import Any, overload
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist._checks import FloatArray, Like
+from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Buffer
 
@@ -27,7 +27,7 @@ class Sequential(Module):
         ValueError: A Module appears twice, or a later layer has `input_grad=False`.
     """
 
-    _like: Like | None = None  # y of the last forward
+    _y: FloatArray | None = None  # of the last forward: dy must be like it
 
     def __init__(self, *layers: Module) -> None:
         seen: dict[int, int] = {}
@@ -54,23 +54,25 @@ class Sequential(Module):
         """How many last axes of x are one sample, as the first layer says."""
         return self.layers[0].sample_axes if self.layers else Module.sample_axes
 
-    def forward(self, *inputs: ArrayLike) -> FloatArray:
-        self._like = None  # if a layer raises, the layers after it still hold the forward before
-        passed: list[Any] = [check.real_array(self, "x", x) for x in inputs]
+    def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
+        self._y = None  # if a layer raises, the layers after it still hold the forward before
+        y: Any = check.real_array(self, "x", x)
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
-                passed = [layer.forward(*passed)]
+                y = layer.forward(y, *more) if more else layer.forward(y)
+                more = ()  # only the first layer may have several inputs
         except (ValueError, TypeError) as error:
             check.locate(error, self, i, self.layers[i])
             raise
-        (y,) = passed
         y = check.floats(self, "y", y)
-        self._like = Like(y.shape, y.dtype)
-        return y if self.layers else y.copy()  # an empty chain returns a copy, never x itself
+        self._y = y = (
+            y if self.layers else y.copy()
+        )  # an empty chain returns a copy, never x itself
+        return y
 
     def backward(self, dy: ArrayLike) -> Any:
-        dx: Any = check.cotangent(self, dy, self._like)
+        dx: Any = check.cotangent(self, dy, self._y)
         for layer in reversed(self.layers):
             dx = layer.backward(dx)
         return dx if self.layers else dx.copy()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist._checks import FloatArray, Like
+from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
 
 
@@ -27,7 +27,7 @@ class Dropout(Module):
     """
 
     p = check.Real("[0, 1)")
-    _like: Like | None = None  # y of the last forward
+    _y: FloatArray | None = None  # of the last forward: dy must be like it
     _scale: Any = None  # None where nothing was dropped
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
@@ -39,14 +39,14 @@ class Dropout(Module):
         return self.rng.random(shape, dtype=np.float32) >= self.p
 
     def forward(self, x: ArrayLike) -> Any:
-        self._like = None
+        self._y = None
         x = check.floats(self, "x", x)
         self._scale = self._drawn_scale(x) if self.training and self.p > 0 else None
-        self._like = Like(x.shape, x.dtype)
-        return x.copy() if self._scale is None else x * self._scale
+        self._y = y = x.copy() if self._scale is None else x * self._scale
+        return y
 
     def backward(self, dy: ArrayLike) -> Any:
-        dy = check.cotangent(self, dy, self._like)
+        dy = check.cotangent(self, dy, self._y)
         return dy.copy() if self._scale is None else dy * self._scale
 
     def _drawn_scale(self, x: FloatArray) -> NDArray[Any]:

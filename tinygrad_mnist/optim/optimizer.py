@@ -51,10 +51,10 @@ class Optimizer(ABC):
         Raises:
             ValueError: A parameter's data is read-only; none has moved then.
         """
-        check.writeable(self, (p.data for p in self.params))
-        slots = [self._filled(name) for name in self.slots_in_use()]
-        for p, *arrays in zip(self.params, *slots, strict=True):
-            self.update(p, *arrays)
+        check.writeable(self, [p.data for p in self.params])
+        slots = map(self._filled, self.slots_in_use())
+        for param_and_slots in zip(self.params, *slots, strict=True):
+            self.update(*param_and_slots)
 
     def slots_in_use(self) -> tuple[str, ...]:
         """Return the slots that the next step needs."""

@@ -52,23 +52,16 @@ class SGD(Optimizer):
         return self.slots if self.momentum else ()
 
     def update(self, p: Parameter, *slots: FloatArray) -> None:
-        """Step along the gradient, or along v where there is momentum."""
-        if not slots:
-            self._along_gradient(p)
-            return
-        (v,) = slots
-        v *= self.momentum
-        if self.weight_decay:
-            _blas.add_scaled(v, p.data, self.weight_decay)
-        p.add_grad_to(v, 1.0)
-        if self.nesterov:
-            # lr * (g + momentum * v): the part along g is a step of its own
-            self._along_gradient(p)
-            _blas.add_scaled(p.data, v, -self.lr * self.momentum)
-        else:
-            _blas.add_scaled(p.data, v, -self.lr)
-
-    def _along_gradient(self, p: Parameter) -> None:
-        if self.weight_decay:
-            p.data *= 1 - self.lr * self.weight_decay
-        p.add_grad_to(p.data, -self.lr)
+        """Step along v, or along the gradient where there is no v."""
+        if slots:
+            (v,) = slots
+            v *= self.momentum
+            if self.weight_decay:
+                _blas.add_scaled(v, p.data, self.weight_decay)
+            p.add_grad_to(v, 1.0)
+        if self.nesterov or not slots:  # lr * g, of lr * (g + momentum * v)
+            if self.weight_decay:
+                p.data *= 1 - self.lr * self.weight_decay
+            p.add_grad_to(p.data, -self.lr)
+        if slots:
+            _blas.add_scaled(p.data, v, -self.lr * (self.momentum if self.nesterov else 1))
