@@ -20,10 +20,10 @@ def streams_in(root: object) -> Iterator[Stream]:
 
 
 def check_state(current: Any, new: Any) -> None:
-    """Raise ValueError unless new is such a state as current: NumPy would believe anything.
+    """Raise ValueError unless new is a state of the same kind as current.
 
-    It believes, and reads out of bounds, a position in the buffer of MT19937 or Philox that lies
-    outside it.
+    NumPy does not validate a state: a position outside of the buffer of MT19937 or Philox makes it
+    read out of bounds.
     """
     if not _alike(current, new):
         raise ValueError(f"a state of another generator than {type(current).__name__}")

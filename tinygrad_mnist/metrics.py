@@ -3,11 +3,11 @@
 pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes. The predicted
 class is `pred.argmax(axis=-1)`: of equal scores the first, and a NaN counts as the largest.
 
-target has the shape of pred, and its argmax is the true class (one-hot, or soft targets by their
-largest entry: nothing else is asked of them); or it holds one integer label in [0, C) for each
+target has the shape of pred, and its argmax is the true class (one-hot targets, or soft ones, of which
+only the largest entry counts); or it holds one integer label in [0, C) for each
 sample: (N,), or a scalar.
 
-Every function raises ValueError for an empty pred (a share of nothing is no number), for a target
+Every function raises ValueError for an empty pred (there is no fraction of nothing), for a target
 of another shape and for a label outside [0, C); and TypeError for labels that are not integers and
 for arrays that do not hold real numbers.
 """
@@ -19,14 +19,14 @@ from tinygrad_mnist import _checks as check
 
 
 def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
-    """Return the share of samples whose predicted class is the true one."""
+    """Return the fraction of samples whose predicted class is the true one."""
     y = check.scores("metrics.accuracy", pred)
     true = check.true_classes("metrics.accuracy", target, y.shape)
     return int(np.count_nonzero(y.argmax(axis=-1) == true)) / true.size
 
 
 def top_k_accuracy(pred: ArrayLike, target: ArrayLike, *, k: int = 5) -> float:
-    """Return the share of samples whose true class is among the k with the largest scores.
+    """Return the fraction of samples whose true class is among the k with the largest scores.
 
     Args:
         pred: Scores.
@@ -55,22 +55,22 @@ def confusion_matrix(pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
 
 
 def precision(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """Return (C,): of the samples predicted as each class, the share that belongs to it.
+    """Return (C,): of the samples predicted as each class, the fraction that belongs to it.
 
     NaN for a class that was never predicted: 0 would say that each prediction of it was wrong.
     `np.nanmean` of the result is the mean over the others.
     """
     matrix = _confusion("metrics.precision", pred, target)
-    return _shares(matrix.diagonal(), matrix.sum(axis=0))
+    return _fractions(matrix.diagonal(), matrix.sum(axis=0))
 
 
 def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """Return (C,): of the samples that belong to each class, the share predicted as it.
+    """Return (C,): of the samples that belong to each class, the fraction predicted as it.
 
     NaN for a class without a sample: 0 would say that each was missed.
     """
     matrix = _confusion("metrics.recall", pred, target)
-    return _shares(matrix.diagonal(), matrix.sum(axis=1))
+    return _fractions(matrix.diagonal(), matrix.sum(axis=1))
 
 
 def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
@@ -81,8 +81,8 @@ def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int
     return counts.reshape(classes, classes).astype(np.int64, copy=False)
 
 
-def _shares(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _fractions(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return parts / wholes, NaN where there is no whole."""
-    shares = np.full(len(wholes), np.nan)
-    np.divide(parts, wholes, out=shares, where=wholes > 0)
-    return shares
+    fractions = np.full(len(wholes), np.nan)
+    np.divide(parts, wholes, out=fractions, where=wholes > 0)
+    return fractions

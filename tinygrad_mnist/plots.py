@@ -1,4 +1,4 @@
-"""Pictures of training and of what was learnt (needs the `plot` extra: matplotlib).
+"""Pictures of training and of what was learned (needs the `plot` extra: matplotlib).
 
 A picture in one Axes takes `ax` and returns that Axes; a picture of several takes an empty
 `figure` and returns that Figure. None makes a new one, laid out so that nothing is cut off:
@@ -185,7 +185,7 @@ def worst_mistakes(
 
 
 def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw which units each forward pass keeps and drops, and the share of both.
+    """Draw which units each forward pass keeps and drops, and the fraction of both.
 
     Args:
         masks: (passes, units), or (units,) for one pass, as `Dropout.draw_mask` returns them: 0
@@ -200,11 +200,11 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
     if kept.ndim not in (1, 2) or not kept.size:
         contract = "masks of shape (passes, units) or (units,), not empty"
         raise ValueError(check.expected(owner, contract, kept.shape))
-    kept, share = np.atleast_2d(kept), kept.mean()
+    kept, fraction = np.atleast_2d(kept), kept.mean()
     ax = _given(owner, "ax", ax, Axes) or _new_figure(7, 4).add_subplot()
     ax.imshow(kept, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set(xlabel="unit", ylabel="forward pass")
-    ax.set_title(f"kept (dark) {share:.1%}, dropped {1 - share:.1%}")
+    ax.set_title(f"kept (dark) {fraction:.1%}, dropped {1 - fraction:.1%}")
     _integer_ticks(ax)
     return ax
 

@@ -27,7 +27,7 @@ IDX_NAMES = {
     "x_test": "t10k-images{}idx3-ubyte",
     "y_test": "t10k-labels{}idx1-ubyte",
 }
-# EMNIST ByClass, the largest relative, has 814,255 images in all; more would be a bomb
+# EMNIST ByClass, the largest relative, has 814,255 images in all; more would be an attack
 _MOST_IMAGES = 1_000_000
 _CHUNK = 1 << 20
 
