@@ -1,6 +1,10 @@
 """tinygrad_mnist: an object-oriented mini deep-learning framework on NumPy and SciPy's BLAS.
 
 Not part of tinygrad, the project by tiny corp.
+
+Everywhere, a number outside its interval and an array of a shape that does not fit is a ValueError,
+a value of another type a TypeError, and nothing has changed then. "Raises" in a docstring names
+what is special beyond that.
 """
 
 from tinygrad_mnist._threads import num_threads

@@ -71,10 +71,6 @@ def num_threads(n: int) -> Iterator[None]:
 
     Args:
         n: From 1 to 1024.
-
-    Raises:
-        ValueError: n is any other number.
-        TypeError: n is no integer.
     """
     global fixed_count
     n = check.integer("num_threads", "n", n, at_least=1)

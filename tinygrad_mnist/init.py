@@ -25,7 +25,6 @@ def uniform(low: float, high: float) -> Initializer:
 
     Raises:
         ValueError: low, high or their distance is not finite, or high < low.
-        TypeError: low or high is not a number.
     """
     low = check.real("uniform", "low", low, "(-inf, inf)")
     high = check.real("uniform", "high", high, "(-inf, inf)")

@@ -27,9 +27,6 @@ class MSELoss:
     Args:
         reduction: "mean": n is the number of elements. "sum": n is 1. "batchmean": n is the number
             of samples, that is of elements over all axes but the last (1 for a 1-D pred).
-
-    Raises:
-        ValueError: Another reduction.
     """
 
     reduction = check.Choice("mean", "sum", "batchmean")
@@ -44,7 +41,6 @@ class MSELoss:
 
         Raises:
             ValueError: pred and target differ in shape (nothing is broadcast), or are empty.
-            TypeError: One of them is complex, masked, or not numeric.
         """
         self._error = None
         y, t = check.floats(self, "pred", pred), check.floats(self, "target", target)

@@ -35,7 +35,6 @@ class Module(ABC):
 
         Raises:
             ValueError: The shape does not fit.
-            TypeError: x is complex, masked, or not numeric.
         """
 
     @abstractmethod
@@ -55,7 +54,6 @@ class Module(ABC):
         Raises:
             RuntimeError: There was no forward, or the last one failed.
             ValueError: dy has another shape than y.
-            TypeError: dy is complex, masked, or not numeric.
         """
 
     def __call__(self, *inputs: Any) -> Any:
@@ -102,11 +100,7 @@ class Module(ABC):
             parameter.zero_grad()
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Convert every Parameter and Buffer of floats to float32 or float64, and return self.
-
-        Raises:
-            TypeError: Any other dtype.
-        """
+        """Convert every Parameter and Buffer of floats to float32 or float64, and return self."""
         dtype = check.float_dtype(self, dtype)
         for _, buffer in self._arrays():
             buffer.astype(dtype)
@@ -126,7 +120,6 @@ class Module(ABC):
         Raises:
             ValueError: Names are missing or unexpected, shapes differ, or arrays are read-only;
                 it lists them all.
-            TypeError: state is no mapping, or a value in it is not an array of real numbers.
         """
         if not isinstance(state, Mapping):
             raise TypeError(check.expected(self, "a state dict", check.described(state)))

@@ -1,6 +1,6 @@
 """Buffer and Parameter: the arrays that a model keeps, and those that it trains."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-
-Array = TypeVar("Array")  # the kind of array that an attribute holds
 
 
 class Buffer:
@@ -21,9 +19,6 @@ class Buffer:
     Args:
         data: Initial values, of any shape; copied. Integers and bools keep their dtype, an array of
             float64 or wider becomes float64, all else float32.
-
-    Raises:
-        TypeError: data is complex, masked, or not numeric.
     """
 
     def __init__(self, data: ArrayLike) -> None:
@@ -50,9 +45,6 @@ class Buffer:
         """Convert floats to float32 or float64; integers and bools stay what they are.
 
         It is the one way to a new `data` array.
-
-        Raises:
-            TypeError: Any other dtype.
         """
         dtype = check.float_dtype(self, dtype)
         if self._data.dtype.kind == "f":
@@ -79,9 +71,6 @@ class Parameter(Buffer):
     Args:
         data: Initial values, of any shape; copied. An array of float64 or wider becomes float64,
             all else, integers too, float32.
-
-    Raises:
-        TypeError: data is complex, masked, or not numeric.
     """
 
     def __init__(self, data: ArrayLike) -> None:
@@ -110,7 +99,6 @@ class Parameter(Buffer):
 
         Raises:
             ValueError: Another shape; nothing is broadcast.
-            TypeError: Not real numbers.
         """
         added = self._like_data("grad", grad)
         if self._grad is None:
@@ -126,7 +114,6 @@ class Parameter(Buffer):
 
         Raises:
             ValueError: The shapes do not fit.
-            TypeError: Not real numbers.
         """
         dtype = self._data.dtype
         if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
@@ -165,11 +152,7 @@ class Parameter(Buffer):
             _blas.add_product(out, a, b, scale)
 
     def astype(self, dtype: DTypeLike) -> None:
-        """Convert data and gradient to float32 or float64.
-
-        Raises:
-            TypeError: Any other dtype.
-        """
+        """Convert data and gradient to float32 or float64."""
         grad = self._multiplied_out() if self._products else self._grad
         super().astype(dtype)
         self._grad = None if grad is None else grad.astype(self._data.dtype, copy=False)
@@ -193,15 +176,16 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
     return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
 
 
-class Held(check.Setting[Array]):
-    """An attribute for a Parameter or a Buffer: `weight = Held[Parameter]()` in a class body.
+def Held() -> check.Setting[Any]:
+    """Return a setting that takes Parameters and Buffers: `weight = Held()` in a class body.
 
-    All else but None is refused: an array would silently replace it.
+    All else but None is refused: an array would silently replace the Parameter.
     """
+    return check.Setting(_held)
 
-    def checked(self, owner: object, value: Any) -> Array:
-        """Return the value, or refuse it."""
-        if value is not None and not isinstance(value, Buffer):
-            contract = f"{self.name} to be a Parameter (`{self.name}.data = ...` sets its values)"
-            raise TypeError(check.expected(owner, contract, check.described(value)))
-        return value  # type: ignore[return-value]
+
+def _held(owner: object, name: str, value: Any) -> Buffer | None:
+    if value is not None and not isinstance(value, Buffer):
+        contract = f"{name} to be a Parameter (`{name}.data = ...` sets its values)"
+        raise TypeError(check.expected(owner, contract, check.described(value)))
+    return value

@@ -111,7 +111,6 @@ def confusion_matrix(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: matrix is not square, is empty, or has a negative entry.
-        TypeError: matrix does not hold integers.
     """
     owner = "plots.confusion_matrix"
     counts = check.real_array(owner, "matrix", matrix)
@@ -157,7 +156,6 @@ def worst_mistakes(
 
     Raises:
         ValueError: A shape that does not fit the others, or a label outside [0, C).
-        TypeError: Labels or a count that are not integers.
     """
     owner = "plots.worst_mistakes"
     count = check.integer(owner, "count", count, at_least=1)
@@ -191,9 +189,6 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
         masks: (passes, units), or (units,) for one pass, as `Dropout.draw_mask` returns them: 0
             where a unit is dropped.
         ax: Where to draw.
-
-    Raises:
-        ValueError: masks is empty, or has another number of axes.
     """
     owner = "plots.dropout_masks"
     kept = check.real_array(owner, "masks", masks) != 0

@@ -3,8 +3,8 @@
 import math
 import numbers
 import operator
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -89,70 +89,49 @@ def generator(owner: object, rng: Any) -> np.random.Generator:
         raise TypeError(expected(owner, contract, described(rng))) from None
 
 
-class Setting(ABC, Generic[T]):
+class Setting(Generic[T]):
     """An attribute that is checked whenever it is set: `p = Real("[0, 1)")` in the body of a class.
 
-    There is no `__get__`: reading a setting costs what reading any attribute costs.
+    `check` gets the object, the setting's name, the value and the arguments after it. There is no
+    `__get__`: reading a setting costs what reading any attribute costs.
     """
 
-    name: str
+    def __init__(self, check: Callable[..., T], *args: Any, **options: Any) -> None:
+        self._check, self._args, self._options = check, args, options
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, instance: object, value: T) -> None:
+        vars(instance)[self._name] = self.checked(instance, value)
+
+    def checked(self, owner: object, value: Any) -> T:
+        """Return the value as it is kept, or refuse it."""
+        return self._check(owner, self._name, value, *self._args, **self._options)
 
     if TYPE_CHECKING:
 
-        @overload
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
         def __get__(self, instance: object, owner: type) -> T: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | T: ...
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __set__(self, instance: object, value: T) -> None:
-        vars(instance)[self.name] = self.checked(instance, value)
-
-    @abstractmethod
-    def checked(self, owner: object, value: Any) -> T:
-        """Return the value as it is kept, or refuse it."""
 
 
-class Real(Setting[float]):
-    """A finite number in an interval."""
-
-    def __init__(self, interval: str) -> None:
-        self.interval = interval
-
-    def checked(self, owner: object, value: Any) -> float:
-        return real(owner, self.name, value, self.interval)
+def Real(interval: str) -> Setting[float]:
+    """Return a setting: a finite number in an interval written as in "[0, 1)"."""
+    return Setting(real, interval)
 
 
-class Integer(Setting[Any]):
-    """An integer that is large enough, or None where that says something."""
-
-    def __init__(self, *, at_least: int, or_none: bool = False) -> None:
-        self.at_least, self.or_none = at_least, or_none
-
-    def checked(self, owner: object, value: Any) -> Any:
-        if value is None and self.or_none:
-            return None
-        return integer(owner, self.name, value, at_least=self.at_least)
+def Integer(*, at_least: int) -> Setting[int]:
+    """Return a setting: an integer that is large enough."""
+    return Setting(integer, at_least=at_least)
 
 
-class Flag(Setting[bool]):
-    """True or False."""
-
-    def checked(self, owner: object, value: Any) -> bool:
-        return flag(owner, self.name, value)
+def Flag() -> Setting[bool]:
+    """Return a setting: True or False."""
+    return Setting(flag)
 
 
-class Choice(Setting[str]):
-    """One of a few strings."""
-
-    def __init__(self, *choices: str) -> None:
-        self.choices = choices
-
-    def checked(self, owner: object, value: Any) -> str:
-        return choice(owner, self.name, value, self.choices)
+def Choice(*choices: str) -> Setting[str]:
+    """Return a setting: one of a few strings."""
+    return Setting(choice, choices)
 
 
 def settings_of(kind: type) -> dict[str, Setting[Any]]:

@@ -9,6 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from tinygrad_mnist import _checks as check
 
 
+def _size_or_none(owner: object, name: str, value: Any) -> int | None:
+    return None if value is None else check.integer(owner, name, value, at_least=1)
+
+
 class DataLoader:
     """Yields (inputs, targets) pairs that cover every sample once an epoch.
 
@@ -29,7 +33,7 @@ class DataLoader:
         TypeError: An argument of the wrong type: a generator, say, has no length.
     """
 
-    batch_size = check.Integer(at_least=1, or_none=True)
+    batch_size = check.Setting(_size_or_none)
     shuffle = check.Flag()
     drop_last = check.Flag()
 

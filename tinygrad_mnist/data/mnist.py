@@ -45,7 +45,6 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         FileNotFoundError: There is nothing at the path, or one of the four files is missing.
         ImportError: "keras" without Keras or a backend of it.
         ConnectionError: Keras could not download the data.
-        TypeError: source is neither a string nor a path.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(check.expected(OWNER, f'source="keras", {_LOCAL}', check.described(source)))

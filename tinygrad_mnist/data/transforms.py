@@ -14,10 +14,6 @@ def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.floa
         labels: Integers in [0, num_classes), of any shape.
         num_classes: At least 1.
         dtype: float32 or float64.
-
-    Raises:
-        ValueError: A label outside [0, num_classes).
-        TypeError: Labels that are not integers (floats and bools are refused).
     """
     num_classes = check.integer("one_hot", "num_classes", num_classes, at_least=1)
     dtype = check.float_dtype("one_hot", dtype)

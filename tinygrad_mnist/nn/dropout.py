@@ -20,10 +20,6 @@ class Dropout(Module):
     Args:
         p: Probability of zeroing, 0 <= p < 1.
         rng: Source of the masks: a seed, a generator, or None for fresh entropy.
-
-    Raises:
-        ValueError: p is outside [0, 1).
-        TypeError: p is not a number, or rng is none of the three.
     """
 
     p = check.Real("[0, 1)")

@@ -24,14 +24,10 @@ class Linear(Module):
         rng: Source of the initial W: a seed, a generator, or None for fresh entropy.
         dtype: Of W and b, and so of everything computed: float32 or float64.
         input_grad: False says that x is data: backward then saves the work of dx and returns None.
-
-    Raises:
-        ValueError: A feature count below 1, or init returned another shape than (I, O).
-        TypeError: An argument of the wrong type.
     """
 
-    weight = Held[Parameter]()
-    bias = Held[Parameter | None]()
+    weight: check.Setting[Parameter] = Held()
+    bias: check.Setting[Parameter | None] = Held()
     _x: FloatArray | None = None  # of the last forward
 
     def __init__(

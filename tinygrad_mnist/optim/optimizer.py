@@ -22,7 +22,6 @@ class Optimizer(ABC):
 
     Raises:
         ValueError: No parameters.
-        TypeError: Something else than Parameters.
     """
 
     lr = check.Real("[0, inf)")  # may be set between steps, as every setting may
@@ -84,7 +83,6 @@ class Optimizer(ABC):
         Raises:
             ValueError: Another set of keys, a number outside its interval, or other shapes;
                 nothing has changed then.
-            TypeError: A value of the wrong type.
         """
         if not isinstance(state, Mapping):
             raise TypeError(check.expected(self, "a state dict", check.described(state)))

@@ -21,10 +21,6 @@ class SGD(Optimizer):
         momentum: In [0, 1].
         weight_decay: Finite and >= 0.
         nesterov: Look ahead; needs momentum > 0.
-
-    Raises:
-        ValueError: No parameters, or a number outside its interval.
-        TypeError: An argument of the wrong type.
     """
 
     momentum = check.Real("[0, 1]")

@@ -54,10 +54,6 @@ class LearningRate(Callback):
     Args:
         schedule: A function of time t, counted from 0; see `optim.schedules`.
         per: What t counts: "epoch" or "step".
-
-    Raises:
-        ValueError: Another `per`.
-        TypeError: schedule is no function.
     """
 
     def __init__(self, schedule: Schedule, per: Literal["epoch", "step"] = "epoch") -> None:

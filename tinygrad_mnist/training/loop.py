@@ -52,7 +52,6 @@ def evaluate(
 
     Raises:
         ValueError: There is no sample, or no such metric.
-        TypeError: A metric is neither a name nor a function with one.
     """
     averages = Averages(loss, named("evaluate", metrics), loader)
     with _modes_kept(model):
@@ -107,7 +106,6 @@ def fit(
             loader, or of other metrics. Nothing has changed then.
         ValueError: A number outside its interval, no such metric, no sample in an epoch, or the
             file stands within an epoch after the last.
-        TypeError: An argument of the wrong type.
     """
     functions = named("fit", metrics)
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
