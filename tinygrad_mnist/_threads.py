@@ -75,8 +75,7 @@ def num_threads(n: int) -> Iterator[None]:
     global fixed_count
     n = check.integer("num_threads", "n", n, at_least=1)
     if n > _MOST_THREADS:
-        contract = f"n <= {_MOST_THREADS}"
-        raise ValueError(check.expected("num_threads", contract, check.described(n)))
+        raise check.value_error("num_threads", f"n <= {_MOST_THREADS}", n)
     before, fixed_count = fixed_count, n
     try:
         yield

@@ -122,7 +122,7 @@ class Module(ABC):
                 it lists them all.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(check.expected(self, "a state dict", check.described(state)))
+            raise check.type_error(self, "a state dict", state)
         own = {name: buffer.data for name, buffer in self._by_name().items()}
         new = {
             name: check.owned(self, name, state[name], data.dtype)

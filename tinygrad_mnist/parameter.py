@@ -145,7 +145,7 @@ class Parameter(Buffer):
         )
         if not (fits and out.flags.carray):
             contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
-            raise ValueError(check.expected(self, contract, check.described(out)))
+            raise check.value_error(self, contract, out)
         if self._grad is not None:
             _blas.add_scaled(out, self._grad, scale)
         for a, b in self._products:
@@ -177,7 +177,7 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
 
 
 def Held() -> check.Setting[Any]:
-    """Return a setting that takes Parameters and Buffers: `weight = Held()` in a class body.
+    """Return a setting for a Parameter or a Buffer, as in `weight = Held()` in a class body.
 
     All else but None is refused: an array would silently replace the Parameter.
     """
@@ -187,5 +187,5 @@ def Held() -> check.Setting[Any]:
 def _held(owner: object, name: str, value: Any) -> Buffer | None:
     if value is not None and not isinstance(value, Buffer):
         contract = f"{name} to be a Parameter (`{name}.data = ...` sets its values)"
-        raise TypeError(check.expected(owner, contract, check.described(value)))
+        raise check.type_error(owner, contract, value)
     return value

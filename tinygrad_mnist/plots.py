@@ -42,7 +42,7 @@ def learning_curves(history: History, *, figure: Figure | None = None) -> Figure
     """
     owner = "plots.learning_curves"
     if not isinstance(history, History):
-        raise TypeError(check.expected(owner, "history to be a History", check.described(history)))
+        raise check.type_error(owner, "history to be a History", history)
     keys = dict.fromkeys(key for record in history.records for key in record)
     names = dict.fromkeys(key.removeprefix("val_") for key in keys if key not in ("epoch", "lr"))
     if not names:
@@ -79,9 +79,7 @@ def first_layer_weights(
     """
     owner = "plots.first_layer_weights"
     if not isinstance(shape, Sequence) or len(shape) != 2:
-        raise TypeError(
-            check.expected(owner, "shape to be (height, width)", check.described(shape))
-        )
+        raise check.type_error(owner, "shape to be (height, width)", shape)
     pixels = math.prod(
         check.integer(owner, "each side of shape", side, at_least=1) for side in shape
     )
@@ -206,8 +204,7 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
 
 def _given(owner: str, name: str, value: T | None, kind: type[T]) -> T | None:
     if value is not None and not isinstance(value, kind):
-        contract = f"{name} to be a matplotlib {kind.__name__} or None"
-        raise TypeError(check.expected(owner, contract, check.described(value)))
+        raise check.type_error(owner, f"{name} to be a matplotlib {kind.__name__} or None", value)
     return value
 
 

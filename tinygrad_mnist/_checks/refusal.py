@@ -16,6 +16,16 @@ def expected(owner: object, contract: str, value: object) -> str:
     return f"{name}: expected {contract}, got {value}"
 
 
+def type_error(owner: object, contract: str, value: object) -> TypeError:
+    """Return a refusal of a value for its type."""
+    return TypeError(expected(owner, contract, described(value)))
+
+
+def value_error(owner: object, contract: str, value: object) -> ValueError:
+    """Return a refusal of a value."""
+    return ValueError(expected(owner, contract, described(value)))
+
+
 def described(value: object) -> str:
     """Return how a message shows a value: numbers and short strings as they are, else its kind."""
     if isinstance(value, type):
@@ -24,6 +34,8 @@ def described(value: object) -> str:
         return "an integer of more than 80 digits"
     if value is None or isinstance(value, (numbers.Number, np.generic, str)):
         return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+    if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+        return str(value)  # a shape
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"a {type(value).__name__}"

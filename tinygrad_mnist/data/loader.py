@@ -81,8 +81,6 @@ class DataLoader:
     def _read_only(self, name: str, data: ArrayLike) -> NDArray[Any]:
         view = check.real_array(self, name, data).view()
         if view.ndim == 0:
-            raise TypeError(
-                check.expected(self, f"{name} with a first axis", check.described(data))
-            )
+            raise check.type_error(self, f"{name} with a first axis", data)
         view.setflags(write=False)
         return view

@@ -47,7 +47,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         ConnectionError: Keras could not download the data.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(check.expected(OWNER, f'source="keras", {_LOCAL}', check.described(source)))
+        raise check.type_error(OWNER, f'source="keras", {_LOCAL}', source)
     if source == "keras":
         return _load_keras()
     if source == "bundled":

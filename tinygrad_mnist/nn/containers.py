@@ -33,8 +33,7 @@ class Sequential(Module):
         seen: dict[int, int] = {}
         for i, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                contract = f"layer {i} to be a Module"
-                raise TypeError(check.expected(self, contract, check.described(layer)))
+                raise check.type_error(self, f"layer {i} to be a Module", layer)
             if i > 0 and not layer.input_grad:
                 contract = "input_grad=False in no layer but the first"
                 raise ValueError(check.expected(self, contract, f"it in layer {i}"))

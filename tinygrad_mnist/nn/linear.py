@@ -45,7 +45,7 @@ class Linear(Module):
         self.out_features = check.integer(self, "out_features", out_features, at_least=1)
         dtype, shape = check.float_dtype(self, dtype), (self.in_features, self.out_features)
         if not callable(init):
-            raise TypeError(check.expected(self, "init to be a function", check.described(init)))
+            raise check.type_error(self, "init to be a function", init)
         bias = check.flag(self, "bias", bias)
         self.input_grad = check.flag(self, "input_grad", input_grad)
         drawn = init(shape, check.generator(self, rng))
@@ -59,7 +59,7 @@ class Linear(Module):
         self._x = None
         x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
-            raise ValueError(check.expected(self, f"x of shape (..., {W.shape[0]})", x.shape))
+            raise check.value_error(self, f"x of shape (..., {W.shape[0]})", x.shape)
         y = _blas.affine(x, W, b)
         self._x = x
         return y

@@ -29,13 +29,11 @@ class Optimizer(ABC):
 
     def __init__(self, params: Iterable[Parameter]) -> None:
         if isinstance(params, Parameter) or not isinstance(params, Iterable):
-            contract = "an iterable of Parameters"
-            raise TypeError(check.expected(self, contract, check.described(params)))
+            raise check.type_error(self, "an iterable of Parameters", params)
         self.params = list({id(p): p for p in params}.values())
         for param in self.params:
             if not isinstance(param, Parameter):
-                contract = "params to be Parameters"
-                raise TypeError(check.expected(self, contract, check.described(param)))
+                raise check.type_error(self, "params to be Parameters", param)
         if not self.params:
             raise ValueError(check.expected(self, "at least one Parameter", "none"))
         self._slots: dict[str, list[FloatArray]] = {name: [] for name in self.slots}
@@ -85,7 +83,7 @@ class Optimizer(ABC):
                 nothing has changed then.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(check.expected(self, "a state dict", check.described(state)))
+            raise check.type_error(self, "a state dict", state)
         keys = {*self._settings(), *self.slots}
         if state.keys() != keys:
             contract = f"a state dict with keys {sorted(keys)}"
@@ -115,7 +113,7 @@ class Optimizer(ABC):
         """Return copies of a slot's arrays, or refuse what does not fit the parameters."""
         n = len(self.params)
         if not isinstance(arrays, (list, tuple)):
-            raise TypeError(check.expected(self, f"{name} to be a list", check.described(arrays)))
+            raise check.type_error(self, f"{name} to be a list", arrays)
         if len(arrays) not in (0, n):
             raise ValueError(check.expected(self, f"0 or {n} arrays in {name}", len(arrays)))
         new = []

@@ -55,8 +55,7 @@ def warm_up(steps: int, then: Schedule) -> Schedule:
     """
     steps = check.integer("warm_up", "steps", steps, at_least=1)
     if not callable(then):
-        contract = "then to be a schedule, a function of time"
-        raise TypeError(check.expected("warm_up", contract, check.described(then)))
+        raise check.type_error("warm_up", "then to be a schedule, a function of time", then)
     return lambda t: then(0) * (t + 1) / (steps + 1) if t < steps else then(t - steps)
 
 

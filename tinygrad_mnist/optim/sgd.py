@@ -40,8 +40,7 @@ class SGD(Optimizer):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.nesterov = nesterov
         if nesterov and not momentum:
-            contract = "momentum > 0 with nesterov"
-            raise ValueError(check.expected(self, contract, check.described(momentum)))
+            raise check.value_error(self, "momentum > 0 with nesterov", momentum)
 
     def slots_in_use(self) -> tuple[str, ...]:
         """Return ("velocities",), or nothing without momentum."""

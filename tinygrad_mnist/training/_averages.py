@@ -36,8 +36,7 @@ class Averages:
         for name, metric in self._metrics.items():
             number = metric(y, t)
             if not isinstance(number, numbers.Real):
-                contract = "a metric to be one number"
-                raise TypeError(check.expected(name, contract, check.described(number)))
+                raise check.type_error(name, "a metric to be one number", number)
             self.totals[name] += float(number) * samples
 
     def result(self, owner: str) -> dict[str, float]:
@@ -65,8 +64,8 @@ def named(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
         function: Any = _NAMED.get(metric) if isinstance(metric, str) else metric
         contract = f"metrics of {' or '.join(_NAMED)}, or functions with names of their own"
         if name is None:
-            raise TypeError(check.expected(owner, contract, check.described(metric)))
+            raise check.type_error(owner, contract, metric)
         if not callable(function) or name in (*_OWN_COLUMNS, *found):
-            raise ValueError(check.expected(owner, contract, check.described(metric)))
+            raise check.value_error(owner, contract, metric)
         found[name] = function
     return found

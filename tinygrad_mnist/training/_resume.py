@@ -51,11 +51,9 @@ class RunFile:
         self, run: Run, loader: Any, path: str | os.PathLike[str] | None, every: int | None
     ) -> None:
         if path is not None and not isinstance(loader, DataLoader):
-            contract = "a DataLoader to write checkpoints of"
-            raise TypeError(check.expected("fit", contract, check.described(loader)))
+            raise check.type_error("fit", "a DataLoader to write checkpoints of", loader)
         if every is not None and path is None:
-            contract = "checkpoint, the file, with checkpoint_every"
-            raise ValueError(check.expected("fit", contract, check.described(path)))
+            raise check.value_error("fit", "checkpoint, the file, with checkpoint_every", path)
         if every is not None:
             every = check.integer("fit", "checkpoint_every", every, at_least=1)
         if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):

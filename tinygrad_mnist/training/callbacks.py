@@ -58,8 +58,7 @@ class LearningRate(Callback):
 
     def __init__(self, schedule: Schedule, per: Literal["epoch", "step"] = "epoch") -> None:
         if not callable(schedule):
-            contract = "schedule to be a function of time"
-            raise TypeError(check.expected(self, contract, check.described(schedule)))
+            raise check.type_error(self, "schedule to be a function of time", schedule)
         self.schedule, self.per = schedule, check.choice(self, "per", per, ("epoch", "step"))
 
     def before_epoch(self, run: Run) -> None:

@@ -29,8 +29,7 @@ class History:
         """
         for record in self.records:
             if name not in record:
-                contract = f"one of {', '.join(record)}, in every record"
-                raise ValueError(check.expected(self, contract, check.described(name)))
+                raise check.value_error(self, f"one of {', '.join(record)}, in every record", name)
         return [record[name] for record in self.records]
 
     def to_json(self, path: str | os.PathLike[str]) -> None:

@@ -111,8 +111,7 @@ def fit(
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
     for callback in callbacks:
         if not isinstance(callback, Callback):
-            contract = "callbacks to be Callbacks"
-            raise TypeError(check.expected("fit", contract, check.described(callback)))
+            raise check.type_error("fit", "callbacks to be Callbacks", callback)
     run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
