@@ -177,9 +177,10 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
 
 
 def Held() -> check.Setting[Any]:
-    """Return a setting for a Parameter or a Buffer, as in `weight = Held()` in a class body.
+    """Return a setting that takes a Parameter, a Buffer or None.
 
-    All else but None is refused: an array would silently replace the Parameter.
+    With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
+    replace the Parameter.
     """
     return check.Setting(_held)
 
