@@ -1,60 +1,52 @@
-"""A model as a flat chain of the package's own layers, for what runs them by other means."""
+"""A model as a chain, each layer with its row in a table: for what runs a model by other means."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.parameter import Parameter
 
+Row = TypeVar("Row")
 
-def flattened(module: Module, name: str = "") -> Iterator[tuple[str, Module]]:
-    """Yield the layers of a nested Sequential, named by position as in `named_parameters`: "2.1".
 
-    One that computes something of its own is yielded as a layer.
+def rows_of(
+    owner: str, model: Module, table: Mapping[type[Module], Row], remedy: str = ""
+) -> list[tuple[str, Module, Row]]:
+    """Return the layers of a nested Sequential, or of one layer alone, as (path, layer, row).
+
+    A row is found by exact class: a subclass may compute anything, and so may an object with a
+    method of its own. What has no row is a TypeError, whose message ends with the remedy.
     """
-    if type(module) is Sequential and not has_own_method(module):
-        for i, layer in enumerate(module):
-            yield from flattened(layer, f"{name}.{i}" if name else str(i))
-    else:
-        yield name, module
+    plain = type(model) is Sequential and not model.has_own_method()
+    found = []
+    for path, layer in model.leaves() if plain else [("", model)]:  # type: ignore[attr-defined]
+        custom = isinstance(layer, Module) and layer.has_own_method()
+        if custom or type(layer) not in table:
+            contract = f"{listed(['Sequential', *(kind.__name__ for kind in table)])} alone"
+            kind = f"a custom {type(layer).__name__}" if custom else type(layer).__name__
+            got = f"{kind} at {path or 'the top'}{remedy}"
+            raise TypeError(check.expected(owner, contract, got))
+        found.append((path, layer, table[type(layer)]))
+    return found
 
 
-def is_plain(layer: Module) -> bool:
-    """Return whether it computes what a layer of its name does."""
-    return type(layer) in (Linear, ReLU, Dropout) and not has_own_method(layer)
+def listed(names: Iterable[str]) -> str:
+    """Return "A, B and C"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}"
 
 
-def has_own_method(module: Module) -> bool:
-    """Return whether a method was set on the object: it may compute anything."""
-    return not vars(module).keys().isdisjoint(("forward", "backward", "draw_mask"))
-
-
-def checked_parameters(owner: str, linears: dict[str, Linear]) -> list[Parameter]:
-    """Return the parameters of a chain, or refuse none, two dtypes, or shapes that do not fit."""
-    if not linears:
-        raise ValueError(check.expected(owner, "at least one Linear", "none"))
-    for (_, before), (name, after) in pairwise(linears.items()):
-        width, rows = before.weight.data.shape[1], after.weight.data.shape[0]
-        if rows != width:
-            raise ValueError(check.expected(owner, f"layer {name} to take {width} features", rows))
-    for name, linear in linears.items():
-        if linear.bias is not None:  # one of another shape would be broadcast by forward
-            shape = linear.weight.data.shape[1:]
-            check.same_shape(owner, f"bias of layer {name}", linear.bias.data, shape)
-    params = [p for linear in linears.values() for p in parameters_of(linear)]
-    dtypes = sorted({p.data.dtype.name for p in params})
-    if len(dtypes) > 1:
-        raise ValueError(check.expected(owner, "parameters of one dtype", " and ".join(dtypes)))
-    return params
-
-
-def parameters_of(linear: Linear) -> list[Parameter]:
-    """Return W and, if there is one, b."""
-    return [p for p in (linear.weight, linear.bias) if p is not None]
-
-
-def is_shared(params: list[Parameter]) -> bool:
-    """Return whether one of them comes twice."""
-    return len({id(p) for p in params}) < len(params)
+def shared_dtype(owner: str, params: Iterable[Parameter], remedy: str = "") -> np.dtype[Any]:
+    """Return the dtype of all parameters, or refuse two dtypes and a Parameter in two places."""
+    params = list(params)
+    if len({id(p) for p in params}) < len(params):
+        raise TypeError(check.expected(owner, "no shared Parameter", f"one{remedy}"))
+    first, *others = sorted({p.data.dtype for p in params}, key=str)
+    if others:
+        contract = "parameters of one dtype"
+        raise ValueError(check.expected(owner, contract, f"{first} and {others[0]}"))
+    return first

@@ -9,8 +9,12 @@ functions are compiled when first called, and kept on disk; `.py_func` is each i
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tinygrad_mnist._extras import needing
+
+with needing("tinygrad_mnist.compiled", "compiled"):
+    from numba import njit
 
 LINEAR, RELU, DROPOUT = range(3)
 NOWHERE = -1  # the offset of a bias where there is none

@@ -2,77 +2,131 @@
 
 Keras is imported on JAX unless the environment variable KERAS_BACKEND says otherwise. What the two
 frameworks do not define alike is refused: nothing is lost on the way without a word.
+
+Layers are translated by `PAIRS`, one row a layer, both directions in the row. A row for a layer of
+your own makes both functions take it::
+
+    PAIRS.append(Pair(Scale, KerasScale, scale_to_keras, scale_from_keras))
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._extras import import_keras
-from tinygrad_mnist._tables import (
-    checked_parameters,
-    flattened,
-    has_own_method,
-    is_plain,
-    is_shared,
-    parameters_of,
-)
+from tinygrad_mnist._tables import listed, rows_of, shared_dtype
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.parameter import Buffer, Parameter
 
 keras = import_keras("tinygrad_mnist.interop.keras")
 _Loss: Any = keras.losses.Loss
 
-_THEIRS = "Dense (linear or relu), ReLU, Dropout, Flatten of the input and InputLayer"
-# a plain layer of each kind, and its settings that come along, or only matter before training
-_PLAIN: dict[type, tuple[dict[str, Any], set[str]]] = {
-    keras.layers.Dense: (
-        {"units": 1},
-        {"units", "activation", "use_bias", "kernel_initializer", "bias_initializer"},
+
+class Pair(NamedTuple):
+    """A layer here and one in Keras that compute the same, and how to make each from the other.
+
+    The two functions make layers; the numbers are then copied: the Parameters of ours, in order,
+    and its Buffers are the `weights` of theirs. Both are found by exact class.
+    """
+
+    ours: type[Module] | None  # None, as to_keras: theirs needs no layer here
+    theirs: Any
+    to_keras: Callable[..., Any] | None  # called with ours and the keywords name and dtype
+    from_keras: Callable[[Any], Iterable[Module]]  # a ValueError says what would be lost
+    plain: Mapping[str, Any] = {}  # arguments of theirs at its plainest, where it needs some
+    carried: Collection[str] = ()  # settings of theirs that from_keras reads, or that are over
+    only: str = ""  # which of theirs are meant, as in "linear or relu"
+
+
+def _to_dense(linear: Linear, **options: Any) -> Any:
+    return keras.layers.Dense(
+        linear.weight.data.shape[1], use_bias=linear.bias is not None, **options
+    )
+
+
+def _from_dense(dense: Any) -> list[Module]:
+    features, units = dense.kernel.shape
+    linear = Linear(features, units, dense.use_bias)
+    if dense.activation is keras.activations.linear:
+        return [linear]
+    if dense.activation is keras.activations.relu:
+        return [linear, ReLU()]
+    name = getattr(dense.activation, "__name__", type(dense.activation).__name__)
+    raise ValueError(f"activation={name}")
+
+
+# a row for each layer: the later one counts where two are of one class
+PAIRS = [
+    Pair(
+        Linear,
+        keras.layers.Dense,
+        _to_dense,
+        _from_dense,
+        plain={"units": 1},
+        carried={"units", "activation", "use_bias", "kernel_initializer", "bias_initializer"},
+        only="linear or relu",
     ),
-    keras.layers.ReLU: ({}, set()),
-    keras.layers.Dropout: ({"rate": 0}, {"rate"}),
-    keras.layers.Flatten: ({"data_format": "channels_last"}, set()),
-}
+    Pair(
+        ReLU,
+        keras.layers.ReLU,
+        lambda _, **options: keras.layers.ReLU(**options),
+        lambda _: [ReLU()],
+    ),
+    Pair(
+        Dropout,
+        keras.layers.Dropout,
+        lambda dropout, **options: keras.layers.Dropout(dropout.p, **options),
+        lambda dropout: [Dropout(dropout.rate)],
+        plain={"rate": 0},
+        carried={"rate"},
+    ),
+    Pair(
+        None,
+        keras.layers.Flatten,
+        None,
+        lambda _: [],
+        plain={"data_format": "channels_last"},
+        only="of the input",
+    ),
+]
 
 
-def to_keras(model: Sequential) -> Any:
+def to_keras(model: Module) -> Any:
     """Return a built keras.Sequential with copies of the weights; it takes x (B, I) alone.
 
     Linear becomes Dense; nesting is flattened, and a layer is named by its position, as in
-    `named_parameters`: "2.1". Keras draws the masks of Dropout anew, and takes the mode at each
+    `named_parameters`: "2.1". Keras draws the masks of Dropout itself, and takes the mode at each
     call.
 
     Args:
-        model: Any nesting of Sequential, Linear, ReLU and Dropout, with at least one Linear.
+        model: Any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in PAIRS,
+            with at least one Linear, the first of which has as many features as x.
 
     Raises:
         TypeError: Another Module, a class derived from one of these, or a shared Parameter.
         ValueError: No Linear, widths that do not fit, parameters of two dtypes, or of float64
             while JAX computes in float32 alone.
     """
-    if type(model) is not Sequential:
-        raise TypeError(check.expected("to_keras", "a Sequential", check.described(model)))
-    layers = dict(flattened(model))
-    for name, layer in layers.items():
-        _refuse_unless_plain(name, layer)
-    linears = {name: layer for name, layer in layers.items() if isinstance(layer, Linear)}
-    dtype = _checked_dtype(linears)
-    features = next(iter(linears.values())).weight.data.shape[0]
-    converted = keras.Sequential(
-        [
-            keras.Input((features,), dtype=dtype),
-            *(_to_layer(layer, name=name, dtype=dtype) for name, layer in layers.items()),
-        ]
-    )
-    for name, linear in linears.items():
-        # JAX takes over the memory of an array that happens to be aligned
-        converted.get_layer(name).set_weights([p.data.copy() for p in parameters_of(linear)])
+    table = {pair.ours: pair.to_keras for pair in PAIRS if pair.ours and pair.to_keras}
+    chain = rows_of("to_keras", model, table)
+    first = next((layer for _, layer, _ in chain if isinstance(layer, Linear)), None)
+    if first is None:
+        raise ValueError(check.expected("to_keras", "at least one Linear", "none"))
+    dtype = shared_dtype("to_keras", (p for _, layer, _ in chain for p in layer.parameters())).name
+    _refuse_float64_without_x64("to_keras", dtype)
+    translated = [make(layer, name=path or None, dtype=dtype) for path, layer, make in chain]
+    features = first.weight.data.shape[0]
+    converted = keras.Sequential([keras.Input((features,), dtype=dtype), *translated])
+    for (_, layer, _), theirs in zip(chain, translated, strict=True):
+        with check.refusing("to_keras", f"weights that fit layer {theirs.name!r}"):
+            # copies, as JAX takes over the memory of an array that happens to be aligned
+            theirs.set_weights([array.data.copy() for array in _arrays(layer)])
     return converted
 
 
@@ -97,9 +151,21 @@ def from_keras(model: Any) -> Sequential:
         raise ValueError(
             check.expected("from_keras", "a built model", f"{model.name!r}, not built")
         )
-    layers = list(_chain(model, "float32", "float64"))
-    _check_order(layers)
-    return Sequential(*(module for layer in layers for module in _from_layer(layer)))
+    modules: list[Module] = []
+    before: list[Any] = []
+    for layer in _leaves(model, "float32", "float64"):
+        made = _translated(layer, model.inputs[0].dtype)
+        arrays = _arrays(made)
+        if type(layer) is keras.layers.Flatten and modules:
+            raise TypeError(_refusal(f"Flatten after {type(before[-1]).__name__}", layer))
+        if arrays and layer in before:
+            raise TypeError(_refusal("the same weights again", layer))
+        with check.refusing("from_keras", f"weights that fit layer {layer.name!r}"):
+            for array, variable in zip(arrays, layer.weights, strict=True):
+                array.data = keras.ops.convert_to_numpy(variable.value)
+        modules += made
+        before.append(layer)
+    return Sequential(*modules)
 
 
 def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
@@ -119,8 +185,6 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
     """
     if type(loss) is not MSELoss:
         raise TypeError(check.expected("to_keras_loss", "an MSELoss", check.described(loss)))
-    reduction: Any = loss.reduction
-    loss = MSELoss(reduction)  # refuses one that was set to what it cannot mean
     name = check.float_dtype("to_keras_loss", dtype).name
     _refuse_float64_without_x64("to_keras_loss", name)
     if loss.reduction == "mean":
@@ -145,14 +209,11 @@ def to_keras_optimizer(sgd: SGD) -> Any:
     """
     if type(sgd) is not SGD:
         raise TypeError(check.expected("to_keras_optimizer", "an SGD", check.described(sgd)))
-    velocities = sgd.state_dict()["velocities"]
-    # refuses settings that were set to what they cannot mean
-    sgd = SGD(sgd.params, sgd.lr, sgd.momentum, sgd.weight_decay, sgd.nesterov)
     if sgd.momentum and sgd.weight_decay:
         contract = "weight_decay or momentum, not both (Keras's decay passes the momentum by)"
         found = f"weight_decay={sgd.weight_decay} and momentum={sgd.momentum}"
         raise ValueError(check.expected("to_keras_optimizer", contract, found))
-    if sgd.momentum and velocities:
+    if sgd.momentum and sgd.state_dict()["velocities"]:
         contract = "an SGD before its first step (Keras's momentum is lr * v and starts at 0)"
         raise ValueError(check.expected("to_keras_optimizer", contract, "one with velocities"))
     return keras.optimizers.SGD(
@@ -171,50 +232,22 @@ class SquaredError(_Loss):  # type: ignore[misc]
         return keras.ops.sum(keras.ops.square(y_pred - y_true), axis=-1)
 
 
-def _refuse_unless_plain(name: str, layer: Module) -> None:
-    if not is_plain(layer):
-        kind = type(layer).__name__
-        found = f"a {kind} of one's own" if has_own_method(layer) else kind
-        contract = "Sequential, Linear, ReLU and Dropout alone"
-        raise TypeError(check.expected("to_keras", contract, f"{found} at {name or 'the top'}"))
-
-
-def _checked_dtype(linears: dict[str, Linear]) -> str:
-    """Return the one dtype of all parameters, none of them shared, or refuse them."""
-    params = checked_parameters("to_keras", linears)
-    if is_shared(params):
-        raise TypeError(check.expected("to_keras", "no shared Parameter", "one"))
-    dtype = params[0].data.dtype.name
-    _refuse_float64_without_x64("to_keras", dtype)
-    return dtype
+def _arrays(module: Module) -> list[Buffer]:
+    """Return what Keras calls the weights of a layer: first those that are trained."""
+    return [*module.parameters(), *(buffer for _, buffer in module.named_buffers())]
 
 
 def _refuse_float64_without_x64(owner: str, dtype: str) -> None:
-    if dtype == "float64" and not _has_float64():
-        contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
-        raise ValueError(check.expected(owner, contract, "float32 alone"))
+    if dtype == "float64" and keras.config.backend() == "jax":
+        import jax
+
+        if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+            contract = 'JAX with float64 (jax.config.update("jax_enable_x64", True))'
+            raise ValueError(check.expected(owner, contract, "float32 alone"))
 
 
-def _has_float64() -> bool:
-    if keras.config.backend() != "jax":
-        return True
-    import jax
-
-    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
-
-
-def _to_layer(layer: Module, **options: Any) -> Any:
-    if isinstance(layer, Linear):
-        units, use_bias = layer.weight.data.shape[1], layer.bias is not None
-        return keras.layers.Dense(units, use_bias=use_bias, **options)
-    if isinstance(layer, Dropout):
-        p = Dropout(layer.p).p  # refuses one that was set to what it cannot mean
-        return keras.layers.Dropout(p, **options)
-    return keras.layers.ReLU(**options)
-
-
-def _chain(model: Any, *dtypes: str) -> Iterator[Any]:
-    """Yield the layers of a nested keras.Sequential, or refuse what no Module stands for."""
+def _leaves(model: Any, *dtypes: str) -> Iterator[Any]:
+    """Yield the layers of a nested keras.Sequential; refuse one that converts its input."""
     dtype = model.inputs[0].dtype
     if dtype not in dtypes:
         contract = f"inputs of dtype {' or '.join(dtypes)}"
@@ -223,77 +256,39 @@ def _chain(model: Any, *dtypes: str) -> Iterator[Any]:
         raise TypeError(_refusal("trainable=False", model))
     for layer in model.layers:
         if type(layer) is keras.Sequential:
-            yield from _chain(layer, dtype)
-        elif type(layer) in _PLAIN:
-            _refuse_what_would_be_lost(layer, dtype)
-            yield layer
+            yield from _leaves(layer, dtype)
         else:
-            raise TypeError(_refusal(type(layer).__name__, layer))
+            yield layer
 
 
-def _refuse_what_would_be_lost(layer: Any, dtype: str) -> None:
-    if isinstance(layer, keras.layers.Dense):
-        _from_activation(layer)  # before Keras tries to write down what it may not be able to
-    required, kept = _PLAIN[type(layer)]
-    plain = _settings(type(layer)(**required, dtype=dtype, name=layer.name))
+def _translated(layer: Any, dtype: str) -> Sequential:
+    """Return what stands for a layer of Keras, but its weights; refuse what would be lost."""
+    pair = {pair.theirs: pair for pair in PAIRS}.get(type(layer))
+    if pair is None:
+        raise TypeError(_refusal(type(layer).__name__, layer))
+    try:  # first: Keras fails to write down some of the activations that are refused here
+        made = Sequential(*pair.from_keras(layer)).astype(dtype)
+    except ValueError as error:
+        raise TypeError(_refusal(str(error), layer)) from error
+    plain = _settings(pair.theirs(**pair.plain, dtype=dtype, name=layer.name))
     for name, value in _settings(layer).items():
-        if name not in kept and value != plain.get(name):
+        if name not in pair.carried and value != plain.get(name):
             raise TypeError(_refusal(f"{name}={check.described(value)}", layer))
-    if isinstance(layer, keras.layers.Dense):
-        _refuse_settings_of_variables(layer)
-
-
-def _refuse_settings_of_variables(dense: Any) -> None:
-    for variable in dense.weights:
-        for name, plain in (("trainable", True), ("regularizer", None), ("constraint", None)):
+    for array, variable in zip(_arrays(made), layer.weights, strict=False):
+        trained = isinstance(array, Parameter)
+        for name, usual in (("trainable", trained), ("regularizer", None), ("constraint", None)):
             value = getattr(variable, name)
-            if value is not plain:
+            if value is not usual:
                 found = f"{name}={check.described(value)} of its {variable.name}"
-                raise TypeError(_refusal(found, dense))
+                raise TypeError(_refusal(found, layer))
+    return made
 
 
 def _settings(layer: Any) -> dict[str, Any]:
     return {**layer.get_config(), "dtype": layer.dtype_policy.name}
 
 
-def _check_order(layers: list[Any]) -> None:
-    dense: list[Any] = []
-    for layer in layers:
-        if isinstance(layer, keras.layers.Flatten) and dense:
-            raise TypeError(_refusal("Flatten after Dense", layer))
-        if any(layer is before for before in dense):
-            raise TypeError(_refusal("the same weights again", layer))
-        if isinstance(layer, keras.layers.Dense):
-            dense.append(layer)
-
-
-def _from_layer(layer: Any) -> list[Module]:
-    if isinstance(layer, keras.layers.Dense):
-        return [_from_dense(layer), *_from_activation(layer)]
-    if isinstance(layer, keras.layers.Dropout):
-        if layer.rate == 1:
-            raise TypeError(_refusal("rate=1", layer))
-        return [Dropout(layer.rate)]
-    return [ReLU()] if isinstance(layer, keras.layers.ReLU) else []
-
-
-def _from_dense(layer: Any) -> Linear:
-    weight, *bias = (keras.ops.convert_to_numpy(variable.value) for variable in layer.weights)
-    features, units = weight.shape
-    linear = Linear(features, units, bool(bias), init=lambda *_: weight, dtype=weight.dtype)
-    if linear.bias is not None:
-        linear.bias.data = bias[0]
-    return linear
-
-
-def _from_activation(dense: Any) -> list[Module]:
-    if dense.activation is keras.activations.linear:
-        return []
-    if dense.activation is keras.activations.relu:
-        return [ReLU()]
-    name = getattr(dense.activation, "__name__", type(dense.activation).__name__)
-    raise TypeError(_refusal(f"activation={name}", dense))
-
-
 def _refusal(found: str, layer: Any) -> str:
-    return check.expected("from_keras", f"{_THEIRS} alone", f"{found} in layer {layer.name!r}")
+    names = (f"{p.theirs.__name__}{f' ({p.only})' if p.only else ''}" for p in PAIRS)
+    contract = f"{listed(['Sequential', *names])} alone"
+    return check.expected("from_keras", contract, f"{found} in layer {layer.name!r}")
