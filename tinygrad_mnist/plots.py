@@ -17,14 +17,17 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._extras import needing
 from tinygrad_mnist.training.history import History
+
+with needing("tinygrad_mnist.plots", "plot"):
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
 T = TypeVar("T")
 

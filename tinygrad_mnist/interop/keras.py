@@ -31,8 +31,8 @@ _Loss: Any = keras.losses.Loss
 class Pair(NamedTuple):
     """A layer here and one in Keras that compute the same, and how to make each from the other.
 
-    The two functions make layers; the numbers are then copied: the Parameters of ours, in order,
-    and its Buffers are the `weights` of theirs. Both are found by exact class.
+    The two functions make the layers; their numbers are then copied: the Parameters of ours and,
+    after them, its Buffers are the `weights` of theirs, in order. Rows are found by exact class.
     """
 
     ours: type[Module] | None  # None, as to_keras: theirs needs no layer here
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     to_keras: Callable[..., Any] | None  # called with ours and the keywords name and dtype
     from_keras: Callable[[Any], Iterable[Module]]  # a ValueError says what would be lost
     plain: Mapping[str, Any] = {}  # arguments of theirs at its plainest, where it needs some
-    carried: Collection[str] = ()  # settings of theirs that from_keras reads, or that are over
+    carried: Collection[str] = ()  # settings that may differ from that: translated, or initializers
     only: str = ""  # which of theirs are meant, as in "linear or relu"
 
 
@@ -137,8 +137,8 @@ def from_keras(model: Any) -> Sequential:
     Flatten has no layer here: give the result flat inputs. Names become positions.
 
     Args:
-        model: A built keras.Sequential of Dense, ReLU, Dropout, Flatten before the first Dense,
-            InputLayer, or Sequentials of these, all in float32 or all in float64.
+        model: A built keras.Sequential of Dense, ReLU, Dropout, what else has a row in PAIRS, and
+            Sequentials of these, all in float32 or all in float64; Flatten may come first.
 
     Raises:
         TypeError: Another model, layer or dtype, or a layer with a setting that would be lost; it

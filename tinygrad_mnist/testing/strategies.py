@@ -8,17 +8,20 @@ at any size and shrink just as well. Needs Hypothesis (extra `test`).
 import copy
 from collections.abc import Callable, Sequence
 
-import hypothesis
 import numpy as np
-from hypothesis import given, note, reject
-from hypothesis import strategies as st
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._extras import needing
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.testing.contracts import LAYOUTS, check_empty_batch
 from tinygrad_mnist.testing.gradients import check_gradients
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+
+with needing("tinygrad_mnist.testing.strategies", "test"):
+    import hypothesis
+    from hypothesis import given, note, reject
+    from hypothesis import strategies as st
 
 _SIDES = st.sampled_from([2, 3, 5, 4, 1])  # 1 hides mistakes of shape: it comes last
 _SPIKES = (0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12)

@@ -1,37 +1,21 @@
 """Checkpoints: all that a run needs to go on bit for bit, in one file that is never half-written.
 
-A checkpoint is an uncompressed `.npz` file without pickles: the arrays, and one member "tree" of
-JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one without this module.
+`np.load(path)["model/0.weight"]` reads an array of one without this module.
 """
 
 import contextlib
-import io
-import json
 import os
-import urllib.parse
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
+from typing import Any
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training._archive import CheckpointError, read_tree, write_tree
 from tinygrad_mnist.training.history import History, checked_records
 
-_FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
-
-_Arrays = dict[str, NDArray[Any]]
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be loaded, or not into these objects; none of them has changed."""
+__all__ = ["CheckpointError", "load", "save"]
 
 
 def save(
@@ -54,8 +38,8 @@ def save(
         optimizer: Its state_dict is saved.
         loader: Its generator is saved, and its settings, to be compared when loading.
         history: Its records are saved.
-        meta: Whatever else `load` shall return: numbers, texts, arrays, and lists, tuples and
-            dicts (with texts as keys) of them.
+        meta: Whatever else `load` shall return: numbers, strings, arrays, and lists, tuples
+            and dicts (with strings as keys) of them.
 
     Raises:
         TypeError: meta, or an optimizer's state, holds something else.
@@ -64,8 +48,6 @@ def save(
     """
     streams = _streams(model, loader)
     content = {
-        "format": _FORMAT,
-        "version": _VERSION,
         "model": model.state_dict(),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "generators": {owner: [get() for get, _ in found] for owner, found in streams.items()},
@@ -73,10 +55,7 @@ def save(
         "history": None if history is None else checked_records(history.records),
         "meta": meta,
     }
-    arrays: _Arrays = {}
-    tree = json.dumps(_packed(content, "", arrays)).encode()
-    arrays["tree"] = np.frombuffer(tree, np.uint8)
-    _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write_tree(path, content)
 
 
 def load(
@@ -104,7 +83,7 @@ def load(
             fit an object, also in the dtype of a parameter. Nothing has changed then.
         FileNotFoundError: There is no such file.
     """
-    content = _read(Path(path))
+    content = read_tree(path)
     contract = f"{path} to fit"
     with (
         check.refusing("checkpoint.load", contract, CheckpointError),
@@ -122,42 +101,19 @@ def load(
         if not isinstance(content["meta"], dict):
             raise ValueError(f"meta to be {check.described(content['meta'])}")
         if model is not None:
-            _set_parameters(model, content["model"])  # all or none: what comes last needs no undo
+            set_arrays(model, content["model"])  # last, as it is all or nothing by itself
         undo.pop_all()
     if history is not None and records is not None:
         history.records[:] = records
     return content["meta"]
 
 
-def export_safetensors(path: str | os.PathLike[str], model: Module) -> None:
-    """Write the parameters alone, by dotted name, for other frameworks (extra `safetensors`).
-
-    A Linear's weight is (in_features, out_features) here, the transpose of PyTorch's.
-
-    Raises:
-        ImportError: safetensors is not installed.
-        OSError: The file cannot be written; an old one is still there.
-    """
-    from safetensors.numpy import save as to_bytes
-
-    content = to_bytes(model.state_dict())
-    _write(path, lambda file: file.write(content))
-
-
-def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
-    """Set the parameters from a safetensors file with the same names, shapes and dtypes.
-
-    Raises:
-        CheckpointError: The file is damaged, or does not fit; nothing has changed then.
-        FileNotFoundError: There is no such file.
-        ImportError: safetensors is not installed.
-    """
-    from safetensors.numpy import load as from_bytes
-
-    content = Path(path).read_bytes()
-    contract = f"{path} to be a safetensors file that fits"
-    with check.refusing("checkpoint.import_safetensors", contract, CheckpointError):
-        _set_parameters(model, from_bytes(content))
+def set_arrays(model: Module, state: Any) -> None:
+    """Load a state dict, all or nothing; refuse arrays of other dtypes than the model's."""
+    for name, own in (*model.named_parameters(), *model.named_buffers()):
+        if name in state and state[name].dtype != own.data.dtype:
+            raise ValueError(f"{name} of {state[name].dtype}, not {own.data.dtype}")
+    model.load_state_dict(state)
 
 
 def _streams(model: Module, loader: DataLoader | None) -> dict[str, list[Stream]]:
@@ -183,100 +139,3 @@ def _settings(loader: DataLoader) -> dict[str, Any]:
     """Return what must be the same for the loader to yield the same."""
     names = ("batch_size", "shuffle", "drop_last")
     return {"samples": len(loader.inputs), **{name: getattr(loader, name) for name in names}}
-
-
-def _set_parameters(model: Module, state: Any) -> None:
-    for name, parameter in model.named_parameters():
-        if name in state and state[name].dtype != parameter.data.dtype:
-            raise ValueError(f"{name} of {state[name].dtype}, not {parameter.data.dtype}")
-    model.load_state_dict(state)
-
-
-def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
-    """Return value as JSON can write it; each array goes into arrays, its name in its place.
-
-    Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
-    cannot be mistaken for one.
-    """
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        inside = {key: _packed(item, _below(name, key), arrays) for key, item in value.items()}
-        return {"dict": inside}
-    if isinstance(value, (list, tuple)):
-        items = [_packed(item, _below(name, str(i)), arrays) for i, item in enumerate(value)]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return value.item()
-    contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
-    raise TypeError(check.expected("checkpoint.save", contract, check.described(value)))
-
-
-def _below(name: str, part: str) -> str:
-    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")  # a zip's names are texts
-    return f"{name}/{quoted}" if name else quoted
-
-
-def _unpacked(value: Any, arrays: _Arrays) -> Any:
-    if isinstance(value, list):
-        return [_unpacked(item, arrays) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, inside),) = value.items()
-    if kind == "array":
-        return arrays[inside]
-    if kind == "tuple":
-        return tuple(_unpacked(item, arrays) for item in inside)
-    return {key: _unpacked(item, arrays) for key, item in inside.items()}
-
-
-def _write(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one."""
-    path = Path(path).resolve()  # where a link leads, not the link
-    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes, two files
-    try:
-        with new.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name, too, must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, after reading all of it."""
-    contract = f"{path} to be a whole checkpoint"
-    with path.open("rb") as file, check.refusing("checkpoint.load", contract, CheckpointError):
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(info.file_size for info in members) > path.stat().st_size:
-                raise ValueError("members larger than the file")
-            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
-        if "tree" not in arrays:
-            raise ValueError("an archive of something else")
-        tree = json.loads(arrays["tree"].tobytes())
-        found = tree["dict"].get("format"), tree["dict"].get("version")
-        if found != (_FORMAT, _VERSION):
-            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
-        return _unpacked(tree, arrays)  # type: ignore[no-any-return]
-
-
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{info.filename} compressed")
-    member = io.BytesIO(archive.read(info))  # its checksum is compared here
-    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    if array.dtype.kind not in "biuf" or member.read(1):
-        raise ValueError(f"{info.filename} of dtype {array.dtype}, or longer than its array")
-    return array
