@@ -16,10 +16,16 @@ import tempfile
 
 import jax
 import numpy as np
-from tinygrad_mnist.keras import from_keras, keras, to_keras, to_keras_loss, to_keras_optimizer
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
 from tinygrad_mnist.data import mnist
+from tinygrad_mnist.interop.keras import (
+    from_keras,
+    keras,
+    to_keras,
+    to_keras_loss,
+    to_keras_optimizer,
+)
 
 SHARDS = 8
 
