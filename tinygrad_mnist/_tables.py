@@ -21,9 +21,10 @@ def rows_of(
     A row is found by exact class: a subclass may compute anything, and so may an object with a
     method of its own. What has no row is a TypeError, whose message ends with the remedy.
     """
-    plain = type(model) is Sequential and not model.has_own_method()
-    found = []
-    for path, layer in model.leaves() if plain else [("", model)]:  # type: ignore[attr-defined]
+    found, chain = [], iter([("", model)])
+    if type(model) is Sequential and not model.has_own_method():
+        chain = model.leaves()
+    for path, layer in chain:
         custom = isinstance(layer, Module) and layer.has_own_method()
         if custom or type(layer) not in table:
             contract = f"{listed(['Sequential', *(kind.__name__ for kind in table)])} alone"

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
     """What the kernel is told about a layer as it is now."""
 
     kind: int  # LINEAR: y = x @ W + b; RELU: y = max(x, 0); DROPOUT: y = x * scale
-    weight: Parameter | None = None  # W (I, O)
+    weight: Any = None  # a Parameter, W (I, O)
     bias: Parameter | None = None  # b (O,)
     p: float = 0.0  # probability of zeroing, 0 in evaluation mode
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
@@ -56,18 +56,18 @@ def planned(owner: str, rules: dict[str, Rule], params: Iterable[Parameter]) -> 
     offsets, end = {}, 0
     for p in params:
         offsets[id(p)], end = end, end + p.data.size
-    first = next(rule.weight for rule in rules.values() if rule.weight is not None)
+    first = next(rule.weight for rule in rules.values() if rule.kind == LINEAR)
     widths, rows, masked = [first.data.shape[0]], [], 0
     for path, rule in rules.items():
         width, mask = widths[-1], NOWHERE
-        if rule.weight is not None:
+        if rule.kind == LINEAR:
             features, width = rule.weight.data.shape
             if features != widths[-1]:
                 contract = f"layer {path} to take {widths[-1]} features"
                 raise ValueError(check.expected(owner, contract, features))
-        if rule.bias is not None:  # one of another shape would be broadcast by forward
-            check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
-        if rule.kind == DROPOUT:
+            if rule.bias is not None:  # one of another shape would be broadcast by forward
+                check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
+        elif rule.kind == DROPOUT:
             mask, masked = masked, masked + width
         widths.append(width)
         weight, bias = (offsets.get(id(p), NOWHERE) for p in (rule.weight, rule.bias))

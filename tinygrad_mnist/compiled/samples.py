@@ -5,7 +5,6 @@ the rest: four fifths of MNIST's pixels are 0. Here one kernel runs the whole ch
 reads nor updates the weights of a zero input.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +44,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
     stops it within a fraction of a second, between two samples.
 
     Args:
-        model: Any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in
-            `plan.ROWS`.
+        model: Any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS.
         loss: An MSELoss.
         optimizer: An SGD of exactly the model's parameters.
 
@@ -118,29 +116,20 @@ class _Pass:
     ) -> tuple[float, float]:
         """Train on the samples in order, a chunk at a time; return mean loss and accuracy."""
         total, hits, samples = 0.0, 0, len(x) if order is None else len(order)
+        dtype, state = self.flat.dtype, (self.plan, self.flat, self.velocity, self.settings)
         try:
             for start in range(0, samples, _CHUNK):
                 part = slice(start, start + _CHUNK)
                 rows = part if order is None else order[part]
-                error, correct = self._chunk(x[rows], t[rows])
+                chunk = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
+                masks = drawn_masks(self.plan, self.rules, len(chunk[0]))
+                error, correct = kernel.run_samples(
+                    *state, *chunk, masks, self.factors, self.scratch
+                )
                 total, hits = total + error / self.n, hits + correct
         finally:  # also after Ctrl-C
             self._write_back()
         return total / samples, hits / samples
-
-    def _chunk(self, x: NDArray[Any], t: NDArray[Any]) -> tuple[float, int]:
-        dtype, masks = self.flat.dtype, drawn_masks(self.plan, self.rules, len(x))
-        return kernel.run_samples(  # type: ignore[no-any-return]
-            self.plan,
-            self.flat,
-            self.velocity,
-            self.settings,
-            _as_read(x, dtype),
-            _as_read(t, dtype),
-            masks,
-            self.factors,
-            self.scratch,
-        )
 
     def _write_back(self) -> None:
         optimizer = self.optimizer
@@ -152,9 +141,9 @@ class _Pass:
             optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
 
     def _parts(self, flat: FloatArray) -> list[FloatArray]:
-        shapes = [p.data.shape for p in self.optimizer.params]
-        parts = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        params = self.optimizer.params
+        parts = np.split(flat, np.cumsum([p.data.size for p in params])[:-1])
+        return [part.reshape(p.data.shape) for part, p in zip(parts, params, strict=True)]
 
 
 def _flat(arrays: list[FloatArray], dtype: np.dtype[Any]) -> FloatArray:

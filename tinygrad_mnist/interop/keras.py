@@ -72,12 +72,7 @@ PAIRS = [
         carried={"units", "activation", "use_bias", "kernel_initializer", "bias_initializer"},
         only="linear or relu",
     ),
-    Pair(
-        ReLU,
-        keras.layers.ReLU,
-        lambda _, **options: keras.layers.ReLU(**options),
-        lambda _: [ReLU()],
-    ),
+    Pair(ReLU, keras.layers.ReLU, lambda _, **kw: keras.layers.ReLU(**kw), lambda _: [ReLU()]),
     Pair(
         Dropout,
         keras.layers.Dropout,
@@ -289,6 +284,6 @@ def _settings(layer: Any) -> dict[str, Any]:
 
 
 def _refusal(found: str, layer: Any) -> str:
-    names = (f"{p.theirs.__name__}{f' ({p.only})' if p.only else ''}" for p in PAIRS)
+    names = [p.theirs.__name__ + (f" ({p.only})" if p.only else "") for p in PAIRS]
     contract = f"{listed(['Sequential', *names])} alone"
     return check.expected("from_keras", contract, f"{found} in layer {layer.name!r}")

@@ -10,8 +10,7 @@ from pathlib import Path
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._extras import needing
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.training._archive import CheckpointError, write
-from tinygrad_mnist.training.checkpoint import set_arrays
+from tinygrad_mnist.training.checkpoint import CheckpointError, set_arrays, write
 
 with needing("tinygrad_mnist.interop.safetensors", "safetensors"):
     from safetensors.numpy import load, save

@@ -1,21 +1,37 @@
 """Checkpoints: all that a run needs to go on bit for bit, in one file that is never half-written.
 
-`np.load(path)["model/0.weight"]` reads an array of one without this module.
+A checkpoint is an uncompressed `.npz` file without pickles: the arrays, and one member "tree" of
+JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one without this module.
 """
 
 import contextlib
+import io
+import json
 import os
-from typing import Any
+import urllib.parse
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
-from tinygrad_mnist.training._archive import CheckpointError, read_tree, write_tree
 from tinygrad_mnist.training.history import History, checked_records
 
-__all__ = ["CheckpointError", "load", "save"]
+_FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
+
+_Arrays = dict[str, NDArray[Any]]
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be loaded, or not into these objects; none of them has changed."""
 
 
 def save(
@@ -48,6 +64,8 @@ def save(
     """
     streams = _streams(model, loader)
     content = {
+        "format": _FORMAT,
+        "version": _VERSION,
         "model": model.state_dict(),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "generators": {owner: [get() for get, _ in found] for owner, found in streams.items()},
@@ -55,7 +73,10 @@ def save(
         "history": None if history is None else checked_records(history.records),
         "meta": meta,
     }
-    write_tree(path, content)
+    arrays: _Arrays = {}
+    tree = json.dumps(_packed(content, "", arrays)).encode()
+    arrays["tree"] = np.frombuffer(tree, np.uint8)
+    write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def load(
@@ -83,7 +104,7 @@ def load(
             fit an object, also in the dtype of a parameter. Nothing has changed then.
         FileNotFoundError: There is no such file.
     """
-    content = read_tree(path)
+    content = _read(Path(path))
     contract = f"{path} to fit"
     with (
         check.refusing("checkpoint.load", contract, CheckpointError),
@@ -106,6 +127,27 @@ def load(
     if history is not None and records is not None:
         history.records[:] = records
     return content["meta"]
+
+
+def write(path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one."""
+    path = Path(path).resolve()  # where a link leads, not the link
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes, two files
+    try:
+        with new.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name, too, must reach the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def set_arrays(model: Module, state: Any) -> None:
@@ -139,3 +181,72 @@ def _settings(loader: DataLoader) -> dict[str, Any]:
     """Return what must be the same for the loader to yield the same."""
     names = ("batch_size", "shuffle", "drop_last")
     return {"samples": len(loader.inputs), **{name: getattr(loader, name) for name in names}}
+
+
+def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
+    """Return value as JSON can write it; each array goes into arrays, its name in its place.
+
+    Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
+    cannot be mistaken for one.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        inside = {key: _packed(item, _below(name, key), arrays) for key, item in value.items()}
+        return {"dict": inside}
+    if isinstance(value, (list, tuple)):
+        items = [_packed(item, _below(name, str(i)), arrays) for i, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return value.item()
+    contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
+    raise TypeError(check.expected("checkpoint.save", contract, check.described(value)))
+
+
+def _below(name: str, part: str) -> str:
+    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")  # zip wants valid names
+    return f"{name}/{quoted}" if name else quoted
+
+
+def _unpacked(value: Any, arrays: _Arrays) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inside),) = value.items()
+    if kind == "array":
+        return arrays[inside]
+    if kind == "tuple":
+        return tuple(_unpacked(item, arrays) for item in inside)
+    return {key: _unpacked(item, arrays) for key, item in inside.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, after reading all of it."""
+    contract = f"{path} to be a whole checkpoint"
+    with path.open("rb") as file, check.refusing("checkpoint.load", contract, CheckpointError):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(info.file_size for info in members) > path.stat().st_size:
+                raise ValueError("members larger than the file")
+            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
+        if "tree" not in arrays:
+            raise ValueError("an archive of something else")
+        tree = json.loads(arrays["tree"].tobytes())
+        found = tree["dict"].get("format"), tree["dict"].get("version")
+        if found != (_FORMAT, _VERSION):
+            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
+        return _unpacked(tree, arrays)  # type: ignore[no-any-return]
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} compressed")
+    member = io.BytesIO(archive.read(info))  # its checksum is compared here
+    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+    if array.dtype.kind not in "biuf" or member.read(1):
+        raise ValueError(f"{info.filename} of dtype {array.dtype}, or longer than its array")
+    return array
