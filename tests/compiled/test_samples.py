@@ -211,6 +211,13 @@ def tied():
     return model
 
 
+def with_another_bias():
+    """Return a model whose bias forward broadcasts; a kernel would read past its end."""
+    model = Sequential(Linear(3, 2))
+    model[0].bias = Parameter(np.zeros(1, np.float32))
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "error", "text"),
     [
@@ -231,6 +238,11 @@ def tied():
             Sequential(Linear(2, 3), Linear(4, 1)),
             ValueError,
             "expected layer 1 to take 3 features, got 4",
+        ),
+        (
+            with_another_bias(),
+            ValueError,
+            "expected bias of layer 0 of shape (2,), got (1,)",
         ),
     ],
 )

@@ -304,7 +304,7 @@ def test_a_loss_broadcasts_nothing(reduction):
         to_keras_loss(MSELoss(reduction))(np.ones(4), np.ones((4, 1)))
 
 
-# A layer of one's own, given a row
+# A custom layer, given a row
 
 
 class Affine(Module):
