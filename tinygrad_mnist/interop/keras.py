@@ -119,7 +119,8 @@ def to_keras(model: Module) -> Any:
     features = first.weight.data.shape[0]
     converted = keras.Sequential([keras.Input((features,), dtype=dtype), *translated])
     for (_, layer, _), theirs in zip(chain, translated, strict=True):
-        with check.refusing("to_keras", f"weights that fit layer {theirs.name!r}"):
+        contract = f"weights that fit layer {theirs.name!r}"
+        with check.refusing("to_keras", contract):
             # copies, as JAX takes over the memory of an array that happens to be aligned
             theirs.set_weights([array.data.copy() for array in _arrays(layer)])
     return converted
@@ -155,7 +156,8 @@ def from_keras(model: Any) -> Sequential:
             raise TypeError(_refusal(f"Flatten after {type(before[-1]).__name__}", layer))
         if arrays and layer in before:
             raise TypeError(_refusal("the same weights again", layer))
-        with check.refusing("from_keras", f"weights that fit layer {layer.name!r}"):
+        contract = f"weights that fit layer {layer.name!r}"
+        with check.refusing("from_keras", contract):
             for array, variable in zip(arrays, layer.weights, strict=True):
                 array.data = keras.ops.convert_to_numpy(variable.value)
         modules += made
