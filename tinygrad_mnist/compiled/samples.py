@@ -84,8 +84,7 @@ def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[Plan, list[R
         raise TypeError(check.expected(owner, "an SGD", type(optimizer).__name__ + remedy))
     params = [p for rule in rules.values() for p in rule.params]
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
-        contract = "an optimizer of the model's parameters"
-        raise ValueError(check.expected(owner, contract, "another"))
+        raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
     shared_dtype(owner, params, remedy)
     return planned(owner, rules, optimizer.params), list(rules.values())
 

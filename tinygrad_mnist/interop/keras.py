@@ -142,7 +142,7 @@ def from_keras(model: Any) -> Sequential:
         ValueError: The model is not built.
     """
     if type(model) is not keras.Sequential:
-        raise TypeError(check.expected("from_keras", "a keras.Sequential", check.described(model)))
+        raise check.type_error("from_keras", "a keras.Sequential", model)
     if not getattr(model, "inputs", None):
         raise ValueError(
             check.expected("from_keras", "a built model", f"{model.name!r}, not built")
@@ -181,7 +181,7 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
         ValueError: float64 while JAX computes in float32 alone.
     """
     if type(loss) is not MSELoss:
-        raise TypeError(check.expected("to_keras_loss", "an MSELoss", check.described(loss)))
+        raise check.type_error("to_keras_loss", "an MSELoss", loss)
     name = check.float_dtype("to_keras_loss", dtype).name
     _refuse_float64_without_x64("to_keras_loss", name)
     if loss.reduction == "mean":
@@ -205,7 +205,7 @@ def to_keras_optimizer(sgd: SGD) -> Any:
         ValueError: Settings that the two define differently, or velocities.
     """
     if type(sgd) is not SGD:
-        raise TypeError(check.expected("to_keras_optimizer", "an SGD", check.described(sgd)))
+        raise check.type_error("to_keras_optimizer", "an SGD", sgd)
     if sgd.momentum and sgd.weight_decay:
         contract = "weight_decay or momentum, not both (Keras's decay passes the momentum by)"
         found = f"weight_decay={sgd.weight_decay} and momentum={sgd.momentum}"

@@ -203,7 +203,7 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return value.item()
     contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
-    raise TypeError(check.expected("checkpoint.save", contract, check.described(value)))
+    raise check.type_error("checkpoint.save", contract, value)
 
 
 def _below(name: str, part: str) -> str:
