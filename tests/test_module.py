@@ -1,18 +1,14 @@
-"""Parameter, and what Module does for every layer."""
+"""Module: what it does for every layer, whatever the layer computes."""
 
-import re
+import copy
+import pickle
 
 import numpy as np
 import pytest
-from cases import Scale
-from hypothesis import given
-from hypothesis import strategies as st
+from cases import BatchNorm, Product, Scale
+from helpers import bits, refusal, refusal_starting
 
-from tinygrad_mnist import SGD, Linear, Module, Parameter, ReLU, Sequential
-
-
-def refusal(error, text):
-    return pytest.raises(error, match="^" + re.escape(text) + "$")
+from tinygrad_mnist import Buffer, Dropout, Linear, Module, Parameter, ReLU, Sequential
 
 
 class Holder(Module):
@@ -26,158 +22,6 @@ class Holder(Module):
 
     def backward(self, dy):
         return dy
-
-
-def test_a_parameter_copies_its_data_and_keeps_its_identity():
-    values = np.ones((2, 3), np.float32)
-    p = Parameter(values)
-    data = p.data
-    p.data -= 1
-    p.data = np.full((2, 3), 7)
-    assert p.data is data
-    np.testing.assert_array_equal(data, np.full((2, 3), 7))
-    np.testing.assert_array_equal(values, np.ones((2, 3)))
-
-
-@pytest.mark.parametrize(
-    ("data", "dtype"),
-    [
-        (0.5, np.float32),
-        ([1, 2], np.float32),
-        (np.arange(3), np.float32),
-        (np.zeros(2, np.float16), np.float32),
-        (np.zeros(2, ">f8"), np.float64),
-        (np.zeros(2, np.longdouble), np.float64),
-        (np.float64(1), np.float64),
-    ],
-)
-def test_a_parameter_is_float32_unless_given_float64(data, dtype):
-    p = Parameter(data)
-    assert p.data.dtype == p.grad.dtype == dtype
-    assert p.data.dtype.isnative
-
-
-def test_a_gradient_has_the_dtype_of_the_parameter_whatever_was_handed_over():
-    p = Parameter([1.0, 2.0])
-    p.accumulate(np.ones(2))
-    assert p.grad.dtype == np.float32
-    p.grad = np.ones(2)
-    assert p.grad.dtype == np.float32
-
-
-def test_a_parameter_made_of_a_fortran_ordered_array_can_be_stepped():
-    p = Parameter(np.asfortranarray([[1.0, 2.0], [3.0, 4.0]]))
-    p.accumulate([[1, 0], [2, 0]])
-    p.add_grad_to(p.data, -0.5)
-    np.testing.assert_array_equal(p.data, [[0.5, 2], [2, 4]])
-
-
-def test_gradients_of_both_kinds_add_up_in_any_order():
-    rng = np.random.default_rng(0)
-    p = Parameter(np.zeros((4, 3)))
-    wanted = np.zeros((4, 3))
-    for rows in (1, 5, 2, 0, 40):
-        a, b, g = rng.random((rows, 4)), rng.random((rows, 3)), rng.random((4, 3))
-        p.accumulate_product(a, b)
-        p.accumulate(g)
-        for row_a, row_b in zip(a, b, strict=True):
-            wanted += np.outer(row_a, row_b)
-        wanted += g
-        if rows == 2:
-            np.testing.assert_allclose(p.grad, wanted, rtol=1e-14)
-    np.testing.assert_allclose(p.grad, wanted, rtol=1e-14)
-
-
-@given(seed=st.integers(0, 2**32 - 1), calls=st.lists(st.sampled_from("appppr"), max_size=12))
-def test_a_scaled_gradient_can_be_added_at_any_moment(seed, calls):
-    rng = np.random.default_rng(seed)
-    p, wanted = Parameter(np.zeros((3, 2))), np.zeros((3, 2))
-    for call in calls:
-        a, b = rng.random((2, 3)), rng.random((2, 2))
-        if call == "a":
-            p.accumulate(np.outer(a[0], b[0]))
-            wanted += np.outer(a[0], b[0])
-        elif call == "p":
-            p.accumulate_product(a, b)
-            wanted += np.outer(a[0], b[0]) + np.outer(a[1], b[1])
-        else:
-            np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)
-    out = np.ones((3, 2))
-    p.add_grad_to(out, -0.5)
-    np.testing.assert_allclose(out, 1 - 0.5 * wanted, rtol=1e-13, atol=1e-14)
-    np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)
-
-
-def test_the_gradient_reads_and_writes_as_an_array():
-    p = Parameter([1.0, 2.0])
-    p.grad += 3
-    p.grad[0] = 1
-    np.testing.assert_array_equal(p.grad, [1, 3])
-    mine = np.array([5.0, 6.0])
-    p.grad = mine
-    mine[:] = 0
-    np.testing.assert_array_equal(p.grad, [5, 6])
-    before = p.grad
-    p.zero_grad()
-    np.testing.assert_array_equal(p.grad, [0, 0])
-    np.testing.assert_array_equal(before, [5, 6])
-
-
-def test_a_handed_over_gradient_is_copied():
-    p, g = Parameter([1.0, 2.0]), np.ones(2, np.float32)
-    p.accumulate(g)
-    g[:] = 9
-    np.testing.assert_array_equal(p.grad, [1, 1])
-
-
-def test_parameter_refusals():
-    p = Parameter(np.zeros((3, 2)))
-    with refusal(ValueError, "Parameter: expected data of shape (3, 2), got (2,)"):
-        p.data = np.zeros(2)
-    with refusal(ValueError, "Parameter: expected grad of shape (3, 2), got (3, 1)"):
-        p.grad = np.zeros((3, 1))
-    with refusal(ValueError, "Parameter: expected grad of shape (3, 2), got (1, 2)"):
-        p.accumulate(np.zeros((1, 2)))
-    text = (
-        "Parameter: expected a (..., I) and b (..., O) with (I, O) = (3, 2), got (4, 3) and (5, 2)"
-    )
-    with refusal(ValueError, text):
-        p.accumulate_product(np.zeros((4, 3)), np.zeros((5, 2)))
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(1, 2\)"):
-        p.accumulate_product(np.zeros(3), np.zeros((1, 2)))
-    with pytest.raises(ValueError, match=r"got \(\) and \(2,\)"):
-        p.accumulate_product(np.zeros(()), np.zeros(2))
-    with pytest.raises(ValueError, match=r"got \(\) and \(3,\)"):
-        Parameter(np.zeros(3)).accumulate_product(np.ones(()), np.ones(3))
-    text = "Parameter: expected grad to be an array of real numbers, got an array of dtype complex"
-    with pytest.raises(TypeError, match="^" + re.escape(text)):
-        p.accumulate(np.zeros((3, 2), complex))
-    a, b = np.ones((4, 3)), np.ones((4, 2))
-    for name, factors in (("a", (a * 1j, b)), ("b", (a, b * 1j))):
-        text = f"Parameter: expected {name} to be an array of real numbers, "
-        with refusal(TypeError, text + "got an array of dtype complex128"):
-            p.accumulate_product(*factors)
-    frozen = Parameter(np.zeros((3, 2)))
-    frozen.data.flags.writeable = False
-    with pytest.raises(ValueError, match="expected out to be writeable"):
-        frozen.add_grad_to(frozen.data, 1.0)
-    text = (
-        "Parameter: expected out to be writeable, C-ordered, (3, 2) float64, "
-        "got an array of shape (3, 2) and dtype float32"
-    )
-    with refusal(ValueError, text):
-        p.add_grad_to(np.zeros((3, 2), np.float32), 1.0)
-    for out in (np.zeros((2, 3)).T, np.zeros((3, 4))[:, ::2], np.broadcast_to(0.0, (3, 2))):
-        with pytest.raises(ValueError, match="expected out to be writeable, C-ordered"):
-            p.add_grad_to(out, 1.0)
-    text = "Parameter: expected data to be an array of real numbers, got a masked array"
-    with refusal(TypeError, text):
-        Parameter(np.ma.masked_array([1.0]))
-    assert not p.grad.any()
-
-
-def test_parameter_repr():
-    assert repr(Parameter(np.zeros((3, 2)))) == "Parameter(shape=(3, 2), dtype=float64)"
 
 
 def test_members_are_found_everywhere_in_order_of_assignment_and_once():
@@ -207,6 +51,25 @@ def test_members_are_found_everywhere_in_order_of_assignment_and_once():
         "Scale",
         "Holder",
     ]
+
+
+def test_buffers_are_found_with_the_parameters_and_named_apart():
+    model = Holder(
+        mean=Buffer(0.0),
+        w=Parameter(1.0),
+        deep={"x": [Buffer([1, 2])]},
+        inner=Holder(b=Parameter(2.0), count=Buffer(3)),
+    )
+    assert list(model.state_dict()) == ["mean", "w", "deep.x.0", "inner.b", "inner.count"]
+    assert [name for name, _ in model.named_parameters()] == ["w", "inner.b"]
+    assert [name for name, _ in model.named_buffers()] == ["mean", "deep.x.0", "inner.count"]
+    assert next(model.named_buffers()) == ("mean", model.mean)
+
+
+def test_a_buffer_held_twice_is_found_once():
+    shared = Buffer(0.0)
+    model = Holder(a=shared, inner=Holder(b=shared))
+    assert [name for name, _ in model.named_buffers()] == ["a"]
 
 
 def test_modules_are_depth_first_and_cycles_end():
@@ -244,6 +107,14 @@ def test_forward_and_backward_must_be_written(written, missing):
         half()
 
 
+def test_a_module_is_called_with_all_its_inputs():
+    layer = Product()
+    np.testing.assert_array_equal(layer([1, 2], [3, 4]), [3, 8])
+    da, db = layer.backward([1, 10])
+    np.testing.assert_array_equal(da, [3, 40])
+    np.testing.assert_array_equal(db, [1, 20])
+
+
 def test_load_state_dict_lists_every_fault_and_changes_nothing():
     model = Sequential(Linear(2, 3, rng=0), ReLU(), Linear(3, 1, rng=1))
     before = model.state_dict()
@@ -274,11 +145,37 @@ def test_load_state_dict_changes_nothing_if_a_number_does_not_fit_float32():
     assert (model.a.data, model.b.data) == (1, 2)
 
 
+def test_load_state_dict_refuses_fractions_for_a_buffer_of_integers():
+    model = Holder(w=Parameter([1.0]), count=Buffer([3]))
+    text = "Holder: expected count to fit int64, got dtype float64"
+    with refusal(TypeError, text):
+        model.load_state_dict({"w": [5.0], "count": [2.5]})
+    assert (model.w.data, model.count.data) == (1, 3)
+    model.load_state_dict({"w": [5.0], "count": np.array([4], np.int8)})
+    assert (model.w.data, model.count.data) == (5, 4)
+
+
 def test_load_state_dict_from_arrays_that_alias_the_parameters():
     model = Holder(a=Parameter([1.0, 2.0]), b=Parameter([3.0, 4.0]))
     model.load_state_dict({"a": model.b.data, "b": model.a.data})
     np.testing.assert_array_equal(model.a.data, [3, 4])
     np.testing.assert_array_equal(model.b.data, [1, 2])
+
+
+def test_a_read_only_array_is_refused_before_anything_is_loaded():
+    model = Holder(a=Parameter([1.0]), b=Parameter([2.0]), c=Buffer([3.0]))
+    for name in ("b", "c"):
+        getattr(model, name).data.flags.writeable = False
+    text = "Holder: expected a state dict of its parameters, got read-only b, read-only c"
+    with refusal(ValueError, text):
+        model.load_state_dict({"a": [5.0], "b": [6.0], "c": [7.0]})
+    assert (model.a.data, model.b.data, model.c.data) == (1, 2, 3)
+
+
+def test_two_parameters_of_one_name_are_refused_as_state():
+    model = Holder(d={1: Parameter(1.0), "1": Parameter(2.0)})
+    with refusal(ValueError, "Holder: expected a name for each Parameter, got two of d.1"):
+        model.state_dict()
 
 
 def test_astype_keeps_values_gradients_and_a_pending_backward():
@@ -295,32 +192,60 @@ def test_astype_keeps_values_gradients_and_a_pending_backward():
     assert model.backward(dy).dtype == np.float64
     for p, g in zip(model.parameters(), grads, strict=True):
         np.testing.assert_allclose(p.grad, g, rtol=1e-5)
-    for bad in (np.int32, "f2", None, ">f8", "no such"):
-        with pytest.raises(TypeError, match=r"^Sequential: expected dtype float32 or float64, got"):
-            model.astype(bad)
-    with refusal(TypeError, "Sequential: expected dtype float32 or float64, got int32"):
-        model.astype(np.int32)
-    with refusal(TypeError, "Parameter: expected dtype float32 or float64, got complex64"):
-        model[0].weight.astype(np.complex64)
 
 
-def test_astype_to_the_same_dtype_changes_no_array():
-    p = Parameter([1.0, 2.0])
-    data, grad = p.data, p.grad
-    p.astype(np.float32)
-    assert p.data is data
-    assert p.grad is grad
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [(np.int32, "int32"), ("f2", "float16"), (None, "None"), (">f8", ">f8"), ("no", "'no'")],
+)
+def test_astype_to_any_other_dtype_is_refused(bad, got):
+    model = Holder(w=Parameter(1.0))
+    with refusal(TypeError, f"Holder: expected dtype float32 or float64, got {got}"):
+        model.astype(bad)
+    assert model.w.data.dtype == np.float32
 
 
-def test_a_step_after_astype_uses_velocities_of_the_new_dtype():
-    model = Linear(2, 1, rng=0)
-    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
-    for dtype in (np.float32, np.float64, np.float32):
-        model.astype(dtype)
-        model(np.ones((1, 2)))
-        model.backward(np.ones((1, 1)))
-        optimizer.step()
-        assert model.weight.data.dtype == dtype
+def test_astype_converts_buffers_of_floats_and_leaves_those_of_integers():
+    model = Holder(mean=Buffer([0.1]), inner=[Holder(count=Buffer([2]), on=Buffer([True]))])
+    model.astype(np.float64)
+    assert [b.data.dtype for _, b in model.named_buffers()] == [np.float64, np.int64, np.bool_]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_leaves_behind_what_forward_kept(copied):
+    layers = Linear(784, 20, rng=0), ReLU(), BatchNorm(20), Dropout(0.2, rng=1), Scale(20)
+    model = Sequential(*layers, Sequential(Linear(20, 10, rng=2))).eval()
+    size = len(pickle.dumps(model))
+    y = model(np.zeros((10_000, 784), np.float32))
+    assert len(pickle.dumps(model)) == size
+    with refusal_starting(RuntimeError, "Sequential: expected a forward before backward, got none"):
+        copied(model).backward(y)
+    model.backward(y)  # the model itself can still go back
+
+
+def test_a_copy_keeps_underscore_attributes_that_the_class_does_not_declare_as_none():
+    layer = Scale(3)
+    layer._note, layer._x = "kept", np.ones(3)
+    twin = copy.deepcopy(layer)
+    assert twin._note == "kept"
+    assert twin._x is None
+    assert layer._x.all()
+
+
+def test_copies_draw_on_from_where_the_original_stands():
+    layer, x = Dropout(0.5, rng=1), np.ones(100)
+    layer(x)
+    twin = pickle.loads(pickle.dumps(layer))
+    np.testing.assert_array_equal(twin(x), layer(x))
+    layer(x)
+    assert (twin(x) != layer(x)).any()
+
+
+def test_two_copies_in_one_pickle_share_what_the_originals_shared():
+    layer = Linear(2, 2, rng=0)
+    one, other = pickle.loads(pickle.dumps((layer, [layer.weight])))
+    assert one.weight is other[0]
+    assert bits(one.state_dict()) == bits(layer.state_dict())
 
 
 def test_repr_shows_structure_and_hyperparameters():
@@ -335,37 +260,3 @@ def test_repr_shows_structure_and_hyperparameters():
         ")"
     )
     assert repr(Holder(rate=0.5, inner=ReLU())) == "Holder(rate=0.5\n  (inner): ReLU()\n)"
-
-
-def test_assigning_an_earlier_grad_drops_what_was_added_since():
-    p = Parameter(np.zeros((2, 2)))
-    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
-    snapshot = p.grad
-    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
-    p.grad = snapshot
-    np.testing.assert_array_equal(p.grad, np.ones((2, 2)))
-
-
-def test_two_parameters_of_one_name_are_refused_as_state():
-    model = Holder(d={1: Parameter(1.0), "1": Parameter(2.0)})
-    with refusal(ValueError, "Holder: expected a name for each Parameter, got two of d.1"):
-        model.state_dict()
-
-
-def test_read_only_parameters_are_refused_before_anything_changes():
-    model = Holder(a=Parameter([1.0]), b=Parameter([2.0]))
-    model.b.data.flags.writeable = False
-    model.a.grad = model.b.grad = np.ones(1)
-    for options in ({}, {"momentum": 0.9}, {"weight_decay": 0.1}):
-        text = "SGD: expected parameters with writeable data, got a read-only one"
-        with refusal(ValueError, text):
-            SGD(model.parameters(), 0.1, **options).step()
-    with pytest.raises(ValueError, match="read-only b"):
-        model.load_state_dict({"a": [5.0], "b": [6.0]})
-    assert (model.a.data, model.b.data) == (1, 2)
-
-
-def test_products_of_no_features_are_empty():
-    p = Parameter(np.zeros((0, 3)))
-    p.accumulate_product(np.ones((2, 4, 0)), np.ones((2, 4, 3)))
-    assert p.grad.shape == (0, 3)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import scipy
+import scipy.linalg.blas  # loads the library that is looked for below
 from threadpoolctl import ThreadpoolController
 
 from tinygrad_mnist import _checks as check

@@ -23,7 +23,7 @@ class Buffer:
 
     def __init__(self, data: ArrayLike) -> None:
         array = check.real_array(self, "data", data)
-        dtype: Any = array.dtype
+        dtype: Any = array.dtype.newbyteorder("=")
         if dtype.kind == "f":  # Python's own floats have no dtype to keep
             wide = hasattr(data, "dtype") and dtype.itemsize >= 8
             dtype = np.float64 if wide else np.float32

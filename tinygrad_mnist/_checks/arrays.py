@@ -43,11 +43,14 @@ def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
 
 
 def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a C-ordered copy of x in dtype that nobody else can change."""
+    """Return a C-ordered copy of x in dtype that nobody else can change.
+
+    For a dtype of integers, fractions and numbers that it cannot hold are refused.
+    """
     if type(x) is np.ndarray and x.dtype == dtype:
         return x.copy()
     array = real_array(owner, name, x)
-    if not np.can_cast(array.dtype, dtype, "same_kind"):  # fractions into integers
+    if dtype.kind != "f" and (array.dtype.kind == "f" or (array.astype(dtype) != array).any()):
         raise TypeError(expected(owner, f"{name} to fit {dtype}", f"dtype {array.dtype}"))
     return np.array(array, dtype=dtype, order="C")
 

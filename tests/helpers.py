@@ -1,0 +1,66 @@
+"""What several test files use: refusals by their exact text, equal arrays, memory, processes."""
+
+import os
+import subprocess
+import sys
+import tracemalloc
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+
+@contextmanager
+def refusal(error, text):
+    """Expect an error of exactly this type and text."""
+    with pytest.raises(error) as caught:
+        yield caught
+    assert str(caught.value) == text
+    assert type(caught.value) is error
+
+
+@contextmanager
+def refusal_starting(error, text):
+    """Expect an error of exactly this type, whose text ends in words of NumPy's or Python's."""
+    with pytest.raises(error) as caught:
+        yield caught
+    assert str(caught.value)[: len(text)] == text
+    assert type(caught.value) is error
+
+
+def assert_same(found, wanted, rtol=0.0, atol=0.0):
+    """Compare arrays pairwise; None equals None alone."""
+    for f, w in zip(found, wanted, strict=True):
+        if w is None:
+            assert f is None
+        else:
+            np.testing.assert_allclose(f, w, rtol=rtol, atol=atol)
+
+
+def bits(arrays):
+    """Return every dtype, shape and bit of a dict of arrays, to compare."""
+    return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+
+
+@contextmanager
+def traced_memory():
+    """Trace what a `with` block allocates; its `peak` is known afterwards, in bytes."""
+    memory = SimpleNamespace()
+    tracemalloc.start()
+    try:
+        yield memory
+        memory.peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def run_python(*args, **environment):
+    """Run Python in a process of its own, with these variables changed; return how it ended."""
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

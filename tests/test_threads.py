@@ -1,0 +1,186 @@
+"""How many threads a product gets, and that the count is left as it was."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import refusal, run_python
+from threadpoolctl import ThreadpoolController
+
+from tinygrad_mnist import _blas, _threads, num_threads
+
+
+class Threads:
+    """A thread count that notes what it is told."""
+
+    def __init__(self, count=2):
+        self.count, self.told = count, []
+
+    def __iter__(self):
+        return iter((lambda: self.count, self.set))
+
+    def set(self, count):
+        self.count = count
+        self.told.append(count)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    stand_in = Threads()
+    monkeypatch.setattr(_blas, "COUNT_FUNCTIONS", stand_in)
+    return stand_in
+
+
+def during(threads, rows, side):
+    """Return the thread count while a routine runs."""
+    seen = []
+    W = np.zeros((side, side), np.float32)
+    _blas._call({W.dtype: lambda: seen.append(threads.count)}, W, rows=rows)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("rows", "side", "told"),
+    [
+        (1, 10, []),  # too little for BLAS to wake a thread
+        (1, 400, [1, 2]),
+        (10, 300, [1, 2]),
+        (1, 4096, [1, 2]),  # a single row never pays
+        (128, 400, []),
+    ],
+)
+def test_small_products_run_on_one_thread_and_the_count_is_restored(threads, rows, side, told):
+    assert during(threads, rows, side) == [1 if told else 2]
+    assert threads.told == told
+
+
+def test_a_process_limited_to_one_thread_is_left_alone(threads):
+    threads.count = 1
+    assert during(threads, 1, 400) == [1]
+    assert threads.told == []
+
+
+def test_the_thread_count_is_restored_after_an_error(threads):
+    W = np.zeros((400, 400), np.float32)
+    with pytest.raises(TypeError):
+        _blas._call({W.dtype: abs}, W)
+    assert threads.told == [1, 2]
+
+
+def test_num_threads_decides_inside_its_block(threads):
+    with num_threads(3):
+        assert during(threads, 1, 400) == during(threads, 128, 400) == [3]
+        with num_threads(1):
+            assert during(threads, 128, 400) == [1]
+        assert during(threads, 1, 400) == [3]
+    assert during(threads, 128, 400) == [2]
+    with pytest.raises(RuntimeError), num_threads(5):
+        raise RuntimeError
+    assert during(threads, 128, 400) == [2]
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_num_threads_refuses_what_is_no_count(n, error):
+    with (
+        refusal(error, f"num_threads: expected n to be an integer >= 1, got {n}"),
+        num_threads(n),
+    ):
+        pass
+
+
+def test_num_threads_refuses_more_than_there_can_be():
+    with refusal(ValueError, "num_threads: expected n <= 1024, got 4294967296"):  # noqa: SIM117
+        with num_threads(2**32):
+            pass
+
+
+@pytest.mark.slow
+def test_the_environment_fixes_the_count():
+    code = "from tinygrad_mnist import _threads; print(_threads.fixed_count)"
+    for value, count in (("2", "2\n"), ("", "None\n")):
+        assert run_python("-c", code, TINYGRAD_MNIST_NUM_THREADS=value).stdout == count
+    done = run_python("-c", code, TINYGRAD_MNIST_NUM_THREADS="two")
+    contract = "expected an integer from 1 to 1024, got 'two'"
+    assert f"ValueError: TINYGRAD_MNIST_NUM_THREADS: {contract}" in done.stderr
+
+
+@pytest.mark.parametrize("bad", ["0", "two", "-1", "99999999999"])
+def test_the_environment_fixes_no_bad_count(bad, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_MNIST_NUM_THREADS", bad)
+    text = f"TINYGRAD_MNIST_NUM_THREADS: expected an integer from 1 to 1024, got {bad!r}"
+    with refusal(ValueError, text):
+        _threads._from_environment()
+
+
+@pytest.mark.slow
+def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread():
+    """In a process of its own: a step of the small network, then the counts and the CPU time."""
+    code = """
+import resource, time
+import numpy as np
+from threadpoolctl import threadpool_info
+from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
+
+counts = [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
+assert sum("scipy" in path for path, _ in counts), counts
+model = Sequential(Linear(784, 100, rng=0), ReLU(), Linear(100, 10, rng=1))
+loss, optimizer = MSELoss(), SGD(model.parameters(), 0.01)
+x, t = np.ones(784, np.float32), np.ones(10, np.float32)
+used, own = time.process_time(), time.thread_time()
+for _ in range(2000):
+    loss(model(x), t)
+    optimizer.zero_grad()
+    model.backward(loss.backward())
+    optimizer.step()
+used, own = time.process_time() - used, time.thread_time() - own
+assert counts == [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
+print(used / own < 1.2)
+"""
+    done = run_python("-c", code, OPENBLAS_NUM_THREADS="2")
+    assert done.stdout == "True\n", done.stderr
+
+
+def library(path, functions):
+    """Return such a library as threadpoolctl finds, with functions to get and to set."""
+    names = {functions.format("get"): "get", functions.format("set"): "set"}
+    return SimpleNamespace(filepath=path, dynlib=SimpleNamespace(**names))
+
+
+PLAIN = library("/env/a.so", "openblas_{}_num_threads")
+OF_64_BITS = library("/env/b.so", "scipy_openblas_{}_num_threads64_")
+UNKNOWN = library("/env/c.so", "other_{}_num_threads")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "found"),
+    [
+        ([PLAIN], ("get", "set")),
+        ([OF_64_BITS], ("get", "set")),
+        ([UNKNOWN], None),
+        ([PLAIN, OF_64_BITS], None),  # which is SciPy's?
+        ([], None),
+    ],
+    ids=["plain names", "names of 64 bits", "unknown names", "two", "another BLAS"],
+)
+def test_a_library_elsewhere_is_taken_if_it_is_the_only_one(loaded, found, monkeypatch):
+    controller = SimpleNamespace(select=lambda **api: SimpleNamespace(lib_controllers=loaded))
+    monkeypatch.setattr(_threads, "ThreadpoolController", lambda: controller)
+    assert _threads._count_functions() == found
+
+
+def test_the_library_is_that_of_scipys_blas():
+    """Counts set through one are seen by threadpoolctl in SciPy's library, and in no other."""
+    get_count, set_count = _threads.COUNT_FUNCTIONS
+    before = get_count()
+    loaded = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    scipys = [lib for lib in loaded if "scipy" in Path(lib.filepath).parent.name]
+    others = [(lib, lib.get_num_threads()) for lib in loaded if lib not in scipys]
+    try:
+        set_count(1)
+        assert [lib.get_num_threads() for lib in scipys] == [1]
+        assert all(lib.get_num_threads() == count for lib, count in others)
+    finally:
+        set_count(before)
