@@ -56,10 +56,12 @@ class LearningRate(Callback):
         per: What t counts: "epoch" or "step".
     """
 
+    per = check.Choice("epoch", "step")
+
     def __init__(self, schedule: Schedule, per: Literal["epoch", "step"] = "epoch") -> None:
         if not callable(schedule):
             raise check.type_error(self, "schedule to be a function of time", schedule)
-        self.schedule, self.per = schedule, check.choice(self, "per", per, ("epoch", "step"))
+        self.schedule, self.per = schedule, per
 
     def before_epoch(self, run: Run) -> None:
         if self.per == "epoch":
@@ -82,13 +84,13 @@ class EarlyStopping(Callback):
         ValueError: Another mode, or patience below 1; in `fit`, a name that no record has.
     """
 
+    mode = check.Choice("min", "max")
     patience = check.Integer(at_least=1)
 
     def __init__(
         self, monitor: str = "val_loss", mode: Mode | None = None, *, patience: int = 5
     ) -> None:
-        self.monitor, self.mode = monitor, _checked_mode(self, monitor, mode)
-        self.patience = patience
+        self.monitor, self.mode, self.patience = monitor, _mode_of(monitor, mode), patience
 
     def before_epoch(self, run: Run) -> None:
         if _epochs_since_best(run.history, self.monitor, self.mode) >= self.patience:
@@ -108,6 +110,8 @@ class BestCheckpoint(Callback):
         ValueError: Another mode; in `fit`, a name that no record has.
     """
 
+    mode = check.Choice("min", "max")
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -115,8 +119,8 @@ class BestCheckpoint(Callback):
         mode: Mode | None = None,
         **meta: Any,
     ) -> None:
-        self.path, self.meta = path, meta
-        self.monitor, self.mode = monitor, _checked_mode(self, monitor, mode)
+        self.path, self.monitor, self.mode = path, monitor, _mode_of(monitor, mode)
+        self.meta = meta
 
     def after_epoch(self, run: Run) -> None:
         if not _epochs_since_best(run.history, self.monitor, self.mode):
@@ -124,14 +128,11 @@ class BestCheckpoint(Callback):
             checkpoint.save(self.path, run.model, history=run.history, **meta)
 
 
-def _checked_mode(owner: object, monitor: str, mode: Mode | None) -> Mode:
-    if mode is None and str(monitor).endswith("loss"):
-        return "min"
-    choices: tuple[Mode, Mode] = ("min", "max")
-    return check.choice(owner, f"mode for {monitor!r}", mode, choices)
+def _mode_of(monitor: str, mode: Mode | None) -> Any:
+    return "min" if mode is None and str(monitor).endswith("loss") else mode
 
 
-def _epochs_since_best(history: History, monitor: str, mode: Mode) -> int:
+def _epochs_since_best(history: History, monitor: str, mode: str) -> int:
     """Return how many epochs ago the first best record was; NaN is worse than anything."""
     sign = 1 if mode == "min" else -1
     values = [math.inf if math.isnan(v) else sign * v for v in history.column(monitor)]
