@@ -1,9 +1,8 @@
 """Linear against plain loops."""
 
-import re
-
 import numpy as np
 import pytest
+from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,8 +82,18 @@ def test_the_default_dtype_is_float32():
         ((True, 1), {}, TypeError, "Linear: expected in_features to be an integer >= 1, got True"),
         ((2, "3"), {}, TypeError, "Linear: expected out_features to be an integer >= 1, got '3'"),
         ((2, 3, 1), {}, TypeError, "Linear: expected bias to be a bool, got 1"),
-        ((2, 3), {"input_grad": None}, TypeError, "Linear: expected input_grad to be a bool"),
-        ((2, 3), {"dtype": np.float16}, TypeError, "Linear: expected dtype float32 or float64"),
+        (
+            (2, 3),
+            {"input_grad": None},
+            TypeError,
+            "Linear: expected input_grad to be a bool, got None",
+        ),
+        (
+            (2, 3),
+            {"dtype": np.float16},
+            TypeError,
+            "Linear: expected dtype float32 or float64, got float16",
+        ),
         ((2, 3), {"init": 0.1}, TypeError, "Linear: expected init to be a function, got 0.1"),
         (
             (2, 3),
@@ -96,7 +105,8 @@ def test_the_default_dtype_is_float32():
             (2, 3),
             {"init": lambda shape, rng: np.zeros(shape, complex)},
             TypeError,
-            "Linear: expected init's array to be an array of real numbers, got an array of dtype",
+            "Linear: expected init's array to be an array of real numbers, "
+            "got an array of dtype complex128",
         ),
         (
             (2, 3),
@@ -108,31 +118,38 @@ def test_the_default_dtype_is_float32():
             (2, 3),
             {"rng": np.random.RandomState(1)},
             TypeError,
-            "Linear: expected rng to be a seed, a numpy.random.Generator or None, got a Random",
+            "Linear: expected rng to be a seed, a numpy.random.Generator or None, "
+            "got a RandomState",
         ),
-        ((2, 3), {"rng": True}, TypeError, "Linear: expected rng to be a seed"),
+        (
+            (2, 3),
+            {"rng": True},
+            TypeError,
+            "Linear: expected rng to be a seed, a numpy.random.Generator or None, got True",
+        ),
         ((2, 3), {"rng": -1}, ValueError, "Linear: expected rng to be an integer >= 0, got -1"),
     ],
 )
 def test_refusals(args, kwargs, error, text):
-    with pytest.raises(error, match="^" + re.escape(text)):
+    with refusal(error, text):
         Linear(*args, **kwargs)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (10, 783), (2, 784, 1), (784, 10)])
 def test_a_wrong_number_of_features_is_refused(shape):
-    text = f"Linear: expected x of shape (..., 784), got {shape}"
-    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
+    with refusal(ValueError, f"Linear: expected x of shape (..., 784), got {shape}"):
         Linear(784, 10)(np.zeros(shape))
 
 
-def test_init_refusals():
-    text = "uniform: expected high >= low (1.0), a finite way apart, got 0.0"
-    with pytest.raises(ValueError, match="^" + re.escape(text)):
-        uniform(1, 0)
-    with pytest.raises(ValueError, match=r"^uniform: expected high >= low"):
-        uniform(-1e308, 1e308)
-    with pytest.raises(ValueError, match=r"^uniform: expected low in \(-inf, inf\), got nan"):
-        uniform(float("nan"), 0)
-    with pytest.raises(TypeError, match=r"^uniform: expected high in \(-inf, inf\), got True"):
-        uniform(0, True)
+@pytest.mark.parametrize(
+    ("low", "high", "error", "text"),
+    [
+        (1, 0, ValueError, "high >= low (1.0), a finite way apart, got 0.0"),
+        (-1e308, 1e308, ValueError, "high >= low (-1e+308), a finite way apart, got 1e+308"),
+        (float("nan"), 0, ValueError, "low in (-inf, inf), got nan"),
+        (0, True, TypeError, "high in (-inf, inf), got True"),
+    ],
+)
+def test_init_refusals(low, high, error, text):
+    with refusal(error, f"uniform: expected {text}"):
+        uniform(low, high)

@@ -3,92 +3,105 @@
 import math
 
 import pytest
-from tinygrad_mnist.callbacks import Run
-from tinygrad_mnist.history import History
-from tinygrad_mnist.schedules import CosineDecay, Schedule, StepDecay, WarmUp
+from helpers import refusal
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Parameter
-
-
-def rates(schedule, epochs):
-    return [schedule(epoch) for epoch in range(1, epochs + 1)]
+from tinygrad_mnist.optim.schedules import cosine_decay, one_cycle, step_decay, warm_up
 
 
-def test_step_decay_drops_every_so_many_epochs():
-    assert rates(StepDecay(8.0, every=2, factor=0.5), 6) == [8, 8, 4, 4, 2, 2]
-    assert StepDecay(1.0, every=1)(3) == pytest.approx(0.01)
+def rates(schedule, count):
+    return [schedule(t) for t in range(count)]
+
+
+def test_step_decay_drops_every_so_often():
+    assert rates(step_decay(8.0, every=2, factor=0.5), 6) == [8, 8, 4, 4, 2, 2]
+    assert rates(step_decay(1.0, every=1), 3) == pytest.approx([1, 0.1, 0.01])
 
 
 def test_cosine_decay_is_half_a_cosine_then_zero():
-    found = rates(CosineDecay(2.0, epochs=4), 6)
     half = math.sqrt(0.5)
-    assert found == pytest.approx([2, 1 + half, 1, 1 - half, 0, 0])
+    wanted = [2, 1 + half, 1, 1 - half, 0, 0]
+    assert rates(cosine_decay(2.0, steps=4), 6) == pytest.approx(wanted, abs=1e-15)
+    assert cosine_decay(2.0, steps=4)(4) == 0
 
 
-def test_warm_up_rises_in_even_steps_to_the_other_schedule():
-    found = rates(WarmUp(3, StepDecay(8.0, every=2, factor=0.5)), 8)
+def test_warm_up_rises_in_even_steps_to_the_schedule_that_follows():
+    found = rates(warm_up(3, step_decay(8.0, every=2, factor=0.5)), 8)
     assert found == [2, 4, 6, 8, 8, 4, 4, 2]
 
 
-def test_a_schedule_sets_the_rate_of_any_optimizer():
-    class Other:
-        lr = 0.0
-
-    for optimizer in (SGD([Parameter([1.0])], lr=1.0), Other()):
-        StepDecay(8.0, every=1, factor=0.5).before_epoch(
-            Run(None, optimizer, History(), epochs=3, epoch=2)
-        )
-        assert optimizer.lr == 4
+def test_any_function_of_time_may_follow_a_warm_up():
+    assert rates(warm_up(1, lambda t: 1 / (t + 1)), 4) == [0.5, 1, 1 / 2, 1 / 3]
 
 
-def test_a_schedule_of_ones_own_needs_one_method():
-    class Inverse(Schedule):
-        def __call__(self, epoch):
-            return 1 / epoch
+def one_cycle_of_torch(t, lr, steps, rise):
+    """The rate of torch.optim.lr_scheduler.OneCycleLR after t of its steps, with its defaults."""
 
-    assert rates(WarmUp(1, Inverse()), 3) == [0.5, 1.0, 0.5]
+    def between(start, end, fraction):
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
+
+    peak, last = rise * steps - 1, steps - 1
+    if t <= peak:
+        return between(lr / 25, lr, t / peak)
+    return between(lr, lr / 25 / 1e4, (t - peak) / (last - peak))
+
+
+@given(
+    lr=st.sampled_from([0.1, 3.0]),
+    steps=st.integers(2, 60),
+    rise=st.sampled_from([0.3, 0.5, 0.07, 0.95]),
+)
+def test_one_cycle_is_that_of_torch(lr, steps, rise):
+    if rise * steps <= 1:  # torch has no rise then, and divides by less than 0
+        return
+    found = rates(one_cycle(lr, steps=steps, rise=rise), steps)
+    wanted = [one_cycle_of_torch(t, lr, steps, rise) for t in range(steps)]
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_one_cycle_by_hand():
+    found = rates(one_cycle(25.0, steps=9, rise=5 / 9), 9)
+    half = math.sqrt(0.5)
+    rise = [1, 13 - 12 * half, 13, 13 + 12 * half, 25]
+    fall = [12.5 + 12.5 * half, 12.5, 12.5 - 12.5 * half, 0]
+    assert found == pytest.approx(rise + fall, abs=2e-4)
+    assert found[-1] == pytest.approx(25 / 250_000)
+
+
+def test_one_cycle_stays_at_its_end_and_may_begin_at_its_peak():
+    rate = one_cycle(0.5, steps=10)
+    assert rate(9) == rate(10) == rate(1000) == pytest.approx(0.5 / 250_000)
+    assert one_cycle(0.5, steps=10, rise=0.01)(0) == 0.5
+    assert rates(one_cycle(0.5, steps=2, rise=0.5), 2) == pytest.approx([0.5, 0.5 / 250_000])
+
+
+@pytest.mark.parametrize("rise", [0.3, 0.3004, 0.7])
+def test_one_cycle_has_no_jump_at_its_peak_or_elsewhere(rise):
+    found = rates(one_cycle(1.0, steps=10_000, rise=rise), 10_000)
+    assert max(found) == pytest.approx(1, abs=1e-6)
+    assert found.index(max(found)) == pytest.approx(rise * 10_000 - 1, abs=1)
+    jumps = [abs(b - a) for a, b in zip(found, found[1:], strict=False)]
+    assert max(jumps) < math.pi / 2 / (10_000 * min(rise, 1 - rise)) * 1.01
 
 
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (
-            lambda: StepDecay(-1.0, every=1),
-            ValueError,
-            r"StepDecay: expected lr in \[0, inf\), got -1.0",
-        ),
-        (
-            lambda: StepDecay(1.0, every=0),
-            ValueError,
-            "StepDecay: expected every to be an integer >= 1, got 0",
-        ),
-        (
-            lambda: StepDecay(1.0, every=1, factor=2),
-            ValueError,
-            r"StepDecay: expected factor in \[0, 1\], got 2",
-        ),
-        (
-            lambda: CosineDecay("1", epochs=1),
-            TypeError,
-            r"CosineDecay: expected lr in \[0, inf\), got '1'",
-        ),
-        (
-            lambda: CosineDecay(1.0, epochs=0),
-            ValueError,
-            "CosineDecay: expected epochs to be an integer >= 1, got 0",
-        ),
-        (
-            lambda: WarmUp(0, CosineDecay(1.0, epochs=1)),
-            ValueError,
-            "WarmUp: expected epochs to be an integer >= 1, got 0",
-        ),
-        (
-            lambda: WarmUp(1, 0.1),
-            TypeError,
-            "WarmUp: expected then to be a Schedule, got 0.1",
-        ),
+        (lambda: step_decay(-1.0, every=1), ValueError, "lr in [0, inf), got -1.0"),
+        (lambda: step_decay(1.0, every=0), ValueError, "every to be an integer >= 1, got 0"),
+        (lambda: step_decay(1.0, every=1, factor=2), ValueError, "factor in [0, 1], got 2"),
+        (lambda: cosine_decay("1", steps=1), TypeError, "lr in [0, inf), got '1'"),
+        (lambda: cosine_decay(1.0, steps=0), ValueError, "steps to be an integer >= 1, got 0"),
+        (lambda: warm_up(0, abs), ValueError, "steps to be an integer >= 1, got 0"),
+        (lambda: warm_up(1, 0.1), TypeError, "then to be a schedule, a function of time, got 0.1"),
+        (lambda: one_cycle(math.inf, steps=9), ValueError, "lr in [0, inf), got inf"),
+        (lambda: one_cycle(1.0, steps=1), ValueError, "steps to be an integer >= 2, got 1"),
+        (lambda: one_cycle(1.0, steps=9.0), TypeError, "steps to be an integer >= 2, got 9.0"),
+        (lambda: one_cycle(1.0, steps=9, rise=1), ValueError, "rise in (0, 1), got 1"),
     ],
 )
 def test_refusals(make, error, text):
-    with pytest.raises(error, match=f"^{text}$"):
+    owner = make.__code__.co_names[0]
+    with refusal(error, f"{owner}: expected {text}"):
         make()

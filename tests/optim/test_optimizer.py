@@ -1,0 +1,248 @@
+"""What every optimizer does, shown on one that a user might write."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers import bits, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_mnist import Linear, Parameter
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.optim import Optimizer
+
+
+class Adagrad(Optimizer):
+    """s = s + g**2; w = w - lr * g / (sqrt(s) + eps). s starts at zeros."""
+
+    eps = check.Real("(0, inf)")
+    slots = ("squares",)
+
+    def __init__(self, params, lr, eps=1e-8):
+        super().__init__(params)
+        self.lr, self.eps = lr, eps
+
+    def update(self, p, squares):
+        squares += p.grad**2
+        p.data -= self.lr * p.grad / (np.sqrt(squares) + self.eps)
+
+
+def parameters(seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in ((3, 2), (4,), ())]
+
+
+def stepped(optimizer, params, steps, seed):
+    """Make steps along drawn gradients."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        for p in params:
+            p.grad = rng.standard_normal(p.data.shape)
+        optimizer.step()
+
+
+def state_bits(optimizer):
+    state = optimizer.state_dict()
+    slots = [bits(dict(enumerate(state.pop(name)))) for name in optimizer.slots]
+    return state, slots
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_each_parameter_is_updated_in_place_with_a_slot_of_its_own(seed):
+    params = parameters(seed)
+    wanted = [(p.data.copy(), np.zeros(p.data.shape)) for p in params]
+    identities = [id(p.data) for p in params]
+    optimizer, rng = Adagrad(iter(params), lr=0.5, eps=0.1), np.random.default_rng(seed)
+    for _ in range(3):
+        for p, (w, s) in zip(params, wanted, strict=True):
+            p.grad = np.asarray(rng.standard_normal(p.data.shape))
+            for i in np.ndindex(w.shape):
+                s[i] += p.grad[i] ** 2
+                w[i] -= 0.5 * p.grad[i] / (s[i] ** 0.5 + 0.1)
+        optimizer.step()
+    assert identities == [id(p.data) for p in params]
+    for p, (w, _) in zip(params, wanted, strict=True):
+        np.testing.assert_allclose(p.data, w, rtol=1e-12)
+
+
+def test_a_step_leaves_the_gradients_and_zero_grad_forgets_them():
+    p = Parameter([1.0, 2.0])
+    p.accumulate([3, 4])
+    optimizer = Adagrad([p], lr=0.1)
+    optimizer.step()
+    np.testing.assert_array_equal(p.grad, [3, 4])
+    optimizer.zero_grad()
+    assert not p.grad.any()
+
+
+def test_a_parameter_that_appears_twice_steps_once():
+    p = Parameter(1.0)
+    p.accumulate(1)
+    optimizer = Adagrad([p, p], lr=0.5)
+    optimizer.step()
+    assert p.data == 0.5
+    assert len(optimizer.state_dict()["squares"]) == 1
+
+
+def test_settings_may_be_set_between_steps():
+    p = Parameter(0.0)
+    p.accumulate(1)
+    optimizer = Adagrad([p], lr=0.5)
+    optimizer.step()
+    optimizer.lr, optimizer.eps = 2**0.5, 1.0
+    with refusal(ValueError, "Adagrad: expected eps in (0, inf), got 0"):
+        optimizer.eps = 0
+    optimizer.step()
+    assert p.data == pytest.approx(-0.5 - 2**0.5 / (2**0.5 + 1))
+
+
+def test_the_state_is_the_settings_and_copies_of_the_slots():
+    params = parameters()
+    optimizer = Adagrad(params, lr=0.5, eps=0.1)
+    assert optimizer.state_dict() == {"lr": 0.5, "eps": 0.1, "squares": []}
+    stepped(optimizer, params, 1, seed=1)
+    state = optimizer.state_dict()
+    before = state_bits(optimizer)
+    for p, s in zip(params, state["squares"], strict=True):
+        np.testing.assert_array_equal(s, p.grad**2)
+        s[...] = 9
+    assert state_bits(optimizer) == before
+
+
+@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(0, 3))
+def test_a_restored_optimizer_goes_on_as_the_saved_one(seed, steps):
+    params = parameters(seed, np.float32)
+    saved = Adagrad(params, lr=0.5, eps=0.1)
+    stepped(saved, params, steps, seed)
+    twins = [Parameter(p.data) for p in params]
+    restored = Adagrad(twins, lr=7)
+    state = saved.state_dict()
+    restored.load_state_dict(state)
+    for s in state["squares"]:
+        s[...] = 1e9
+    for optimizer, group in ((saved, params), (restored, twins)):
+        stepped(optimizer, group, 2, seed + 1)
+    assert [p.data.tobytes() for p in params] == [p.data.tobytes() for p in twins]
+    assert repr(restored) == repr(saved)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_with_its_parameters_goes_on_as_the_original(copied):
+    params = parameters()
+    optimizer = Adagrad(params, lr=0.5)
+    stepped(optimizer, params, 2, seed=1)
+    twin, twins = copied((optimizer, params))
+    for one, group in ((optimizer, params), (twin, twins)):
+        stepped(one, group, 2, seed=2)
+    assert [p.data.tobytes() for p in params] == [p.data.tobytes() for p in twins]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"lr": -1.0}, ValueError, "Adagrad: expected lr in [0, inf), got -1.0"),
+        ({"eps": "0"}, TypeError, "Adagrad: expected eps in (0, inf), got '0'"),
+        ({"squares": {}}, TypeError, "Adagrad: expected squares to be a list, got a dict"),
+        (
+            {"squares": [np.ones(2)]},
+            ValueError,
+            "Adagrad: expected 0 or 2 arrays in squares, got 1",
+        ),
+        (
+            {"squares": [np.ones(2), np.ones(2)]},
+            ValueError,
+            "Adagrad: expected squares[1] of shape (3,), got (2,)",
+        ),
+        (
+            {"squares": [np.ones(2), np.ones(3, complex)]},
+            TypeError,
+            "Adagrad: expected squares[1] to be an array of real numbers, "
+            "got an array of dtype complex128",
+        ),
+        (
+            {"more": 1},
+            ValueError,
+            "Adagrad: expected a state dict with keys ['eps', 'lr', 'squares'], "
+            "got ['eps', 'lr', 'more', 'squares']",
+        ),
+    ],
+)
+def test_a_bad_state_is_refused_and_changes_nothing(change, error, text):
+    params = [Parameter([1.0, 2.0]), Parameter([1.0, 2.0, 3.0])]
+    optimizer = Adagrad(params, lr=0.1)
+    stepped(optimizer, params, 1, seed=0)
+    before = state_bits(optimizer)
+    new = {"lr": 0.7, "eps": 0.5, "squares": [np.zeros(2), np.zeros(3)]}
+    with refusal(error, text):
+        optimizer.load_state_dict({**new, **change})
+    assert state_bits(optimizer) == before
+
+
+@pytest.mark.parametrize(("state", "got"), [([], "a list"), (None, "None")])
+def test_a_state_is_a_dict(state, got):
+    with refusal(TypeError, f"Adagrad: expected a state dict, got {got}"):
+        Adagrad([Parameter(1.0)], lr=1).load_state_dict(state)
+
+
+def test_slots_follow_the_dtype_of_the_parameters():
+    model = Linear(2, 1, rng=0)
+    optimizer = Adagrad(model.parameters(), lr=0.1)
+    for step, dtype in enumerate((np.float32, np.float64, np.float32), 1):
+        model.astype(dtype)
+        for p in model.parameters():
+            p.grad = np.full(p.data.shape, 2)
+        optimizer.step()
+        assert {p.data.dtype for p in model.parameters()} == {np.dtype(dtype)}
+        for squares in optimizer.state_dict()["squares"]:
+            assert squares.dtype == dtype
+            assert (squares == 4 * step).all()  # kept, not begun again
+
+
+def test_restored_slots_have_the_dtypes_of_the_parameters():
+    params = [Parameter(np.zeros(2, dtype)) for dtype in (np.float32, np.float64)]
+    optimizer = Adagrad(params, lr=0.1)
+    optimizer.load_state_dict({**optimizer.state_dict(), "squares": [np.ones(2), [1, 2]]})
+    assert [s.dtype for s in optimizer.state_dict()["squares"]] == [np.float32, np.float64]
+
+
+def test_a_read_only_parameter_is_refused_before_any_has_moved():
+    a, b = Parameter([1.0]), Parameter([2.0])
+    a.grad = b.grad = np.ones(1)
+    b.data.flags.writeable = False
+    text = "Adagrad: expected parameters with writeable data, got a read-only one"
+    with refusal(ValueError, text):
+        Adagrad([a, b], 0.1).step()
+    assert (a.data, b.data) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "text"),
+    [
+        ([], ValueError, "at least one Parameter, got none"),
+        (Parameter(1.0), TypeError, "an iterable of Parameters, got a Parameter"),
+        (Linear(1, 1), TypeError, "an iterable of Parameters, got a Linear"),
+        (
+            [np.ones(2)],
+            TypeError,
+            "params to be Parameters, got an array of shape (2,) and dtype float64",
+        ),
+        (list(Linear(1, 1).named_parameters()), TypeError, "params to be Parameters, got a tuple"),
+        ("ab", TypeError, "params to be Parameters, got 'a'"),
+        ([Parameter], TypeError, "params to be Parameters, got the class Parameter"),
+    ],
+)
+def test_what_is_no_parameter_is_refused(params, error, text):
+    with refusal(error, f"Adagrad: expected {text}"):
+        Adagrad(params, lr=0.1)
+
+
+def test_repr_shows_the_settings():
+    assert repr(Adagrad([Parameter(1.0)], 0.1)) == "Adagrad(1 parameters, lr=0.1, eps=1e-08)"
+
+
+def test_update_must_be_written():
+    half = type("Half", (Optimizer,), {})
+    with pytest.raises(TypeError, match="abstract method '?update"):
+        half([Parameter(1.0)])
