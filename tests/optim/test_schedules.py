@@ -1,5 +1,6 @@
 """Schedules against rates worked out by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -81,7 +82,7 @@ def test_one_cycle_has_no_jump_at_its_peak_or_elsewhere(rise):
     found = rates(one_cycle(1.0, steps=10_000, rise=rise), 10_000)
     assert max(found) == pytest.approx(1, abs=1e-6)
     assert found.index(max(found)) == pytest.approx(rise * 10_000 - 1, abs=1)
-    jumps = [abs(b - a) for a, b in zip(found, found[1:], strict=False)]
+    jumps = [abs(b - a) for a, b in itertools.pairwise(found)]
     assert max(jumps) < math.pi / 2 / (10_000 * min(rise, 1 - rise)) * 1.01
 
 

@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, resume it each time, compare every bit.
 
-    python tests/kill_and_resume.py 50
+    python tests/training/kill_and_resume.py 50
 
 The run has dropout, shuffling, momentum, a schedule and validation, and a checkpoint every other
 batch. It is started over and over, each time killed after a random time, until it ends; what it
@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tinygrad_mnist.schedules import CosineDecay, WarmUp
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.training import fit
+from tinygrad_mnist.optim.schedules import cosine_decay, warm_up
+from tinygrad_mnist.training import LearningRate, fit
 
 
 def train(folder):
@@ -42,9 +42,9 @@ def train(folder):
         MSELoss(),
         optimizer,
         loader,
-        epochs=8,
+        epochs=4,
         validation=DataLoader(x[2000:], t[2000:], batch_size=50),
-        callbacks=[WarmUp(2, CosineDecay(0.2, epochs=6))],
+        callbacks=[LearningRate(warm_up(20, cosine_decay(0.2, steps=108)), per="step")],
         checkpoint=folder / "run.npz",
         checkpoint_every=2,
         resume=True,
@@ -59,31 +59,43 @@ def train(folder):
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def written(folder):
+    """Return when the checkpoint was last written, None if never."""
+    path = folder / "run.npz"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
 def run(folder, seconds=None):
-    """Run a process that trains in folder, and kill it after that time; return whether it ended."""
+    """Run a process that trains in folder; return whether it ended, and how long it wrote.
+
+    It is killed so many seconds after its first checkpoint: an earlier kill proves nothing.
+    """
+    before = written(folder)
     process = subprocess.Popen([sys.executable, __file__, "train", folder])
+    while process.poll() is None and written(folder) == before:
+        time.sleep(0.001)
+    started = time.perf_counter()
     try:
         if process.wait(seconds):
             raise SystemExit(f"the run failed with {process.returncode}")
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        return False
-    return True
+        return False, seconds
+    return True, time.perf_counter() - started
 
 
 def main(kills):
     with tempfile.TemporaryDirectory() as name:
-        root, started = Path(name), time.perf_counter()
+        root, spent, runs = Path(name), 0, 0
         (root / "whole").mkdir()
-        run(root / "whole")
-        whole, wanted = time.perf_counter() - started, (root / "whole" / "result.json").read_text()
-        spent, runs = 0, 0
+        _, seconds = run(root / "whole")
+        wanted = (root / "whole" / "result.json").read_text()
         while spent < kills:
             folder = root / str(runs)
             folder.mkdir()
-            while not run(folder, random.uniform(0, whole) if spent < kills else None):
-                spent += (folder / "run.npz").exists()  # an earlier kill proves nothing
+            while not run(folder, random.uniform(0, seconds) if spent < kills else None)[0]:
+                spent += 1
             runs += 1
             if (folder / "result.json").read_text() != wanted:
                 raise SystemExit(f"run {runs} ended with something else")

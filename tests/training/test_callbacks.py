@@ -1,13 +1,23 @@
-"""EarlyStopping and BestCheckpoint: decided from the history alone."""
+"""Callbacks: rates that follow a schedule, and what is decided from the history alone."""
 
 import math
 
 import numpy as np
 import pytest
-from tinygrad_mnist.callbacks import BestCheckpoint, EarlyStopping, Run
-from tinygrad_mnist.history import History
+from helpers import refusal
 
-from tinygrad_mnist import SGD, Linear, checkpoint
+from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss
+from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
+from tinygrad_mnist.training import (
+    BestCheckpoint,
+    Callback,
+    EarlyStopping,
+    History,
+    LearningRate,
+    Run,
+    checkpoint,
+    fit,
+)
 
 
 def run_of(values, name="val_loss"):
@@ -37,7 +47,7 @@ def test_early_stopping_counts_epochs_since_the_best(values, stops):
     assert run.stopped == stops
 
 
-def test_early_stopping_of_a_figure_that_shall_grow():
+def test_early_stopping_of_a_number_that_shall_grow():
     for values, stops in (([0.1, 0.2, 0.3], False), ([0.3, 0.2, 0.1], True)):
         run = run_of(values, "val_accuracy")
         EarlyStopping("val_accuracy", "max", patience=2).before_epoch(run)
@@ -61,23 +71,125 @@ def test_the_best_checkpoint_is_the_one_on_disk(tmp_path):
 @pytest.mark.parametrize("make", [EarlyStopping, lambda *a: BestCheckpoint("x", *a)])
 def test_which_way_is_better_must_be_known(make):
     assert make("val_loss").mode == make("loss").mode == "min"
-    for mode, told in (("best", "'best'"), (None, "None")):
-        with pytest.raises(
-            ValueError, match=f'expected mode for \'val_accuracy\' "min" or "max", got {told}$'
-        ):
+    assert make("loss", "max").mode == "max"
+    owner = type(make("loss")).__name__
+    for mode, got in (("best", "'best'"), (None, "None")):
+        with refusal(ValueError, f'{owner}: expected mode "min" or "max", got {got}'):
             make("val_accuracy", mode)
 
 
 def test_early_stopping_needs_patience():
-    with pytest.raises(
-        ValueError, match="^EarlyStopping: expected patience to be an integer >= 1, got 0$"
-    ):
+    text = "EarlyStopping: expected patience to be an integer >= 1, got 0"
+    with refusal(ValueError, text):
         EarlyStopping(patience=0)
 
 
-def test_a_figure_that_is_not_measured_is_named():
-    with pytest.raises(
-        ValueError,
-        match="^History: expected one of epoch, loss, in every record, got 'val_loss'$",
-    ):
+def test_a_number_that_is_not_measured_is_named():
+    text = "History: expected one of epoch, loss, in every record, got 'val_loss'"
+    with refusal(ValueError, text):
         EarlyStopping().before_epoch(run_of([1.0], "loss"))
+
+
+class Rates(Callback):
+    """Notes the rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_step(self, run):
+        self.seen.append(run.optimizer.lr)
+
+
+def small_run():
+    """Return what fit needs for epochs of three steps."""
+    model = Linear(2, 1, rng=0)
+    loader = DataLoader(np.eye(6, 2), np.ones((6, 1)), 2, shuffle=True, rng=1)
+    return model, MSELoss(), SGD(model.parameters(), lr=9.0, momentum=0.5), loader
+
+
+def test_a_rate_per_epoch_counts_epochs_from_0():
+    rates = Rates()
+    callbacks = [LearningRate(step_decay(0.4, every=1, factor=0.5)), rates]
+    history = fit(*small_run(), epochs=3, callbacks=callbacks)
+    assert rates.seen == [0.4] * 3 + [0.2] * 3 + [0.1] * 3
+    assert history.column("lr") == [0.4, 0.2, 0.1]
+
+
+def test_a_rate_per_step_counts_steps_from_0_through_all_epochs():
+    rates, schedule = Rates(), warm_up(2, cosine_decay(0.3, steps=4))
+    history = fit(*small_run(), epochs=3, callbacks=[LearningRate(schedule, per="step"), rates])
+    wanted = [0.1, 0.2, 0.3, *(0.15 * (1 + math.cos(math.pi * t / 4)) for t in (1, 2, 3)), 0, 0, 0]
+    assert rates.seen == pytest.approx(wanted, abs=1e-15)
+    assert history.column("lr") == [rates.seen[2], rates.seen[5], rates.seen[8]]
+
+
+def test_any_function_of_time_is_a_schedule():
+    rates = Rates()
+    fit(*small_run(), epochs=2, callbacks=[LearningRate(lambda t: 1 / (t + 1), "step"), rates])
+    assert rates.seen == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6]
+
+
+def test_a_rate_is_set_on_any_optimizer_and_checked_by_it():
+    class Other:
+        lr = 0.0
+
+    rate, other = LearningRate(step_decay(8.0, every=1, factor=0.5)), Other()
+    rate.before_epoch(Run(None, other, History(), epochs=3, epoch=2))
+    assert other.lr == 4
+    with refusal(ValueError, "SGD: expected lr in [0, inf), got -1"):
+        fit(*small_run(), epochs=1, callbacks=[LearningRate(lambda t: -1)])
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+class KilledAt(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def before_step(self, run):
+        if run.step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("per", ["epoch", "step"])
+@pytest.mark.parametrize("at", [2, 4, 6, 8])
+def test_a_resumed_run_goes_on_with_the_rates_of_a_whole_one(tmp_path, per, at):
+    rate = LearningRate(lambda t: 1 / (t + 10), per)
+    whole, before, after = Rates(), Rates(), Rates()
+    history = fit(*small_run(), epochs=3, callbacks=[rate, whole])
+    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
+    with pytest.raises(Killed):
+        fit(*small_run(), epochs=3, callbacks=[rate, KilledAt(at), before], **saving)
+    resumed = fit(*small_run(), epochs=3, callbacks=[rate, after], resume=True, **saving)
+    assert len(before.seen) == at
+    assert before.seen + after.seen == whole.seen
+    assert resumed == history
+
+
+def test_a_run_tells_its_epoch_and_how_many_steps_it_has_made():
+    seen = []
+
+    class Sees(Callback):
+        def before_epoch(self, run):
+            seen.append(("epoch", run.epoch, run.step))
+
+        def before_step(self, run):
+            seen.append(("step", run.epoch, run.step))
+
+        def after_epoch(self, run):
+            seen.append(("done", run.epoch, run.step))
+
+    fit(*small_run(), epochs=2, callbacks=[Sees()])
+    steps = [[("step", e, 3 * e - 3 + i) for i in range(3)] for e in (1, 2)]
+    assert seen[:5] == [("epoch", 1, 0), *steps[0], ("done", 1, 3)]
+    assert seen[5:] == [("epoch", 2, 3), *steps[1], ("done", 2, 6)]
+
+
+def test_learning_rate_refusals():
+    contract = "LearningRate: expected schedule to be a function of time"
+    with refusal(TypeError, f"{contract}, got 0.1"):
+        LearningRate(0.1)
+    with refusal(ValueError, 'LearningRate: expected per "epoch" or "step", got \'batch\''):
+        LearningRate(abs, "batch")

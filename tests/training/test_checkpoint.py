@@ -11,12 +11,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers import bits, refusal, refusal_starting
 from hypothesis import given
 from hypothesis import strategies as st
-from tinygrad_mnist.checkpoint import CheckpointError
-from tinygrad_mnist.history import History
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, checkpoint
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.training import History, checkpoint
+from tinygrad_mnist.training.checkpoint import CheckpointError
 
 
 class Everything:
@@ -50,7 +51,7 @@ class Everything:
         return self.model, self.optimizer, self.loader, self.history
 
     def state(self):
-        """Return all of it as a text of every bit, generators included."""
+        """Return all of it as a string of every bit, generators included."""
         optimizer = self.optimizer.state_dict()
         arrays = [*self.model.state_dict().values(), *optimizer.pop("velocities")]
         holders = (self.model[2], self.model[4], self.loader)
@@ -174,12 +175,7 @@ def test_a_model_alone_gets_its_parameters_and_keeps_its_generators(saved):
     one, other = Everything(3).train(), Everything(5)
     masks = str(other.model[2].rng.bit_generator.state)
     checkpoint.load(path, other.model)
-    assert all(
-        np.array_equal(a, b)
-        for a, b in zip(
-            one.model.state_dict().values(), other.model.state_dict().values(), strict=True
-        )
-    )
+    assert bits(other.model.state_dict()) == bits(one.model.state_dict())
     assert str(other.model[2].rng.bit_generator.state) == masks
 
 
@@ -347,10 +343,9 @@ def test_a_changed_array_is_refused(saved, tmp_path, name):
 def assert_refused(path, found):
     other = Everything(5)
     before = other.state()
-    with pytest.raises(CheckpointError, match="^checkpoint.load: expected ") as caught:
+    with refusal_starting(CheckpointError, f"checkpoint.load: expected {path} to ") as caught:
         checkpoint.load(path, *other.objects())
     assert found in str(caught.value)
-    assert str(path) in str(caught.value)
     assert other.state() == before
 
 
@@ -394,7 +389,7 @@ def test_another_model_is_refused(saved):
     path, _, _ = saved
     other = Everything(5, features=4)
     before = other.state()
-    with pytest.raises(CheckpointError, match="velocity 0 of shape"):
+    with pytest.raises(CheckpointError, match=r"velocities\[0\] of shape"):
         checkpoint.load(path, *other.objects())
     assert other.state() == before
 
@@ -429,12 +424,12 @@ def test_no_file_is_an_error_of_its_own(tmp_path):
         ({"a": [0, object()]}, "at meta/a/1, got a object"),
         ({"a": {1: 2}}, "at meta/a, got a dict"),
         ({"a": 1j}, "at meta/a, got 1j"),
-        ({"a": np.array(["x"])}, r"at meta/a, got an array of shape \(1,\) and dtype <U1"),
+        ({"a": np.array(["x"])}, "at meta/a, got an array of shape (1,) and dtype <U1"),
     ],
 )
 def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, meta, text):
     contract = "numbers, texts, arrays, and lists, tuples and dicts of them"
-    with pytest.raises(TypeError, match=f"^checkpoint.save: expected {contract} {text}$"):
+    with refusal(TypeError, f"checkpoint.save: expected {contract} {text}"):
         checkpoint.save(tmp_path / "a.npz", Linear(1, 1), **meta)
     assert os.listdir(tmp_path) == []
 
@@ -457,7 +452,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch, func
 
 def test_a_record_that_cannot_be_read_again_is_not_written(tmp_path):
     history = History([{"epoch": 1, "name": "first"}])
-    with pytest.raises(ValueError, match="^something else than numbers by name as record 1$"):
+    with refusal(ValueError, "something else than numbers by name as record 1"):
         checkpoint.save(tmp_path / "a.npz", Linear(1, 1), history=history)
     assert os.listdir(tmp_path) == []
 
@@ -467,7 +462,7 @@ def test_two_processes_may_write_the_same_file(tmp_path):
     path = tmp_path / "a.npz"
     program = (
         "import sys, numpy as np\n"
-        "from tinygrad_mnist import Linear, checkpoint\n"
+        "from tinygrad_mnist import Linear\nfrom tinygrad_mnist.training import checkpoint\n"
         "model = Linear(300, 300, rng=int(sys.argv[2]))\n"
         "for i in range(40): checkpoint.save(sys.argv[1], model, writer=sys.argv[2])\n"
     )
