@@ -101,7 +101,7 @@ def load(
 
     Raises:
         CheckpointError: The file is damaged, something else, or of a newer format; or it does not
-            fit an object, also in the dtype of a parameter. Nothing has changed then.
+            fit an object, also in the dtype of an array. Nothing has changed then.
         FileNotFoundError: There is no such file.
     """
     content = _read(Path(path))
