@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import refusal
 
-from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss
+from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss, ReLU, Sequential
 from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
 from tinygrad_mnist.training import (
     BestCheckpoint,
@@ -168,7 +168,7 @@ def test_a_resumed_run_goes_on_with_the_rates_of_a_whole_one(tmp_path, per, at):
     assert resumed == history
 
 
-def test_a_run_tells_its_epoch_and_how_many_steps_it_has_made():
+def test_callbacks_act_around_epochs_and_before_each_forward():
     seen = []
 
     class Sees(Callback):
@@ -181,10 +181,20 @@ def test_a_run_tells_its_epoch_and_how_many_steps_it_has_made():
         def after_epoch(self, run):
             seen.append(("done", run.epoch, run.step))
 
-    fit(*small_run(), epochs=2, callbacks=[Sees()])
-    steps = [[("step", e, 3 * e - 3 + i) for i in range(3)] for e in (1, 2)]
-    assert seen[:5] == [("epoch", 1, 0), *steps[0], ("done", 1, 3)]
-    assert seen[5:] == [("epoch", 2, 3), *steps[1], ("done", 2, 6)]
+    class Noting(ReLU):
+        def forward(self, x):
+            seen.append("forward")
+            return super().forward(x)
+
+    model, loss, optimizer, loader = small_run()
+    fit(Sequential(model, Noting()), loss, optimizer, loader, epochs=2, callbacks=[Sees()])
+    wanted = []
+    for epoch in (1, 2):
+        wanted.append(("epoch", epoch, 3 * epoch - 3))
+        for step in range(3 * epoch - 3, 3 * epoch):
+            wanted += [("step", epoch, step), "forward"]
+        wanted.append(("done", epoch, 3 * epoch))
+    assert seen == wanted
 
 
 def test_learning_rate_refusals():
