@@ -1,164 +1,121 @@
 """What may import what, read from the source; and what `import tinygrad_mnist` brings in."""
 
 import ast
-import subprocess
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import run_python
 
 import tinygrad_mnist
 
 ROOT = Path(tinygrad_mnist.__file__).parent
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-# each part of the package and the parts it may import; nothing may import the root
-ALLOWED = {
-    "_checks": set(),
-    "_blas": {"_checks"},
-    "_keras": {"_checks"},
-    "init": {"_checks"},
-    "module": {"_checks", "_blas"},
-    "losses": {"_checks", "_blas"},
-    "metrics": {"_checks"},
-    "plots": {"_checks", "history"},
-    "optim": {"_checks", "_blas", "module"},
-    "nn.linear": {"_checks", "_blas", "module", "init"},
-    "nn.relu": {"_checks", "module"},
-    "nn.dropout": {"_checks", "_blas", "module"},
-    "nn.sequential": {"_checks", "module"},
-    "nn": {"nn.linear", "nn.relu", "nn.dropout", "nn.sequential"},
-    "data.transforms": {"_checks"},
-    "data.loader": {"_checks"},
-    "data._formats": {"_checks"},
-    "data.mnist": {"_checks", "_keras", "data._formats", "data.transforms"},
-    "data": {"data.loader"},
-    "_chain": {"_checks", "module", "nn"},
-    "_kernel": set(),
-    "compiled": {"_chain", "_checks", "_kernel", "losses", "module", "nn", "optim"},
-    "_generators": set(),
-    "history": {"_checks"},
-    "checkpoint": {"_checks", "_generators", "data", "history", "module", "optim"},
-    "callbacks": {"_checks", "checkpoint", "history", "module", "optim"},
-    "schedules": {"_checks", "callbacks"},
-    "training": {
-        "_checks",
-        "_generators",
-        "callbacks",
-        "checkpoint",
-        "data",
-        "history",
-        "losses",
-        "metrics",
-        "module",
-        "optim",
-    },
-    "testing._streams": {"_generators"},
-    "keras": {"_chain", "_checks", "_keras", "losses", "module", "nn", "optim"},
-    "testing.report": set(),
-    "testing.subject": {"_checks", "losses", "module", "testing._streams", "testing.report"},
-    "testing.differences": {"_checks", "testing.report", "testing.subject"},
-    "testing.contracts": {
-        "_checks",
-        "losses",
-        "module",
-        "testing._streams",
-        "testing.report",
-        "testing.subject",
-    },
-    "testing.hints": {"module", "nn", "testing.report"},
-    "testing.gradients": {
-        "_checks",
-        "losses",
-        "module",
-        "nn",
-        "testing.contracts",
-        "testing.differences",
-        "testing.hints",
-        "testing.report",
-        "testing.subject",
-    },
-    "testing.strategies": {
-        "_checks",
-        "module",
-        "nn",
-        "testing.contracts",
-        "testing.gradients",
-        "testing.report",
-    },
-    "testing": {"testing.gradients", "testing.report"},
-    "": {"_blas", "data", "losses", "module", "nn", "optim"},
-}
+# A part is a file or a folder at the top of the package. It may import what stands on a line above
+# its own, and within its own folder.
+FLOORS = """
+    _checks _generators
+    _extras _threads
+    _blas init metrics data
+    parameter losses
+    module optim
+    nn
+    _tables training testing
+    compiled interop plots
+"""
 # third parties, where a part may use more than NumPy and the standard library
 THIRD_PARTIES = {
-    "_blas": {"scipy", "threadpoolctl"},
-    "checkpoint": {"safetensors"},
-    "data.mnist": {"keras"},
+    "_threads": {"scipy", "threadpoolctl"},
+    "_blas": {"scipy"},
     "training": {"tqdm"},
-    "keras": {"jax"},
-    "testing.strategies": {"hypothesis"},
-    "_kernel": {"numba"},
+    "testing": {"hypothesis"},
+    "compiled": {"numba"},
+    "interop": {"jax", "keras", "safetensors"},
     "plots": {"matplotlib"},
 }
+LINES = [line.split() for line in FLOORS.split("\n") if line]
+BELOW = {
+    part: {p for line in LINES[:i] for p in line} for i, line in enumerate(LINES) for part in line
+}
+
+
+def part_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if part_of(path) != "__init__")
+every_file = pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 
 
 def imported(path):
+    """Yield the module, and the name imported from it or None, for every import of a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports by a relative path"
             yield from ((node.module, alias.name) for alias in node.names)
 
 
-def part_of(path):
-    names = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(names[:-1] if names[-1] == "__init__" else names)
-
-
 def parts_imported(path):
-    """Yield (inside the package?, part or third party) for every import of a file."""
+    """Yield the parts of the package that a file imports; "the root" is none of them."""
     for module, name in imported(path):
-        top, _, rest = module.partition(".")
-        if top != "tinygrad_mnist":
-            if top not in sys.stdlib_module_names:
-                yield False, top
-        elif rest:
-            yield True, rest
-        else:
-            yield True, name if (ROOT / f"{name}.py").exists() else "(the root)"
+        top, *rest = module.split(".")
+        if top == "tinygrad_mnist":
+            yield rest[0] if rest else (name if name in BELOW else "the root")
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=part_of)
+@every_file
 def test_imports_point_one_way(path):
     part = part_of(path)
-    for inside, name in parts_imported(path):
-        if inside:
-            assert name in ALLOWED[part]
-        else:
-            assert name in {"numpy"} | THIRD_PARTIES.get(part, set())
+    assert set(parts_imported(path)) <= BELOW[part] | {part}
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
+def test_every_part_has_a_floor():
+    assert {part_of(path) for path in FILES} == BELOW.keys()
+
+
+def test_data_needs_nothing_else_of_the_package():
+    for path in FILES:
+        if part_of(path) == "data":
+            assert set(parts_imported(path)) <= {"_checks", "_extras", "data"}
+
+
+@every_file
+def test_third_parties_are_imported_only_where_they_belong(path):
+    known = sys.stdlib_module_names | {"numpy", "tinygrad_mnist"}
+    others = {module.split(".")[0] for module, _ in imported(path)} - known
+    assert others <= THIRD_PARTIES.get(part_of(path), set())
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.stem)
 def test_examples_import_public_names_only(path):
     for module, name in imported(path):
         if module.startswith("tinygrad_mnist"):
-            assert not any(part.startswith("_") for part in module.split("."))
-            assert name is None or not name.startswith("_")
+            assert not any(part.startswith("_") for part in [*module.split("."), name or ""])
 
 
 def test_importing_the_package_is_light_and_silent():
-    heavy = ["keras", "jax", "matplotlib", "hypothesis", "numba", "tqdm.notebook", "IPython"]
-    code = f"import tinygrad_mnist, sys; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"
-    assert done.stderr == ""
+    heavy = ["hypothesis", "IPython", "jax", "keras", "matplotlib", "numba", "safetensors"]
+    heavy += ["sklearn", "torch", "tqdm.notebook"]
+    code = "import tinygrad_mnist.training, tinygrad_mnist.optim.schedules, tinygrad_mnist, sys"
+    code += f"; print([name for name in {heavy} if name in sys.modules])"
+    done = run_python("-W", "error", "-c", code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_the_public_names_are_those_of_the_design():
     layers = {"Linear", "ReLU", "Dropout", "Sequential"}
-    others = {"Module", "Parameter", "MSELoss", "SGD", "DataLoader", "num_threads"}
+    others = {"Buffer", "DataLoader", "MSELoss", "Module", "Parameter", "SGD", "num_threads"}
     assert set(tinygrad_mnist.__all__) == layers | others
-    for name in tinygrad_mnist.__all__:
-        assert getattr(tinygrad_mnist, name).__doc__
+
+
+@pytest.mark.parametrize("part", ["", ".nn", ".optim", ".training", ".data", ".testing"])
+def test_every_public_name_is_there_and_documented(part):
+    module = importlib.import_module(f"tinygrad_mnist{part}")
+    for name in module.__all__:
+        assert getattr(module, name).__doc__
