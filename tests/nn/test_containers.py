@@ -150,10 +150,25 @@ def test_the_first_layer_may_have_several_inputs():
     np.testing.assert_array_equal(db, dx * a)
 
 
+def test_the_first_layer_gets_arrays_whatever_the_caller_passed():
+    class Sees(Product):
+        def forward(self, a, b):
+            seen.append((type(a), a.dtype, type(b), b.dtype))
+            return super().forward(a, b)
+
+    seen = []
+    np.testing.assert_array_equal(Sequential(Sees())([1, 2], [0.5, 2]), [0.5, 4])
+    assert seen == [(np.ndarray, np.int64, np.ndarray, np.float64)]
+    text = "Sequential: expected x to be an array of real numbers, got None"
+    for inputs in ((None, [1]), ([1], None)):
+        with refusal(TypeError, text):
+            Sequential(Sees())(*inputs)
+
+
 def test_the_number_of_inputs_is_that_of_the_first_layer():
     model = Sequential(Product(), ReLU())
     model(np.ones(2), np.ones(2))
-    for count in (0, 1, 3):
+    for count in (1, 3):
         with pytest.raises(TypeError):
             model(*[np.ones(2)] * count)
         with pytest.raises(RuntimeError):
@@ -247,7 +262,7 @@ def test_a_layer_that_answers_with_no_real_numbers_is_refused():
         Sequential(Roots())(np.ones(2))
 
 
-def test_a_first_layer_gets_an_array_whatever_the_caller_passed():
+def test_a_first_layer_may_reshape_a_list():
     class Flatten(Signs):
         def forward(self, x):
             return x.reshape(len(x), -1)

@@ -56,6 +56,8 @@ class Sequential(Module):
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, the layers after it still hold the forward before
         y: Any = check.real_array(self, "x", x)
+        if more:
+            more = tuple(check.real_array(self, "x", other) for other in more)
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
