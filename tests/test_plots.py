@@ -153,7 +153,7 @@ REAL = "to be an array of real numbers, got None"
         ("first_layer_weights", {"weight": weights(5, 783)}, ValueError, f"{OF_UNITS} (783, 5)"),
         ("first_layer_weights", {"weight": weights(0)}, ValueError, f"{OF_UNITS} (784, 0)"),
         ("first_layer_weights", {"shape": 784}, TypeError, f"{HEIGHT_WIDTH} 784"),
-        ("first_layer_weights", {"shape": (784,)}, TypeError, f"{HEIGHT_WIDTH} a tuple"),
+        ("first_layer_weights", {"shape": (784,)}, TypeError, f"{HEIGHT_WIDTH} (784,)"),
         ("first_layer_weights", {"shape": (-28, -28)}, ValueError, f"{SIDE} -28"),
         ("confusion_matrix", {"matrix": np.ones((2, 3), int)}, ValueError, f"{SQUARE} (2, 3)"),
         ("confusion_matrix", {"matrix": [1, 2]}, ValueError, f"{SQUARE} (2,)"),
