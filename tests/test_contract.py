@@ -72,7 +72,7 @@ def no_gradient(module):
 @given(seed=seeds(), leading=st.sampled_from(FILLED))
 def test_the_kit_finds_nothing_wrong(name, seed, leading):
     case = CASES[name]
-    if too_few(name, leading) or case.words:
+    if too_few(name, leading):
         return
     module, inputs = made(name, leading, seed, np.float64)
     try:
