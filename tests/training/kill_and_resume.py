@@ -27,7 +27,7 @@ from tinygrad_mnist.training import LearningRate, fit
 def train(folder):
     """Train, or go on training, and write down what it ends with."""
     (images, labels), _ = mnist.load_data()
-    x, t = mnist.preprocess(images[:2050], labels[:2050])
+    x, t = mnist.preprocess(images[:1050], labels[:1050])
     rng = np.random.default_rng(1)
     model = Sequential(
         Linear(784, 32, rng=rng, input_grad=False),
@@ -36,15 +36,15 @@ def train(folder):
         Linear(32, 10, rng=rng),
     )
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    loader = DataLoader(x[:2000], t[:2000], batch_size=64, shuffle=True, rng=rng)
+    loader = DataLoader(x[:1000], t[:1000], batch_size=64, shuffle=True, rng=rng)
     history = fit(
         model,
         MSELoss(),
         optimizer,
         loader,
         epochs=4,
-        validation=DataLoader(x[2000:], t[2000:], batch_size=50),
-        callbacks=[LearningRate(warm_up(20, cosine_decay(0.2, steps=108)), per="step")],
+        validation=DataLoader(x[1000:], t[1000:], batch_size=50),
+        callbacks=[LearningRate(warm_up(10, cosine_decay(0.2, steps=54)), per="step")],
         checkpoint=folder / "run.npz",
         checkpoint_every=2,
         resume=True,
