@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -55,7 +56,7 @@ def flag(owner: object, name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(owner: object, name: str, value: Any, choices: tuple[T, ...]) -> T:
+def choice(owner: object, name: str, value: Any, *choices: str) -> Any:
     """Return value; refuse what is none of the choices, all of them strings."""
     if not isinstance(value, str) or value not in choices:
         *others, last = (f'"{known}"' for known in choices)
@@ -114,24 +115,10 @@ class Setting(Generic[T]):
         def __get__(self, instance: object, owner: type) -> T: ...
 
 
-def Real(interval: str) -> Setting[float]:
-    """Return a setting: a finite number in an interval written as in "[0, 1)"."""
-    return Setting(real, interval)
-
-
-def Integer(*, at_least: int) -> Setting[int]:
-    """Return a setting: an integer that is large enough."""
-    return Setting(integer, at_least=at_least)
-
-
-def Flag() -> Setting[bool]:
-    """Return a setting: True or False."""
-    return Setting(flag)
-
-
-def Choice(*choices: str) -> Setting[str]:
-    """Return a setting: one of a few strings."""
-    return Setting(choice, choices)
+Real = partial(Setting, real)  # p = Real("[0, 1)")
+Integer = partial(Setting, integer)  # patience = Integer(at_least=1)
+Flag = partial(Setting, flag)
+Choice = partial(Setting, choice)  # reduction = Choice("mean", "sum")
 
 
 def settings_of(kind: type) -> dict[str, Setting[Any]]:
