@@ -88,13 +88,10 @@ class Judge:
         subject: Subject,
         cotangent: FloatArray,
         rng: np.random.Generator,
-        *,
-        rtol: float,
-        atol: float,
-        step: float,
+        precision: tuple[float, float, float],  # rtol, atol and step
     ) -> None:
         self.subject, self.cotangent, self.rng = subject, cotangent, rng
-        self.rtol, self.atol, self.step = rtol, atol, step
+        self.rtol, self.atol, self.step = self.precision = precision
         self.outputs = subject.outputs()
         if not np.isfinite(self.outputs).all():
             raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
@@ -128,7 +125,7 @@ class Judge:
             half = self._measure(probe, factor * self.step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
-            # of a huge analytic value, all that a step too coarse sees is a small part
+            # where the analytic value is huge, smoothness is judged by what the differences see
             seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
             if max(odd, even) < _EVIDENCE * min(full.error, seen) and self._persists(probe, full):
                 return Verdict("wrong", full)
@@ -198,12 +195,11 @@ class Judge:
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in self.gradients):
             usual = math.sqrt(float(np.mean(array**2))) if array.size else 0.0
-            # tiny numbers are 0 to a step; from there a generic point is further away
+            # around values far below the step, "nearby" means about 1
             size = abs(array) + (usual if usual > _TINY else 1.0)
             array += part * size * self.rng.uniform(-1, 1, array.shape)
-        settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
         with np.errstate(all="ignore"):
             try:
-                return Judge(subject, self.cotangent, self.rng, **settings)
+                return Judge(subject, self.cotangent, self.rng, self.precision)
             except Exception:
                 return None
