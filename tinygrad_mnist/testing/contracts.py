@@ -19,11 +19,12 @@ empty                 no samples give no gradient, no error and no warning
 With several inputs, each rule is asked of every one, and dx is a tuple.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,9 @@ from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing._state import State
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.subject import Inputs, gradients, leading, numbered
+from tinygrad_mnist.testing.subject import Form, Inputs, gradients, leading, numbered
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
-
-Form = Literal["sample", "batch", "axes"]
-FORMS: tuple[Form, ...] = ("sample", "batch", "axes")
 
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": np.asfortranarray,
@@ -74,18 +72,10 @@ class Results(NamedTuple):
 
 
 def check_module_contracts(
-    module: Module,
-    inputs: Inputs,
-    dy: FloatArray,
-    *,
-    rows_independent: bool = True,
-    forms: Sequence[Form] = FORMS,
+    module: Module, inputs: Inputs, dy: FloatArray, rows_independent: bool, forms: Sequence[Form]
 ) -> None:
-    """Raise ModuleContractError for the first rule that a float64 module breaks.
-
-    The module is left in evaluation mode, with other gradients: pass a copy.
-    """
-    run = _Run(module, inputs, dy)
+    """Raise ModuleContractError for the first rule that a copy of the module in float64 breaks."""
+    run = _Run(copy.deepcopy(module).astype(np.float64), inputs, dy)
     try:
         _check_reproducible(run)
         wanted = run(inputs, dy)
@@ -93,7 +83,9 @@ def check_module_contracts(
             message = f"{what} in float64, as the module, got {array.dtype}"
             run.require("dtype", array.dtype == np.float64, message)
         _check_layouts(run, wanted)
-        _check_accumulation(run, wanted)
+        doubled = wanted._replace(grads={name: 2 * grad for name, grad in wanted.grads.items()})
+        message = "a second backward to add the same again"
+        run.same("accumulates", run(inputs, dy, times=2), doubled, message)
         message = "backward(-3 dy) to be -3 backward(dy)"
         run.same("linear", run(inputs, -3 * dy), wanted.scaled(-3), message)
         if rows_independent and run.leading and all(run.leading) and not run.draws():
@@ -104,8 +96,9 @@ def check_module_contracts(
 
 
 def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> None:
-    """Raise ModuleContractError for the first rule that a loss breaks; pass a copy of the loss."""
-    owner, state = type(loss).__name__, State(lambda: loss(pred.copy(), target), loss)
+    """Raise ModuleContractError for the first rule that a copy of the loss breaks."""
+    owner, loss = type(loss).__name__, copy.deepcopy(loss)
+    state = State(lambda: loss(pred.copy(), target), loss)
     own_pred, own_target = pred.copy(), target.copy()
     try:
         value = loss(own_pred, own_target)
@@ -113,14 +106,13 @@ def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> 
         _require("shape", np.ndim(value) == 0, owner, message)
         gradient, again = np.array(loss.backward()), np.array(loss.backward())
         kept = _equal(own_pred, pred) and _equal(own_target, target)
-        message = "pred and target to be left alone, got one modified"
-        _require("keeps-input", kept, owner, message)
+        _require("keeps-input", kept, owner, "pred and target to be left alone, got one modified")
         message = f"dL/dpred of shape {pred.shape}, got {gradient.shape}"
         _require("shape", gradient.shape == pred.shape, owner, message)
         message = f"dL/dpred in float64, as pred, got {gradient.dtype}"
         _require("dtype", gradient.dtype == np.float64, owner, message)
-        message = "a second backward to return the same, got another"
-        _require("accumulates", _equal(gradient, again), owner, message)
+        same = _equal(gradient, again)
+        _require("accumulates", same, owner, "a second backward to return the same, got another")
         state.rewind()
         same = _equal(np.array(loss(pred, target)), np.array(value))
         _require("reproducible", same, owner, "the same value twice, got another")
@@ -130,7 +122,7 @@ def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> 
 
 def check_empty_batch(module: Module, inputs: Inputs) -> None:
     """Raise ModuleContractError if no samples, x (0, ...), give an error, a warning, a gradient."""
-    owner = type(module).__name__
+    owner, module = type(module).__name__, copy.deepcopy(module)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -222,13 +214,6 @@ def _check_layouts(run: _Run, wanted: Results) -> None:
         *inputs, dy = (np.broadcast_to(a[:1], a.shape) for a in arrays)
         plain = run([x.copy() for x in inputs], dy.copy())
         run.same("layout", run(inputs, dy), plain, "a broadcast x and dy to change nothing")
-
-
-def _check_accumulation(run: _Run, wanted: Results) -> None:
-    doubled = {name: 2 * grad for name, grad in wanted.grads.items()}
-    found = run(run.inputs, run.dy, times=2)
-    message = "a second backward to add the same again"
-    run.same("accumulates", found, wanted._replace(grads=doubled), message)
 
 
 def _check_rows(run: _Run, wanted: Results, forms: Sequence[Form]) -> None:

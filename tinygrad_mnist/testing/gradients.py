@@ -1,6 +1,5 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -12,12 +11,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
-from tinygrad_mnist.testing.contracts import (
-    FORMS,
-    Form,
-    check_loss_contracts,
-    check_module_contracts,
-)
+from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
 from tinygrad_mnist.testing.differences import STEP, Judge, Measured, Probe, Verdict
 from tinygrad_mnist.testing.hints import about_ratio
 from tinygrad_mnist.testing.report import (
@@ -27,7 +21,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subject import Inputs, Subject, numbered
+from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, Subject, numbered
 
 _FLOAT64 = np.dtype(np.float64)
 _TELLING = 100  # a value so many times its tolerance could have shown a mistake
@@ -103,8 +97,7 @@ def check_gradients(
         dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
     if checker.contracts:
-        fresh = copy.deepcopy(module).astype(np.float64)
-        check_module_contracts(fresh, inputs, dy, rows_independent=rows_independent, forms=forms)
+        check_module_contracts(module, inputs, dy, rows_independent, forms)
     return checker.report(type(module).__name__, subject, dy, module)
 
 
@@ -121,7 +114,7 @@ def check_loss_gradients(
     pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
     subject = Subject(Sequential(), [pred], loss=_loss(owner, loss), target=labels, name="pred")
     if checker.contracts:
-        check_loss_contracts(copy.deepcopy(loss), pred, labels)
+        check_loss_contracts(loss, pred, labels)
     return checker.report(type(loss).__name__, subject, np.ones(()), loss)
 
 
@@ -145,9 +138,9 @@ def check_model_gradients(
     inputs, labels = _inputs(owner, model, x), np.array(target)
     subject = Subject(model, inputs, loss=_loss(owner, loss), target=labels)
     if checker.contracts:
-        dy, fresh = checker.cotangent(subject.y_shape), copy.deepcopy(model).astype(np.float64)
-        check_module_contracts(fresh, inputs, dy, rows_independent=rows_independent, forms=forms)
-        check_loss_contracts(copy.deepcopy(loss), Subject(model, inputs).outputs(), labels)
+        dy = checker.cotangent(subject.y_shape)
+        check_module_contracts(model, inputs, dy, rows_independent, forms)
+        check_loss_contracts(loss, Subject(model, inputs).outputs(), labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
     return checker.report(name, subject, np.ones(()), model)
 
@@ -157,7 +150,7 @@ class _Checker:
 
     def __init__(self, owner: str, settings: Settings, forms: Sequence[Form] = FORMS) -> None:
         known = Settings.__annotations__
-        if unknown := ", ".join(settings.keys() - known.keys()):
+        if unknown := ", ".join(sorted(settings.keys() - known.keys())):
             raise TypeError(check.expected(owner, f"settings among {', '.join(known)}", unknown))
         for form in forms:
             check.choice(owner, "forms", form, FORMS)
@@ -175,11 +168,9 @@ class _Checker:
         self.raises = get("raise_on_failure", True)
         self.rng = np.random.default_rng(self.seed)
 
-    def report(
-        self, name: str, subject: Subject, cotangent: FloatArray, part: object
-    ) -> GradientReport:
+    def report(self, name: str, subject: Subject, dy: FloatArray, part: object) -> GradientReport:
         """Return what the check of a subject finds, or raise what it means."""
-        report = GradientReport(name, self.check(subject, cotangent), self.seed)
+        report = GradientReport(name, self.check(subject, dy), self.seed)
         if report.mismatches:
             report.hints += [*about_ratio(report, subject, part), *self.suspects(subject)]
             if self.raises:
@@ -203,12 +194,15 @@ class _Checker:
 
     def suspects(self, subject: Subject) -> Iterator[str]:
         """Yield a sentence for each layer of a chain that fails alone, on its own input."""
-        for path, layer, inputs in _layers(subject.module, subject.inputs):
+        chain, inputs = subject.module, subject.inputs
+        if not isinstance(chain, Sequential) or type(chain).forward is not Sequential.forward:
+            return
+        for path, layer in chain.leaves():
             alone = Subject(layer, inputs)
-            if any(
-                report.mismatches for report in self.check(alone, self.cotangent(alone.y_shape))
-            ):
+            reports = self.check(alone, self.cotangent(alone.y_shape))
+            if any(report.mismatches for report in reports):
                 yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."
+            inputs = [layer(*inputs)]
 
     def _check_array(self, judge: Judge, name: str) -> ArrayReport:
         gradient = judge.gradients[name]
@@ -242,10 +236,8 @@ class _Checker:
         report.worst = max(report.worst, measured.error / measured.tolerance)
         largest = max(abs(measured.analytic), abs(measured.numeric))
         report.telling += largest > _TELLING * measured.tolerance
-        mismatch = _mismatch(report, probe, measured)
-        if verdict.outcome == "wrong" and mismatch.index not in {
-            m.index for m in report.mismatches
-        }:
+        mismatch, known = _mismatch(report, probe, measured), {m.index for m in report.mismatches}
+        if verdict.outcome == "wrong" and mismatch.index not in known:
             report.mismatches.append(mismatch)
 
 
@@ -302,11 +294,3 @@ def _refuse_if_too_little(report: GradientReport) -> None:
             report.hints.append(f"Nothing telling at this x about {', '.join(silent)}.")
         return
     raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
-
-
-def _layers(module: Module, inputs: Inputs) -> Iterator[tuple[str, Module, Inputs]]:
-    """Yield each layer of a (nested) chain by its path, with the inputs that reach it."""
-    if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
-        for path, layer in module.leaves():
-            yield path, layer, inputs
-            inputs = [layer(*inputs)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.report import GradientReport
-from tinygrad_mnist.testing.subject import Subject
+from tinygrad_mnist.testing.subject import Subject, leading
 
 _ALIKE = 1e-4  # two ratios that differ by less are one
 
@@ -40,7 +40,8 @@ def _telling_factors(subject: Subject, part: object) -> Iterator[tuple[float, st
     yield -1.0, "the sign is wrong"
     yield 2.0, "a factor 2 too many, as of a square, or added twice"
     yield 0.5, "a factor 2 is missing, as of a square"
-    rows, size = subject.samples(), math.prod(subject.y_shape)
+    rows = math.prod(leading(subject.module, subject.inputs))
+    size = math.prod(subject.y_shape)
     for n, what in ((rows, f"the batch size {rows}"), (size, f"the number of elements {size}")):
         if n > 1:
             yield float(n), f"{what}: a mean forward, a sum backward"

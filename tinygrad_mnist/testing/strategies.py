@@ -5,7 +5,6 @@ zeros, ties and tiny numbers, the worst inputs for a gradient check, while seede
 at any size and shrink just as well. Needs Hypothesis (extra `test`).
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +14,14 @@ from hypothesis import given, note, reject
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
-from tinygrad_mnist.testing.contracts import FORMS, LAYOUTS, Form, check_empty_batch
+from tinygrad_mnist.testing.contracts import LAYOUTS, check_empty_batch
 from tinygrad_mnist.testing.gradients import check_gradients
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+from tinygrad_mnist.testing.subject import FORMS, Form
 
 _SIDES = st.sampled_from([2, 3, 5, 4, 1])  # failures shrink to 2: a side of 1 hides wrong shapes
 _SPIKES = (0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12)
@@ -38,11 +39,7 @@ def seeds() -> st.SearchStrategy[int]:
 
 @st.composite
 def batches(
-    draw: st.DrawFn,
-    *,
-    features: int | None = None,
-    rows: int | None = None,
-    sample_axes: int = 1,
+    draw: st.DrawFn, *, features: int | None = None, rows: int | None = None, sample_axes: int = 1
 ) -> FloatArray:
     """Return a strategy of float64 arrays of normal numbers: (rows, features), or batches of more.
 
@@ -51,8 +48,8 @@ def batches(
         rows: Number of rows, the length of the first axis; None draws 1 to 5.
         sample_axes: How many axes one sample has: 3 for (rows, H, W, features), all drawn.
     """
-    sides = [None] * (sample_axes - 1)
-    shape = [draw(_SIDES) if side is None else side for side in (rows, *sides, features)]
+    sides = (rows, *[None] * (sample_axes - 1), features)
+    shape = [draw(_SIDES) if side is None else side for side in sides]
     return np.random.default_rng(draw(seeds())).standard_normal(shape)
 
 
@@ -151,24 +148,17 @@ def module_checklist(
     Raises:
         AssertionError: From the test: GradientCheckError or ModuleContractError.
     """
+    for known in forms:
+        check.choice("module_checklist", "forms", known, FORMS)
+    if inputs is None:
+        inputs = st.deferred(lambda: _fitting(make_module, 1 if rows_independent else 2))
 
-    def drawn() -> st.SearchStrategy[FloatArray]:
-        axes = make_module(2, np.random.default_rng(0)).sample_axes
-        least = 1 if rows_independent else 2
-        return spiked(batches(sample_axes=axes)).filter(lambda x: len(x) >= least)
-
-    @given(
-        batch=st.deferred(drawn) if inputs is None else inputs,
-        seed=seeds(),
-        training=st.booleans(),
-        form=st.sampled_from(forms),
-    )
+    @given(batch=inputs, seed=seeds(), training=st.booleans(), form=st.sampled_from(forms))
     def test(batch: Any, seed: int, training: bool, form: Form) -> None:
         arrays = batch if isinstance(batch, tuple) else (batch,)
-        rng = np.random.default_rng(seed)
-        module = make_module(arrays[0].shape[-1], rng).train(training)
+        module = make_module(arrays[0].shape[-1], np.random.default_rng(seed)).train(training)
         if "batch" in forms:
-            check_empty_batch(copy.deepcopy(module), [x[:0] for x in arrays])
+            check_empty_batch(module, [x[:0] for x in arrays])
         x = tuple(map(_FORMED[form], arrays))
         note(f"x =\n{x if len(x) > 1 else x[0]!r}\n{module!r}")
         try:
@@ -177,3 +167,9 @@ def module_checklist(
             reject()
 
     return (settings or hypothesis.settings(deadline=None))(test)
+
+
+def _fitting(make_module: Callable[..., Module], rows: int) -> st.SearchStrategy[FloatArray]:
+    """Return a strategy of inputs for a module, by its `sample_axes`, of at least so many rows."""
+    sample_axes = make_module(2, np.random.default_rng(0)).sample_axes
+    return spiked(batches(sample_axes=sample_axes)).filter(lambda x: len(x) >= rows)

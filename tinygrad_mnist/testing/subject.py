@@ -1,21 +1,21 @@
 """What is checked: a module, a loss, or both together, as a function of named arrays."""
 
 import copy
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing._state import State
 from tinygrad_mnist.testing.report import ModuleContractError
 
 Inputs = Sequence[NDArray[Any]]
+Form = Literal["sample", "batch", "axes"]
+FORMS: tuple[Form, ...] = ("sample", "batch", "axes")
 
 
 class Subject:
@@ -34,17 +34,11 @@ class Subject:
     """
 
     def __init__(
-        self,
-        module: Module,
-        inputs: Inputs,
-        *,
-        loss: Loss | None = None,
-        target: NDArray[Any] | None = None,
-        name: str = "x",
+        self, module: Module, inputs: Inputs, loss: Any = None, target: Any = None, name: str = "x"
     ) -> None:
-        self.module, self.loss, self.name = *copy.deepcopy((module, loss)), name
+        self.module, self.loss = copy.deepcopy((module, loss))
         self.module.astype(np.float64)
-        self.inputs, self.target = [x.copy() for x in inputs], target
+        self.inputs, self.target, self.name = [x.copy() for x in inputs], target, name
         parameters = {name: parameter.data for name, parameter in self.module.named_parameters()}
         self.arrays: dict[str, NDArray[Any]] = {
             f"{name} (the input)" if name in parameters else name: x
@@ -66,20 +60,12 @@ class Subject:
         self.outputs()
         dy = cotangent.copy() if self.loss is None else cotangent * self.loss.backward()
         dxs, grads = gradients(self.module, self.inputs, dy)
-        found = {name: dx for name, dx in zip(self.names, dxs, strict=True) if dx is not None}
-        return {
-            name: dx for name, dx in found.items() if self.arrays[name].dtype.kind == "f"
-        } | grads
+        return {n: dx for n, dx in zip(self.names, dxs, strict=True) if dx is not None} | grads
 
     def copy(self) -> "Subject":
         """Return an independent subject with the same values and draws."""
         self.state.rewind()
-        parts = {"loss": self.loss, "target": self.target, "name": self.name}
-        return Subject(self.module, self.inputs, **parts)  # type: ignore[arg-type]
-
-    def samples(self) -> int:
-        """Return the number of samples in the inputs."""
-        return math.prod(leading(self.module, self.inputs))
+        return Subject(self.module, self.inputs, self.loss, self.target, self.name)
 
     def _forward(self) -> Any:
         y = self.module(*self.inputs)
@@ -91,6 +77,8 @@ def gradients(
     module: Module, inputs: Inputs, dy: FloatArray, times: int = 1
 ) -> tuple[list[FloatArray | None], dict[str, FloatArray]]:
     """Run backward and return copies: dL/dx of each input, and each parameter's gradient by name.
+
+    dL/dx is None for integers, and where a module with `input_grad=False` returns None.
 
     Raises:
         ModuleContractError: An input's gradient is missing or of another shape.
@@ -107,7 +95,8 @@ def gradients(
         if missing or (dx is not None and np.shape(dx) != x.shape):
             got = "None" if missing else np.shape(dx)
             raise _misshapen(module, f"{name} of shape {x.shape}", got)
-    dxs = [None if dx is None else np.array(dx) for dx in found]
+    pairs = zip(inputs, found, strict=True)
+    dxs = [None if dx is None or x.dtype.kind != "f" else np.array(dx) for x, dx in pairs]
     return dxs, {name: p.grad.copy() for name, p in module.named_parameters()}
 
 
