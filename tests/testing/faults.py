@@ -199,6 +199,17 @@ def in_order_of_memory(self, x):
     return Elementwise.forward(self, x.ravel(order="K").reshape(x.shape))
 
 
+def forgets_stretched(self, x):
+    return Elementwise.forward(self, x) * (0 not in np.asarray(x).strides)
+
+
+def forgets_the_middle_row(self, x):
+    y = Elementwise.forward(self, x)
+    if y.ndim > 1 and len(y) > 2:
+        y[len(y) // 2] = 0
+    return y
+
+
 def drops_always(self, x):
     training, self.training = self.training, True
     y = Dropout.forward(self, x)
@@ -429,6 +440,10 @@ LAYERS = {
     "cache used up": fault(Elementwise, rule="accumulates", backward=forgets_x),
     "first x remembered for good": fault(Gain, rule="rows-independent", forward=remembers_first_x),
     "order of memory": fault(Elementwise, rule="layout", forward=in_order_of_memory),
+    "broadcast arrays": fault(Elementwise, rule="layout", forward=forgets_stretched),
+    "middle row forgotten": fault(
+        Elementwise, rule="rows-independent", forward=forgets_the_middle_row
+    ),
     "rows mixed": fault(BatchMean, rule="rows-independent"),
     "tanh' = 1 - y": slope("tanh", lambda x: 1 - np.tanh(x)),
     "tanh' of the output": slope("tanh", lambda x: 1 - np.tanh(np.tanh(x)) ** 2),

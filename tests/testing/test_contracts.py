@@ -38,6 +38,14 @@ TEXTS = {
         "BrokenElementwise: expected a Fortran-ordered x and dy to change nothing, got another "
         "value of y"
     ),
+    "broadcast arrays": (
+        "BrokenElementwise: expected a broadcast x and dy to change nothing, got another value of y"
+    ),
+    "middle row forgotten": (
+        "BrokenElementwise: expected sample 1 alone to give what its row gives (sample_axes says "
+        "how many last axes are one sample; rows_independent=False is for layers that mix rows), "
+        "got another value of y"
+    ),
     "gradient set, not added": (
         "BrokenGain: expected a second backward to add the same again, got another value of "
         "the gradient of gain"

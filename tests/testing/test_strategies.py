@@ -197,6 +197,37 @@ def test_the_forms_say_what_a_layer_is_given():
     mixed = shapes(Counting, forms=("batch",), rows_independent=False)
     assert {ndim for ndim, _ in mixed} == {2}
     assert (2, 1) not in mixed
+    axes = {ndim for ndim, _ in shapes(Counting, forms=("sample", "axes"), rows_independent=False)}
+    assert axes == {1, 3}
+
+
+def test_a_form_that_does_not_exist_is_refused():
+    text = 'module_checklist: expected forms "sample", "batch" or "axes", got \'b\''
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        module_checklist(lambda features, rng: Counting(), forms="batch")
+
+
+def test_a_layer_that_takes_one_sample_alone_is_given_no_empty_batch():
+    class Alone(Gain):
+        def forward(self, x):
+            (_features,) = np.shape(x)
+            return super().forward(x)
+
+    module_checklist(lambda features, rng: Alone(features), forms=("sample",))()
+
+
+def test_both_modes_are_checked():
+    for mode in (False, True):
+
+        class Wrong(Elementwise):
+            def backward(self, dy, mode=mode):
+                return super().backward(dy) * (2 if self.training is mode else 1)
+
+        check = module_checklist(
+            lambda features, rng, cls=Wrong: cls(*ELEMENTWISE["tanh"]), settings=FIRST_FAILURE
+        )
+        with pytest.raises(GradientCheckError):
+            check()
 
 
 def test_a_failure_shrinks_to_a_small_input():
@@ -218,6 +249,16 @@ def test_a_gradient_from_an_empty_batch_is_caught():
     check = module_checklist(lambda features, rng: Constant(features), settings=FIRST_FAILURE)
     text = "Constant: expected no gradient of shift from an empty batch, got some [rule: empty]"
     with pytest.raises(ModuleContractError, match=re.escape(text)):
+        check()
+
+
+def test_a_layer_that_mixes_rows_is_given_an_empty_batch_too():
+    class Mean(BatchMean):
+        def forward(self, x):
+            return x - np.mean(x, axis=0)
+
+    check = module_checklist(lambda features, rng: Mean(), rows_independent=False)
+    with pytest.raises(ModuleContractError, match=r"RuntimeWarning: Mean .* \[rule: empty\]"):
         check()
 
 
