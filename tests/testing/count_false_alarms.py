@@ -1,6 +1,6 @@
 """Count what the checker says of right code: python tests/testing/count_false_alarms.py.
 
-Random MLPs with dropout, activations of a user, and losses, at generic inputs, inputs with a few
+Random MLPs with dropout, layers of a user, and losses, at generic inputs, inputs with a few
 special values, and inputs whose every float the engine draws (mostly zeros and ties: the worst).
 An alarm on any of them is false. "Inconclusive" is no alarm: the checker says that it cannot tell.
 """
@@ -14,7 +14,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from layers import ELEMENTWISE, CrossEntropy, Elementwise, Norm, Softmax
+from layers import ELEMENTWISE, BatchNorm, CrossEntropy, Elementwise, Norm, Product, Softmax
 
 from tinygrad_mnist import MSELoss, Sequential
 from tinygrad_mnist.testing import (
@@ -33,9 +33,12 @@ ENGINE_DRAWN = hnp.arrays(
 INPUTS = {"generic": batches(), "spiked": spiked(), "engine-drawn": ENGINE_DRAWN}
 
 
+SUBJECTS = ["mlp", "model", "activation", "batch norm", "product", "mse", "cross-entropy"]
+
+
 def check_one(data, x, rng, seed):
     """Check one random right thing; raises what the checker says of it."""
-    subject = data.draw(st.sampled_from(["mlp", "model", "activation", "mse", "cross-entropy"]))
+    subject = data.draw(st.sampled_from(SUBJECTS))
     target = rng.standard_normal(x.shape)
     if subject == "mlp":
         check_gradients(data.draw(mlps(in_features=x.shape[1])), x, seed=seed)
@@ -48,6 +51,11 @@ def check_one(data, x, rng, seed):
         layer = made() if made else Elementwise(*ELEMENTWISE[middle])
         first = data.draw(mlps(in_features=x.shape[1]))
         check_gradients(Sequential(first, layer), x, seed=seed)
+    elif subject == "batch norm":
+        rows, layer = np.concatenate([x, target]), BatchNorm(x.shape[1]).train(bool(seed % 2))
+        check_gradients(layer, rows, rows_independent=False, forms=("batch",), seed=seed)
+    elif subject == "product":
+        check_gradients(Product(x.shape[1]), (x, target), seed=seed)
     elif subject == "mse":
         loss = MSELoss(data.draw(st.sampled_from(["mean", "sum", "batchmean"])))
         check_loss_gradients(loss, x, target, seed=seed)

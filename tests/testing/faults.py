@@ -11,43 +11,81 @@ from layers import (
     ELEMENTWISE,
     AbsoluteError,
     BatchMean,
+    BatchNorm,
+    ColumnMean,
+    Counting,
     CrossEntropy,
+    Dropout,
     Elementwise,
+    Embedding,
+    Flatten,
     Gain,
     Largest,
+    Linear,
+    MSELoss,
     Norm,
+    Product,
+    ReLU,
     Residual,
     Softmax,
     sigmoid,
 )
 
-from tinygrad_mnist import Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist import Module, Sequential
+from tinygrad_mnist.testing import check_gradients
 
 # how a layer of each kind is made, given its class, a number of features and a generator
 MAKERS = {
-    Dropout: lambda cls, features, rng: cls(0.25, rng=rng),
+    BatchNorm: lambda cls, features, rng: cls(features),
+    Dropout: lambda cls, features, rng: cls(0.25, rng),
     Elementwise: lambda cls, features, rng: cls(*ELEMENTWISE["tanh"]),
+    Embedding: lambda cls, features, rng: cls(CLASSES, features, rng),
     Gain: lambda cls, features, rng: cls(features),
-    Linear: lambda cls, features, rng: cls(features, 3, rng=rng),
-    Residual: lambda cls, features, rng: cls(Linear(features, features, rng=rng)),
+    Linear: lambda cls, features, rng: cls(features, 3, rng),
+    Product: lambda cls, features, rng: cls(features),
+    Residual: lambda cls, features, rng: cls(Linear(features, features, rng)),
 }
+CLASSES = 4  # of an Embedding
+
+# what layers take that take no (rows, features), made of such an x and a generator
+INPUTS = {
+    BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),  # two rows at least
+    ColumnMean: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
+    Embedding: lambda x, rng: rng.integers(0, CLASSES, (len(x), 3)),
+    Flatten: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
+    Product: lambda x, rng: (x, rng.standard_normal(x.shape)),
+}
+BATCH = {"rows_independent": False, "forms": ("batch",)}
 
 
 class Fault(NamedTuple):
     make: object  # from (features, rng); of a loss, from nothing
     rule: str = ""
     arrays: frozenset = frozenset()
+    inputs: object = lambda x, rng: x
+    settings: dict = {}  # noqa: RUF012
+
+    def check(self, x, rng, **settings):
+        """Check the layer, made for x (rows, features), on x or on what it takes instead."""
+        layer = self.make(x.shape[1], rng)
+        return check_gradients(layer, self.inputs(x, rng), **self.settings, **settings)
 
 
-def fault(base, *arrays, rule="", **methods):
+def fault(base, *arrays, rule="", settings=(), **members):
     """Return a fault in a layer: a subclass of base with other methods."""
-    broken = type(f"Broken{base.__name__}", (base,), methods)
+    broken = type(f"Broken{base.__name__}", (base,), members)
     made = MAKERS.get(base, lambda cls, features, rng: cls())
 
     def make(features, rng):
         return made(broken, features, rng)
 
-    return Fault(make, rule, frozenset(arrays))
+    inputs = INPUTS.get(base, lambda x, rng: x)
+    return Fault(make, rule, frozenset(arrays), inputs, dict(settings))
+
+
+def batch_norm(*arrays, **members):
+    """Return a fault in a BatchNorm, which may mix rows."""
+    return fault(BatchNorm, *arrays, settings=BATCH, **members)
 
 
 def dx(base, wrong_dx, rule=""):
@@ -62,8 +100,8 @@ def linear(rule="", **mistakes):
     """
 
     def backward(self, dy):
-        x, W = self._x.reshape(-1, self.in_features), self.weight.data
-        rows = np.array(dy).reshape(-1, self.out_features)
+        W = self.weight.data
+        x, rows = self._x.reshape(-1, len(W)), np.array(dy).reshape(-1, W.shape[1])
         has = SimpleNamespace(x=x, dy=rows, W=W, dW=x.T @ rows, db=rows.sum(0), dx=rows @ W.T)
         found = {
             name: mistakes.get(name, lambda has, name=name: vars(has)[name])(has) for name in NAMES
@@ -96,7 +134,7 @@ def chain(middle):
     """Return a model with a faulty layer in its middle: everything before it goes wrong."""
 
     def make(features, rng):
-        first, last = Linear(features, 4, rng=rng), Linear(4, 2, rng=rng)
+        first, last = Linear(features, 4, rng), Linear(4, 2, rng)
         return Sequential(first, middle.make(4, rng), last)
 
     return Fault(make, arrays=frozenset({"x", "0.weight", "0.bias"}))
@@ -161,6 +199,17 @@ def in_order_of_memory(self, x):
     return Elementwise.forward(self, x.ravel(order="K").reshape(x.shape))
 
 
+def forgets_stretched(self, x):
+    return Elementwise.forward(self, x) * (0 not in np.asarray(x).strides)
+
+
+def forgets_the_middle_row(self, x):
+    y = Elementwise.forward(self, x)
+    if y.ndim > 1 and len(y) > 2:
+        y[len(y) // 2] = 0
+    return y
+
+
 def drops_always(self, x):
     training, self.training = self.training, True
     y = Dropout.forward(self, x)
@@ -176,6 +225,100 @@ def draws_always(self, x):
 def noisy_in_evaluation(self, x):
     y = ReLU.forward(self, x)
     return y if self.training else y * np.random.random_sample(y.shape)  # noqa: NPY002
+
+
+# Of BatchNorm: self.pull is what mean and var take from the gradient
+
+
+def pull_of_var(self, rows, normal):
+    return normal * (rows * normal).mean(axis=0)
+
+
+def pull_of_mean(self, rows, normal):
+    return rows.mean(axis=0)
+
+
+def follows_in_backward(self, dy):
+    self.running_mean.data += 1
+    return BatchNorm.backward(self, dy)
+
+
+def follows_in_evaluation(self, x):
+    y = BatchNorm.forward(self, x)
+    if not self.training:
+        self.running_mean.data += 0.1
+    return y
+
+
+def normalizes_in_evaluation(self, x):
+    training, self.training = self.training, True
+    y = BatchNorm.forward(self, x)
+    self.training = training
+    return y
+
+
+def counts_in_an_attribute(self, x):
+    self._n = self._n + 1 if hasattr(self, "_n") else 1
+    return self._n * x
+
+
+# Of Product: two inputs
+
+
+def edits_b(self, a, b):
+    b *= 2
+    return Product.forward(self, a, b)
+
+
+def b_in_order_of_memory(self, a, b):
+    return Product.forward(self, a, np.ravel(b, order="K").reshape(b.shape))
+
+
+def b_of_other_rows(self, a, b):
+    return Product.forward(self, a, b[::-1])
+
+
+def changed(i, change):
+    """Return a backward of Product with a mistake in the gradient of one input."""
+
+    def backward(self, dy):
+        dxs = list(Product.backward(self, dy))
+        dxs[i] = change(dxs[i])
+        return tuple(dxs)
+
+    return backward
+
+
+def b_once(self, dy):
+    da, db = Product.backward(self, dy)
+    self._a = 0 * self._a
+    return da, db
+
+
+# Of Embedding: integers
+
+
+def overwrites(self, dy):
+    grad = np.zeros(self.weight.data.shape)
+    grad[self._x] = dy  # the last of equal indices wins
+    self.weight.accumulate(grad)
+
+
+def edits_indices(self, x):
+    y = Embedding.forward(self, x)
+    x += 1
+    return y
+
+
+# Of images
+
+
+def spreads(self, dy):
+    return np.broadcast_to(np.expand_dims(dy, -3), self._shape)
+
+
+def mean_of_images(self, x):
+    return ColumnMean.forward(self, x - x.mean(axis=tuple(range(x.ndim - 3))) if x.ndim > 3 else x)
 
 
 def without_deviation(self, dy):
@@ -210,7 +353,7 @@ class TiedOneCache(Module):
     """y = f(f(x)) with one Linear that remembers one forward."""
 
     def __init__(self, features, rng):
-        self.layer = Linear(features, features, rng=rng)
+        self.layer = Linear(features, features, rng)
 
     def forward(self, x):
         return self.layer(self.layer(x))
@@ -223,7 +366,7 @@ class WrongOrder(Module):
     """Runs backward first to last."""
 
     def __init__(self, features, rng):
-        self.layers = [Linear(features, features, rng=rng), Elementwise(*ELEMENTWISE["tanh"])]
+        self.layers = [Linear(features, features, rng), Elementwise(*ELEMENTWISE["tanh"])]
 
     def forward(self, x):
         for layer in self.layers:
@@ -297,6 +440,10 @@ LAYERS = {
     "cache used up": fault(Elementwise, rule="accumulates", backward=forgets_x),
     "first x remembered for good": fault(Gain, rule="rows-independent", forward=remembers_first_x),
     "order of memory": fault(Elementwise, rule="layout", forward=in_order_of_memory),
+    "broadcast arrays": fault(Elementwise, rule="layout", forward=forgets_stretched),
+    "middle row forgotten": fault(
+        Elementwise, rule="rows-independent", forward=forgets_the_middle_row
+    ),
     "rows mixed": fault(BatchMean, rule="rows-independent"),
     "tanh' = 1 - y": slope("tanh", lambda x: 1 - np.tanh(x)),
     "tanh' of the output": slope("tanh", lambda x: 1 - np.tanh(np.tanh(x)) ** 2),
@@ -313,6 +460,50 @@ LAYERS = {
     "gain of the mean": fault(Gain, "gain", backward=mean_of_rows),
     "gain forgotten in dx": dx(Gain, forgets_gain),
     "skip forgotten": dx(Residual, lambda self, dy: self.inner.backward(dy)),
+    "batch norm of a constant mean": batch_norm("x", pull=pull_of_var),
+    "batch norm of a constant variance": batch_norm("x", pull=pull_of_mean),
+    "batch norm: rows mixed": fault(BatchNorm, rule="rows-independent"),
+    "batch norm: backward moves the mean": batch_norm(
+        rule="keeps-parameters", backward=follows_in_backward
+    ),
+    "batch norm: the mean moves in evaluation": batch_norm(
+        rule="eval-deterministic", forward=follows_in_evaluation
+    ),
+    "batch norm: the batch's mean in evaluation": fault(
+        BatchNorm,
+        rule="rows-independent",
+        training=False,
+        forward=normalizes_in_evaluation,
+        follow=lambda self, mean, var: None,
+    ),
+    "count kept in no Buffer": fault(Counting, rule="reproducible", forward=counts_in_an_attribute),
+    "product: db without its gain": fault(
+        Product, "x[1]", backward=lambda self, dy: (Product.backward(self, dy)[0], dy * self._a)
+    ),
+    "product: da and db swapped": fault(
+        Product, "x[0]", "x[1]", backward=lambda self, dy: Product.backward(self, dy)[::-1]
+    ),
+    "product: one gradient": fault(
+        Product, rule="shape", backward=lambda self, dy: Product.backward(self, dy)[0]
+    ),
+    "product: a list": fault(
+        Product, rule="shape", backward=lambda self, dy: [*Product.backward(self, dy)]
+    ),
+    "product: db flat": fault(Product, rule="shape", backward=changed(1, np.ravel)),
+    "product: db None": fault(Product, rule="shape", backward=changed(1, lambda db: None)),
+    "product: db in float32": fault(
+        Product, rule="dtype", backward=changed(1, lambda db: db.astype("f4"))
+    ),
+    "product: |db|": fault(Product, rule="linear", backward=changed(1, abs)),
+    "product: b edited": fault(Product, rule="keeps-input", forward=edits_b),
+    "product: b in order of memory": fault(Product, rule="layout", forward=b_in_order_of_memory),
+    "product: b of other rows": fault(Product, rule="rows-independent", forward=b_of_other_rows),
+    "product: b once": fault(Product, rule="accumulates", backward=b_once),
+    "embedding: the last of equal indices": fault(Embedding, "weight", backward=overwrites),
+    "embedding: indices edited": fault(Embedding, rule="keeps-input", forward=edits_indices),
+    "image mean: not divided": fault(ColumnMean, "x", backward=spreads),
+    "image mean: images mixed": fault(ColumnMean, rule="rows-independent", forward=mean_of_images),
+    "images taken for vectors": fault(Flatten, rule="rows-independent", sample_axes=1),
     "tied layer with one cache": Fault(TiedOneCache, arrays=frozenset({"x", "layer.weight"})),
     "backward first to last": Fault(
         WrongOrder, arrays=frozenset({"x", "layers.0.weight", "layers.0.bias"})

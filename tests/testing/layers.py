@@ -1,8 +1,13 @@
-"""Right layers and losses that are not in the package, to be checked, and to plant faults in."""
+"""Right layers and losses, to be checked, and to plant faults in.
+
+They owe nothing to the layers of the package but their base: a fault may reach into them.
+"""
+
+import math
 
 import numpy as np
 
-from tinygrad_mnist import Module, Parameter
+from tinygrad_mnist import Buffer, Module, Parameter
 
 
 def normal(*shape, seed=0):
@@ -23,6 +28,57 @@ def sigmoid(x):
 def softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
+
+
+class Linear(Module):
+    """y = x @ W + b, for x (..., I), W (I, O) and b (O,)."""
+
+    def __init__(self, in_features, out_features, rng):
+        drawn = np.random.default_rng(rng).uniform(-1, 1, (in_features, out_features))
+        self.weight = Parameter(drawn)
+        self.bias = Parameter(np.zeros(out_features))
+
+    def forward(self, x):
+        self._x = np.array(x, self.weight.data.dtype)
+        return self._x @ self.weight.data + self.bias.data
+
+    def backward(self, dy):
+        ins, outs = self.weight.data.shape
+        rows = np.reshape(dy, (-1, outs))
+        self.weight.accumulate(self._x.reshape(-1, ins).T @ rows)
+        self.bias.accumulate(rows.sum(axis=0))
+        return dy @ self.weight.data.T
+
+
+class ReLU(Module):
+    """y = max(x, 0)."""
+
+    def forward(self, x):
+        x = np.asarray(x, np.float64)
+        self._passed = x > 0
+        return x * self._passed
+
+    def backward(self, dy):
+        return dy * self._passed
+
+
+class Dropout(Module):
+    """y = x * mask / (1 - p) while training, else x."""
+
+    def __init__(self, p, rng):
+        self.p, self.rng = p, np.random.default_rng(rng)
+
+    def draw_mask(self, shape):
+        return self.rng.random(shape) >= self.p
+
+    def forward(self, x):
+        x = np.asarray(x, np.float64)
+        self._mask = self.draw_mask(x.shape) if self.training else np.ones(x.shape)
+        self._factor = 1 / (1 - self.p) if self.training else 1
+        return x * self._mask * self._factor
+
+    def backward(self, dy):
+        return dy * self._mask * self._factor
 
 
 class Elementwise(Module):
@@ -89,10 +145,140 @@ class BatchMean(Module):
 
     def forward(self, x):
         x = np.asarray(x, np.float64)
-        return x - x.mean(axis=0)
+        return x - x.sum(axis=0) / max(len(x), 1)
 
     def backward(self, dy):
-        return dy - np.mean(dy, axis=0)
+        return dy - np.sum(dy, axis=0) / max(len(dy), 1)
+
+
+class BatchNorm(Module):
+    """y = gain * (x - mean) / sqrt(var + eps) + shift, of each feature of x (..., I).
+
+    While training, mean and var are those of the samples, var without Bessel's correction; in
+    evaluation mode they are the running ones, of which the variance is corrected. (The formulas of
+    torch.nn.BatchNorm1d.)
+    """
+
+    def __init__(self, features, eps=1e-3, momentum=0.1):
+        self.gain = Parameter(np.linspace(0.5, 1.5, features))
+        self.shift = Parameter(np.zeros(features))
+        self.running_mean = Buffer(np.zeros(features))
+        self.running_var = Buffer(np.ones(features))
+        self.batches = Buffer(0)
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x):
+        x = np.array(x, self.gain.data.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        if self.training and len(rows):
+            if len(rows) == 1:
+                raise ValueError(f"BatchNorm: expected more than one sample, got {x.shape}")
+            mean, var = rows.mean(axis=0), rows.var(axis=0)
+            self.follow(mean, rows.var(axis=0, ddof=1))
+        else:
+            mean, var = self.running_mean.data, self.running_var.data
+        self._mixes = self.training
+        self._std = np.sqrt(var + self.eps)
+        self._normal = (x - mean) / self._std
+        return self.gain.data * self._normal + self.shift.data
+
+    def follow(self, mean, var):
+        self.running_mean.data += self.momentum * (mean - self.running_mean.data)
+        self.running_var.data += self.momentum * (var - self.running_var.data)
+        self.batches.data += 1
+
+    def backward(self, dy):
+        features = self.gain.data.size
+        rows, normal = np.reshape(dy, (-1, features)), self._normal.reshape(-1, features)
+        self.gain.accumulate((rows * normal).sum(axis=0))
+        self.shift.accumulate(rows.sum(axis=0))
+        dx = rows - self.pull(rows, normal) if self._mixes and len(rows) else rows
+        return (self.gain.data / self._std * dx).reshape(np.shape(dy))
+
+    def pull(self, rows, normal):
+        """Return what mean and var, which follow each sample, take from the gradient."""
+        return rows.mean(axis=0) + normal * (rows * normal).mean(axis=0)
+
+
+class Counting(Module):
+    """y = n * x, for a Buffer n that counts the training forwards, this one too."""
+
+    def __init__(self):
+        self.n = Buffer(1)
+
+    def forward(self, x):
+        if self.training:
+            self.n.data += 1
+        self._n = int(self.n.data)
+        return self._n * np.asarray(x, np.float64)
+
+    def backward(self, dy):
+        return self._n * dy
+
+
+class Embedding(Module):
+    """y = W[x], for integers x of any shape and W (classes, features)."""
+
+    input_grad = False
+
+    def __init__(self, classes, features, rng):
+        drawn = np.random.default_rng(rng).standard_normal((classes, features))
+        self.weight = Parameter(drawn)
+
+    def forward(self, x):
+        if np.asarray(x).dtype.kind not in "iu":
+            raise TypeError(f"Embedding: expected integers, got {np.asarray(x).dtype}")
+        self._x = np.array(x)
+        return self.weight.data[self._x]
+
+    def backward(self, dy):
+        grad = np.zeros(self.weight.data.shape)
+        np.add.at(grad, self._x, dy)
+        self.weight.accumulate(grad)
+
+
+class Product(Module):
+    """y = gain * a * b, for a and b (..., I): two inputs."""
+
+    def __init__(self, features):
+        self.gain = Parameter(np.linspace(0.5, 1.5, features))
+
+    def forward(self, a, b):
+        self._a, self._b = (np.array(x, self.gain.data.dtype) for x in (a, b))
+        return self.gain.data * self._a * self._b
+
+    def backward(self, dy):
+        rows = np.reshape(dy * self._a * self._b, (-1, self.gain.data.size))
+        self.gain.accumulate(rows.sum(axis=0))
+        return self.gain.data * dy * self._b, self.gain.data * dy * self._a
+
+
+class Flatten(Module):
+    """y = x with the three axes of an image in one: (..., H, W, C) to (..., H * W * C)."""
+
+    sample_axes = 3
+
+    def forward(self, x):
+        x = np.array(x, np.float64)
+        self._shape = x.shape
+        return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
+
+    def backward(self, dy):
+        return np.reshape(dy, self._shape)
+
+
+class ColumnMean(Module):
+    """y = the mean over the rows of an image, (..., H, W, C) to (..., W, C)."""
+
+    sample_axes = 3
+
+    def forward(self, x):
+        x = np.asarray(x, np.float64)
+        self._shape = x.shape
+        return x.mean(axis=-3)
+
+    def backward(self, dy):
+        return np.broadcast_to(np.expand_dims(dy, -3) / self._shape[-3], self._shape)
 
 
 class Largest(Module):
@@ -149,6 +335,17 @@ class GlobalNoise(Module):
 
     def backward(self, dy):
         return dy * self._noise
+
+
+class MSELoss:
+    """Mean of (pred - target)**2."""
+
+    def __call__(self, pred, target):
+        self._error = pred - target
+        return float(np.mean(self._error**2))
+
+    def backward(self):
+        return 2 * self._error / self._error.size
 
 
 class CrossEntropy:

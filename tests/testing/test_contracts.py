@@ -28,7 +28,7 @@ TEXTS = {
     "noise from a closure": (
         "ClosureNoise: expected the same y from the same x and the same draws, got another; a "
         "random layer keeps its np.random.Generator as an attribute (self.rng) and draws from "
-        "nothing else"
+        "nothing else; an array that forward moves is a Buffer"
     ),
     "y in float32": "BrokenReLU: expected y in float64, as the module, got float32",
     "dx in float32": ("BrokenReLU: expected dx in float64, as the module, got float32"),
@@ -38,6 +38,14 @@ TEXTS = {
         "BrokenElementwise: expected a Fortran-ordered x and dy to change nothing, got another "
         "value of y"
     ),
+    "broadcast arrays": (
+        "BrokenElementwise: expected a broadcast x and dy to change nothing, got another value of y"
+    ),
+    "middle row forgotten": (
+        "BrokenElementwise: expected sample 1 alone to give what its row gives (sample_axes says "
+        "how many last axes are one sample; rows_independent=False is for layers that mix rows), "
+        "got another value of y"
+    ),
     "gradient set, not added": (
         "BrokenGain: expected a second backward to add the same again, got another value of "
         "the gradient of gain"
@@ -46,8 +54,9 @@ TEXTS = {
         "BrokenReLU: expected backward(-3 dy) to be -3 backward(dy), got another value of dx"
     ),
     "rows mixed": (
-        "BrokenBatchMean: expected sample 0 alone to give what its row gives (rows_independent="
-        "False is for layers that mix rows), got another value of y"
+        "BrokenBatchMean: expected sample 0 alone to give what its row gives (sample_axes says how "
+        "many last axes are one sample; rows_independent=False is for layers that mix rows), got "
+        "another value of y"
     ),
     "first x remembered for good": (
         "BrokenGain: expected rows in another order to give the same, got another value of "
@@ -56,6 +65,21 @@ TEXTS = {
     "noise in evaluation": "BrokenReLU: expected the same y twice in evaluation mode, got another",
     "Dropout: draws in evaluation": (
         "BrokenDropout: expected no draws in evaluation mode, got some"
+    ),
+    "batch norm: backward moves the mean": (
+        "BrokenBatchNorm: expected backward to leave running_mean alone, got it moved"
+    ),
+    "batch norm: the mean moves in evaluation": (
+        "BrokenBatchNorm: expected no Buffer to move in evaluation mode, got running_mean moved"
+    ),
+    "product: b edited": "BrokenProduct: expected forward to leave x[1] alone, got it modified",
+    "product: one gradient": (
+        "BrokenProduct: expected a tuple of 2 gradients, got an array of shape (3, 2) and dtype "
+        "float64"
+    ),
+    "product: db None": "BrokenProduct: expected dx[1] of shape (3, 2), got None",
+    "product: db in float32": (
+        "BrokenProduct: expected dx[1] in float64, as the module, got float32"
     ),
 }
 
@@ -71,9 +95,8 @@ def refusal(rule, text):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_broken_rule_is_named_in_words(name):
-    x, rng = normal(3, 2), np.random.default_rng(0)
     with refusal(LAYERS[name].rule, TEXTS[name]):
-        check_gradients(LAYERS[name].make(2, rng), x)
+        LAYERS[name].check(normal(3, 2), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", LOSS_TEXTS)

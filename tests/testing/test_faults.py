@@ -52,8 +52,7 @@ def test_there_are_fifty_faults_and_more():
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_faulty_layer_is_caught(name):
     def check(seed):
-        x, rng = example(seed)
-        check_gradients(LAYERS[name].make(x.shape[1], rng), x, seed=seed)
+        LAYERS[name].check(*example(seed), seed=seed)
 
     error = first_error(check)
     if LAYERS[name].rule:
@@ -75,8 +74,8 @@ def test_a_faulty_layer_is_caught(name):
     ],
 )
 def test_the_report_names_the_entry_that_is_wrong(name, array, index):
-    layer = LAYERS[name].make(2, np.random.default_rng(0))
-    report = check_gradients(layer, normal(3, 2), contracts=False, raise_on_failure=False)
+    rng = np.random.default_rng(0)
+    report = LAYERS[name].check(normal(3, 2), rng, contracts=False, raise_on_failure=False)
     (mismatch,) = report.mismatches
     assert (mismatch.name, mismatch.index, mismatch.analytic) == (array, index, 0)
 

@@ -8,7 +8,19 @@ import pytest
 from faults import LAYERS
 from hypothesis import HealthCheck, Phase, find, given
 from hypothesis import strategies as st
-from layers import ELEMENTWISE, BatchMean, Elementwise, Gain, Softmax
+from layers import (
+    ELEMENTWISE,
+    BatchMean,
+    BatchNorm,
+    ColumnMean,
+    Counting,
+    Elementwise,
+    Embedding,
+    Flatten,
+    Gain,
+    Product,
+    Softmax,
+)
 
 from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.testing import (
@@ -28,8 +40,8 @@ from tinygrad_mnist.testing.strategies import (
 )
 
 
-@given(batches(), batches(features=7), batches(rows=0), seeds())
-def test_batches_are_generic_and_of_the_shape_asked_for(x, wide, empty, seed):
+@given(batches(), batches(features=7), batches(rows=0), batches(rows=2, sample_axes=3), seeds())
+def test_batches_are_generic_and_of_the_shape_asked_for(x, wide, empty, images, seed):
     assert x.dtype == np.float64
     assert x.ndim == 2
     assert set(x.shape) <= {1, 2, 3, 4, 5}
@@ -37,6 +49,8 @@ def test_batches_are_generic_and_of_the_shape_asked_for(x, wide, empty, seed):
     assert x.all()
     assert wide.shape[1] == 7
     assert empty.shape[0] == 0
+    assert images.ndim == 4
+    assert images.shape[0] == 2
     np.random.default_rng(seed)
 
 
@@ -117,7 +131,27 @@ test_gain = module_checklist(lambda features, rng: Gain(features))
 test_tanh = module_checklist(lambda features, rng: Elementwise(*ELEMENTWISE["tanh"]))
 test_softmax = module_checklist(lambda features, rng: Softmax(), inputs=batches())
 test_batch_mean = module_checklist(
-    lambda features, rng: BatchMean(), inputs=batches(rows=4), rows_independent=False
+    lambda features, rng: BatchMean(),
+    inputs=batches(rows=4),
+    rows_independent=False,
+    forms=("batch",),
+)
+test_batch_norm = module_checklist(
+    lambda features, rng: BatchNorm(features), rows_independent=False, forms=("batch",)
+)
+test_batch_norm_of_more_axes = module_checklist(
+    lambda features, rng: BatchNorm(features), rows_independent=False, forms=("batch", "axes")
+)
+test_counting = module_checklist(lambda features, rng: Counting())
+test_flatten = module_checklist(lambda features, rng: Flatten())
+test_column_mean = module_checklist(lambda features, rng: ColumnMean())
+test_product = module_checklist(
+    lambda features, rng: Product(features),
+    inputs=st.tuples(batches(features=3, rows=4), batches(features=3, rows=4)),
+)
+test_embedding = module_checklist(
+    lambda features, rng: Embedding(5, 3, rng),
+    inputs=seeds().map(lambda seed: np.random.default_rng(seed).integers(0, 5, (4, 3))),
 )
 
 
@@ -127,6 +161,73 @@ test_batch_mean = module_checklist(
 def test_a_checklist_fails_for_a_faulty_layer(name):
     with pytest.raises((GradientCheckError, ModuleContractError)):
         module_checklist(LAYERS[name].make, settings=FIRST_FAILURE)()
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [(name, LAYERS[name].rule) for name in LAYERS if LAYERS[name].settings],
+)
+def test_a_checklist_fails_for_a_faulty_layer_that_mixes_rows(name, rule):
+    fault = LAYERS[name]
+    with pytest.raises((GradientCheckError, ModuleContractError)) as caught:
+        module_checklist(fault.make, settings=FIRST_FAILURE, **fault.settings)()
+    assert getattr(caught.value, "rule", "") == rule
+
+
+def test_the_forms_say_what_a_layer_is_given():
+    def shapes(layer, **keywords):
+        seen = set()
+
+        class Watched(layer):
+            def forward(self, x):
+                if np.size(x):
+                    seen.add((np.ndim(x), len(x) if np.ndim(x) else 0))
+                return super().forward(x)
+
+        module_checklist(lambda features, rng: Watched(), **keywords)()
+        return seen
+
+    axes = {ndim for ndim, _ in shapes(Counting)}
+    assert axes == {1, 2, 3}
+    axes = {ndim for ndim, _ in shapes(ColumnMean)}
+    assert axes == {3, 4, 5}
+    alone = shapes(Counting, forms=("batch",))
+    assert {ndim for ndim, _ in alone} == {2}
+    assert (2, 1) in alone
+    mixed = shapes(Counting, forms=("batch",), rows_independent=False)
+    assert {ndim for ndim, _ in mixed} == {2}
+    assert (2, 1) not in mixed
+    axes = {ndim for ndim, _ in shapes(Counting, forms=("sample", "axes"), rows_independent=False)}
+    assert axes == {1, 3}
+
+
+def test_a_form_that_does_not_exist_is_refused():
+    text = 'module_checklist: expected forms "sample", "batch" or "axes", got \'b\''
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        module_checklist(lambda features, rng: Counting(), forms="batch")
+
+
+def test_a_layer_that_takes_one_sample_alone_is_given_no_empty_batch():
+    class Alone(Gain):
+        def forward(self, x):
+            (_features,) = np.shape(x)
+            return super().forward(x)
+
+    module_checklist(lambda features, rng: Alone(features), forms=("sample",))()
+
+
+def test_both_modes_are_checked():
+    for mode in (False, True):
+
+        class Wrong(Elementwise):
+            def backward(self, dy, mode=mode):
+                return super().backward(dy) * (2 if self.training is mode else 1)
+
+        check = module_checklist(
+            lambda features, rng, cls=Wrong: cls(*ELEMENTWISE["tanh"]), settings=FIRST_FAILURE
+        )
+        with pytest.raises(GradientCheckError):
+            check()
 
 
 def test_a_failure_shrinks_to_a_small_input():
@@ -148,6 +249,16 @@ def test_a_gradient_from_an_empty_batch_is_caught():
     check = module_checklist(lambda features, rng: Constant(features), settings=FIRST_FAILURE)
     text = "Constant: expected no gradient of shift from an empty batch, got some [rule: empty]"
     with pytest.raises(ModuleContractError, match=re.escape(text)):
+        check()
+
+
+def test_a_layer_that_mixes_rows_is_given_an_empty_batch_too():
+    class Mean(BatchMean):
+        def forward(self, x):
+            return x - np.mean(x, axis=0)
+
+    check = module_checklist(lambda features, rng: Mean(), rows_independent=False)
+    with pytest.raises(ModuleContractError, match=r"RuntimeWarning: Mean .* \[rule: empty\]"):
         check()
 
 

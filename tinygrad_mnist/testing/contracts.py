@@ -4,21 +4,26 @@ Each rule has the name that `ModuleContractError.rule` gives:
 
 keeps-input           neither forward nor backward modifies x (a loss: pred and target)
 keeps-dy              backward does not modify dy
-keeps-parameters      neither forward nor backward moves a parameter
-reproducible          two forwards with the same draws give the same y
+keeps-parameters      neither forward nor backward moves a Parameter, and backward moves no Buffer
+reproducible          two forwards from the same draws and Buffers give the same y
 dtype                 y, dx and the gradients of a float64 module are float64
 shape                 dx has the shape of x (or is None with input_grad=False)
 layout                the memory layout of x and dy changes nothing
 accumulates           a second backward returns the same dx and adds the same again
 linear                backward(-3 dy) is -3 backward(dy)
-eval-deterministic    in evaluation mode two forwards give the same y and draw nothing
+eval-deterministic    in evaluation mode two forwards give the same y, draw nothing, move no Buffer
 rows-independent      a sample alone gives what its row in the batch gives, in whatever order
                       (asked of modules that draw nothing: a mask depends on the rows before)
 empty                 no samples give no gradient, no error and no warning
+
+With several inputs, each rule is asked of every one, and dx is a tuple.
 """
 
+import copy
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,13 +32,13 @@ from numpy.typing import NDArray
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing._streams import Streams
+from tinygrad_mnist.testing._state import State
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.subject import wrong_shape
+from tinygrad_mnist.testing.subject import Form, Inputs, gradients, leading, numbered
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
-LAYOUTS: dict[str, Callable[[FloatArray], FloatArray]] = {
+LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": np.asfortranarray,
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
     "reversed": lambda a: np.flip(np.flip(a).copy()),
@@ -45,53 +50,55 @@ class Results(NamedTuple):
     """What one forward and backward gave."""
 
     y: FloatArray
-    dx: FloatArray | None
+    dx: list[FloatArray | None]  # of each input
     grads: dict[str, FloatArray]
 
     def scaled(self, factor: float) -> "Results":
         """Return the results of a backward that is linear, for factor * dy."""
-        dx = None if self.dx is None else factor * self.dx
-        return Results(self.y, dx, {name: factor * grad for name, grad in self.grads.items()})
+        grads = {name: factor * grad for name, grad in self.grads.items()}
+        return self.mapped(lambda array: factor * array, grads)._replace(y=self.y)
+
+    def mapped(
+        self, change: Callable[[FloatArray], FloatArray], grads: dict[str, FloatArray]
+    ) -> "Results":
+        """Return the results for samples that were picked, or put into another order."""
+        return Results(change(self.y), [dx if dx is None else change(dx) for dx in self.dx], grads)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return every array by what a message calls it."""
-        dx = {} if self.dx is None else {"dx": self.dx}
+        dx = {name: dx for name, dx in numbered("dx", self.dx) if dx is not None}
         grads = {f"the gradient of {name}": grad for name, grad in self.grads.items()}
         return {"y": self.y, **dx, **grads}
 
 
 def check_module_contracts(
-    module: Module, x: FloatArray, dy: FloatArray, *, rows_independent: bool = True
+    module: Module, inputs: Inputs, dy: FloatArray, rows_independent: bool, forms: Sequence[Form]
 ) -> None:
-    """Raise ModuleContractError for the first rule that a float64 module breaks.
-
-    The module is left in evaluation mode, with other gradients: pass a copy.
-    """
-    _check_nothing_is_modified(module, x, dy)  # first: an edit may be one that is seen but once
-    run = _Run(module, x)
+    """Raise ModuleContractError for the first rule that a copy of the module in float64 breaks."""
+    run = _Run(copy.deepcopy(module).astype(np.float64), inputs, dy)
     try:
-        _check_reproducible(run, x)
-        wanted = run(x, dy)
-        _check_shapes_and_dtypes(run, wanted, x)
-        _check_layouts(run, wanted, x, dy)
-        _check_accumulation(run, wanted, x, dy)
-        run.same(
-            "linear",
-            run(x, -3 * dy),
-            wanted.scaled(-3),
-            dy,
-            "backward(-3 dy) to be -3 backward(dy)",
-        )
-        if rows_independent and x.ndim > 1 and len(x) and not run.draws(x):
-            _check_rows(run, wanted, x, dy)
-        _check_evaluation(run, x)
+        _check_reproducible(run)
+        wanted = run(inputs, dy)
+        for what, array in wanted.arrays().items():
+            message = f"{what} in float64, as the module, got {array.dtype}"
+            run.require("dtype", array.dtype == np.float64, message)
+        _check_layouts(run, wanted)
+        doubled = wanted._replace(grads={name: 2 * grad for name, grad in wanted.grads.items()})
+        message = "a second backward to add the same again"
+        run.same("accumulates", run(inputs, dy, times=2), doubled, message)
+        message = "backward(-3 dy) to be -3 backward(dy)"
+        run.same("linear", run(inputs, -3 * dy), wanted.scaled(-3), message)
+        if rows_independent and run.leading and all(run.leading) and not run.draws():
+            _check_rows(run, wanted, forms)
+        _check_evaluation(run)
     finally:
-        run.streams.rewind()
+        run.state.rewind()
 
 
 def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> None:
-    """Raise ModuleContractError for the first rule that a loss breaks; pass a copy of the loss."""
-    owner, streams = type(loss).__name__, Streams(loss, lambda: loss(pred.copy(), target))
+    """Raise ModuleContractError for the first rule that a copy of the loss breaks."""
+    owner, loss = type(loss).__name__, copy.deepcopy(loss)
+    state = State(lambda: loss(pred.copy(), target), loss)
     own_pred, own_target = pred.copy(), target.copy()
     try:
         value = loss(own_pred, own_target)
@@ -99,28 +106,27 @@ def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> 
         _require("shape", np.ndim(value) == 0, owner, message)
         gradient, again = np.array(loss.backward()), np.array(loss.backward())
         kept = _equal(own_pred, pred) and _equal(own_target, target)
-        message = "pred and target to be left alone, got one modified"
-        _require("keeps-input", kept, owner, message)
+        _require("keeps-input", kept, owner, "pred and target to be left alone, got one modified")
         message = f"dL/dpred of shape {pred.shape}, got {gradient.shape}"
         _require("shape", gradient.shape == pred.shape, owner, message)
         message = f"dL/dpred in float64, as pred, got {gradient.dtype}"
         _require("dtype", gradient.dtype == np.float64, owner, message)
-        message = "a second backward to return the same, got another"
-        _require("accumulates", _equal(gradient, again), owner, message)
-        streams.rewind()
+        same = _equal(gradient, again)
+        _require("accumulates", same, owner, "a second backward to return the same, got another")
+        state.rewind()
         same = _equal(np.array(loss(pred, target)), np.array(value))
         _require("reproducible", same, owner, "the same value twice, got another")
     finally:
-        streams.rewind()
+        state.rewind()
 
 
-def check_empty_batch(module: Module, x: FloatArray) -> None:
+def check_empty_batch(module: Module, inputs: Inputs) -> None:
     """Raise ModuleContractError if no samples, x (0, ...), give an error, a warning, a gradient."""
-    owner = type(module).__name__
+    owner, module = type(module).__name__, copy.deepcopy(module)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            module.backward(module(x))
+            module.backward(module(*inputs))
         except Exception as error:
             got = f"{type(error).__name__}: {error}"
             message = f"{owner}: expected no error or warning from an empty batch, got {got}"
@@ -131,41 +137,36 @@ def check_empty_batch(module: Module, x: FloatArray) -> None:
 
 
 class _Run:
-    """Runs a module from the same draws each time and compares what comes out."""
+    """Runs a module from the same draws and Buffers each time and compares what comes out."""
 
-    def __init__(self, module: Module, x: FloatArray) -> None:
-        self.module, self.owner = module, type(module).__name__
-        self.streams = Streams(module, lambda: module(x.copy()))
+    def __init__(self, module: Module, inputs: Inputs, dy: FloatArray) -> None:
+        self.module, self.inputs, self.dy = module, inputs, dy
+        self.owner, self.leading = type(module).__name__, leading(module, inputs)
         # a sum in another order rounds by a few units in the last place of its terms
-        self.rounding = 64 * np.finfo(np.float64).eps * _largest(x)
+        self.rounding = 64 * np.finfo(np.float64).eps * max(map(_largest, inputs))
+        # the very first forward, for one that changes x or a Parameter only once
+        self.state = State(self._check_nothing_is_modified, module)
 
-    def __call__(self, x: FloatArray, dy: FloatArray, times: int = 1) -> Results:
-        y = self.forward(x)
-        self.module.zero_grad()
-        dx = None
-        for _ in range(times):
-            dx = self.module.backward(dy)
-        grads = {name: p.grad.copy() for name, p in self.module.named_parameters()}
-        return Results(y, None if dx is None else np.array(dx), grads)
+    def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
+        y = self.forward(inputs)
+        return Results(y, *gradients(self.module, inputs, dy, times))
 
-    def forward(self, x: FloatArray) -> FloatArray:
-        self.streams.rewind()
-        return np.array(self.module(x))
+    def forward(self, inputs: Inputs) -> FloatArray:
+        self.state.rewind()
+        return np.array(self.module(*inputs))
 
-    def draws(self, x: FloatArray) -> bool:
-        self.forward(x)
-        return self.streams.moved()
+    def draws(self) -> bool:
+        self.forward(self.inputs)
+        return self.state.drawn()
 
     def require(self, rule: str, holds: Any, message: str) -> None:
         _require(rule, holds, self.owner, message)
 
-    def same(
-        self, rule: str, found: Results, wanted: Results, dy: FloatArray, message: str
-    ) -> None:
+    def same(self, rule: str, found: Results, wanted: Results, message: str) -> None:
         """Require equality to rounding: of gradients, relative to dy or to their largest entry."""
         others = found.arrays()
         for what, array in wanted.arrays().items():
-            factor = 1.0 if what == "y" else _largest(dy)
+            factor = 1.0 if what == "y" else _largest(self.dy)
             scale = _largest(array) + (0 if what == "y" else factor)
             # numbers below the smallest normal one round to few digits
             atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
@@ -174,82 +175,82 @@ class _Run:
             close = alike and np.allclose(other, array, rtol=_TOLERANCE, atol=atol, equal_nan=True)  # type: ignore[arg-type]
             self.require(rule, close, f"{message}, got another value of {what}")
 
+    def _check_nothing_is_modified(self) -> None:
+        inputs, dy = [x.copy() for x in self.inputs], self.dy.copy()
+        steps: dict[str, Callable[[], Any]] = {
+            "forward": lambda: self.module(*inputs),
+            "backward": lambda: self.module.backward(dy),
+        }
+        for step, call in steps.items():
+            before = self.module.state_dict()
+            call()
+            for (name, x), own in zip(numbered("x", self.inputs), inputs, strict=True):
+                message = f"{step} to leave {name} alone, got it modified"
+                self.require("keeps-input", _equal(own, x), message)
+            may_move = dict(self.module.named_buffers()) if step == "forward" else {}
+            for name, values in self.module.state_dict().items():
+                message = f"{step} to leave {name} alone, got it moved"
+                same = name in may_move or _equal(values, before.get(name, values))
+                self.require("keeps-parameters", same, message)
+        message = "backward to leave dy alone, got it modified"
+        self.require("keeps-dy", _equal(dy, self.dy), message)
 
-def _check_nothing_is_modified(module: Module, x: FloatArray, dy: FloatArray) -> None:
-    own_x, own_dy, owner = x.copy(), dy.copy(), type(module).__name__
-    before = module.state_dict()
-    steps: dict[str, Callable[[], Any]] = {
-        "forward": lambda: module(own_x),
-        "backward": lambda: module.backward(own_dy),
-    }
-    for step, call in steps.items():
-        call()
-        message = f"{step} to leave x alone, got it modified"
-        _require("keeps-input", _equal(own_x, x), owner, message)
-        for name, values in module.state_dict().items():
-            message = f"{step} to leave {name} alone, got it moved"
-            same = name not in before or _equal(values, before[name])
-            _require("keeps-parameters", same, owner, message)
-    _require("keeps-dy", _equal(own_dy, dy), owner, "backward to leave dy alone, got it modified")
 
-
-def _check_reproducible(run: _Run, x: FloatArray) -> None:
+def _check_reproducible(run: _Run) -> None:
     message = (
         "the same y from the same x and the same draws, got another; a random layer keeps its "
-        "np.random.Generator as an attribute (self.rng) and draws from nothing else"
+        "np.random.Generator as an attribute (self.rng) and draws from nothing else; an array that "
+        "forward moves is a Buffer"
     )
-    run.require("reproducible", _equal(run.forward(x), run.forward(x)), message)
+    run.require("reproducible", _equal(run.forward(run.inputs), run.forward(run.inputs)), message)
 
 
-def _check_shapes_and_dtypes(run: _Run, results: Results, x: FloatArray) -> None:
-    dx = results.dx
-    if run.module.input_grad and (dx is None or dx.shape != x.shape):
-        raise wrong_shape(run.owner, x, dx)
-    for what, array in results.arrays().items():
-        is_float64 = array.dtype == np.float64
-        run.require("dtype", is_float64, f"{what} in float64, as the module, got {array.dtype}")
+def _check_layouts(run: _Run, wanted: Results) -> None:
+    arrays = (*run.inputs, run.dy)
+    for name, laid_out in LAYOUTS.items() if all(a.ndim for a in arrays) else ():
+        *inputs, dy = map(laid_out, arrays)
+        run.same("layout", run(inputs, dy), wanted, f"a {name} x and dy to change nothing")
+    if run.leading and all(map(np.size, arrays)):
+        *inputs, dy = (np.broadcast_to(a[:1], a.shape) for a in arrays)
+        plain = run([x.copy() for x in inputs], dy.copy())
+        run.same("layout", run(inputs, dy), plain, "a broadcast x and dy to change nothing")
 
 
-def _check_layouts(run: _Run, wanted: Results, x: FloatArray, dy: FloatArray) -> None:
-    for name, laid_out in LAYOUTS.items() if x.ndim and dy.ndim else ():
-        found = run(laid_out(x), laid_out(dy))
-        run.same("layout", found, wanted, dy, f"a {name} x and dy to change nothing")
-    if x.ndim > 1 and len(x) == len(dy) > 0:
-        rows, dys = np.broadcast_to(x[:1], x.shape), np.broadcast_to(dy[:1], dy.shape)
-        found, plain = run(rows, dys), run(rows.copy(), dys.copy())
-        run.same("layout", found, plain, dy, "a broadcast x and dy to change nothing")
-
-
-def _check_accumulation(run: _Run, wanted: Results, x: FloatArray, dy: FloatArray) -> None:
-    doubled = {name: 2 * grad for name, grad in wanted.grads.items()}
-    found, message = run(x, dy, times=2), "a second backward to add the same again"
-    run.same("accumulates", found, Results(wanted.y, wanted.dx, doubled), dy, message)
-
-
-def _check_evaluation(run: _Run, x: FloatArray) -> None:
-    run.module.eval()
-    run.streams.rewind()
-    same = _equal(np.array(run.module(x)), np.array(run.module(x)))
-    run.require("eval-deterministic", same, "the same y twice in evaluation mode, got another")
-    drawn = run.streams.moved()
-    run.require("eval-deterministic", not drawn, "no draws in evaluation mode, got some")
-
-
-def _check_rows(run: _Run, wanted: Results, x: FloatArray, dy: FloatArray) -> None:
-    y, dx, grads = wanted
-    advice = "(rows_independent=False is for layers that mix rows)"
-    for i in sorted({0, len(x) // 2, len(x) - 1}):
-        contract = f"sample {i} alone to give what its row gives {advice}"
+def _check_rows(run: _Run, wanted: Results, forms: Sequence[Form]) -> None:
+    advice = (
+        "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
+        "that mix rows)"
+    )
+    count = math.prod(run.leading)
+    for number in sorted({0, count // 2, count - 1}):
+        index = np.unravel_index(number, run.leading)
+        batch_of_one = tuple(slice(i, i + 1) for i in index)
+        pick = itemgetter(index if "sample" in forms else batch_of_one)
+        contract = f"sample {', '.join(map(str, index))} alone to give what its row gives {advice}"
         try:
-            alone = run(x[i].copy(), dy[i].copy())
-            row = Results(y[i], None if dx is None else dx[i], {})
+            alone = run([pick(x).copy() for x in run.inputs], pick(run.dy).copy())
+            row = wanted.mapped(pick, {})
         except Exception as error:
             got = f"{contract}, got {type(error).__name__}: {error}"
             raise ModuleContractError("rows-independent", f"{run.owner}: expected {got}") from error
-        run.same("rows-independent", alone, row, dy, contract)
-    turned = Results(y[::-1], None if dx is None else dx[::-1], grads)
-    found = run(x[::-1].copy(), dy[::-1].copy())
-    run.same("rows-independent", found, turned, dy, "rows in another order to give the same")
+        run.same("rows-independent", alone, row, contract)
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        return np.flip(array, tuple(range(len(run.leading))))
+
+    found = run([turned(x).copy() for x in run.inputs], turned(run.dy).copy())
+    message = "rows in another order to give the same"
+    run.same("rows-independent", found, wanted.mapped(turned, wanted.grads), message)
+
+
+def _check_evaluation(run: _Run) -> None:
+    run.module.eval()
+    same = _equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
+    drawn, moved = run.state.drawn(), ", ".join(run.state.moved_buffers())
+    run.require("eval-deterministic", not drawn, "no draws in evaluation mode, got some")
+    message = f"no Buffer to move in evaluation mode, got {moved} moved"
+    run.require("eval-deterministic", not moved, message)
+    run.require("eval-deterministic", same, "the same y twice in evaluation mode, got another")
 
 
 def _require(rule: str, holds: Any, owner: str, message: str) -> None:

@@ -23,6 +23,7 @@ from tinygrad_mnist.testing.subject import Subject
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = EPS ** (1 / 3)
+Precision = tuple[float, float, float]  # rtol, atol and step, as in `check_gradients`
 
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
@@ -77,29 +78,22 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Judges probes of a subject for one cotangent.
+    """Judges probes of a subject for one dy, the gradient of its outputs.
 
     Raises:
         InconclusiveGradientCheck: The outputs are not finite, so no difference is.
     """
 
     def __init__(
-        self,
-        subject: Subject,
-        cotangent: FloatArray,
-        rng: np.random.Generator,
-        *,
-        rtol: float,
-        atol: float,
-        step: float,
+        self, subject: Subject, dy: FloatArray, rng: np.random.Generator, precision: Precision
     ) -> None:
-        self.subject, self.cotangent, self.rng = subject, cotangent, rng
-        self.rtol, self.atol, self.step = rtol, atol, step
+        self.subject, self.dy, self.rng = subject, dy, rng
+        self.rtol, self.atol, self.step = self.precision = precision
         self.outputs = subject.outputs()
         if not np.isfinite(self.outputs).all():
             raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
-        self.gradients = subject.gradients(cotangent)
-        self._rounding = 4 * EPS * float(np.sum(abs(cotangent) * np.maximum(abs(self.outputs), 1)))
+        self.gradients = subject.gradients(dy)
+        self._rounding = 4 * EPS * float(np.sum(abs(dy) * np.maximum(abs(self.outputs), 1)))
         self._nearby: list[Judge] = []
 
     def judge(self, probe: Probe) -> Verdict:
@@ -128,7 +122,7 @@ class Judge:
             half = self._measure(probe, factor * self.step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
-            # of a huge analytic value, all that a step too coarse sees is a small part
+            # where the analytic value is huge, smoothness is judged by what the differences see
             seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
             if max(odd, even) < _EVIDENCE * min(full.error, seen) and self._persists(probe, full):
                 return Verdict("wrong", full)
@@ -144,12 +138,12 @@ class Judge:
         length = float(np.linalg.norm(taken)) or _SMALLEST
         if len(taken) == 1:
             length = math.copysign(length, taken[0])
-        c, gradient = self.cotangent, self.gradients[probe.name]
+        dy, gradient = self.dy, self.gradients[probe.name]
         with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
             # the sum of the differences, not the difference of the sums: it rounds less
-            numeric = float(np.sum(c * (f_above - f_below))) / length
+            numeric = float(np.sum(dy * (f_above - f_below))) / length
             analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
-            second = float(np.sum(c * ((f_above - self.outputs) - (self.outputs - f_below))))
+            second = float(np.sum(dy * ((f_above - self.outputs) - (self.outputs - f_below))))
         rounding = self._rounding / abs(length / 2)
         tolerance = (
             self.rtol * max(abs(analytic), abs(numeric))
@@ -198,12 +192,11 @@ class Judge:
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in self.gradients):
             usual = math.sqrt(float(np.mean(array**2))) if array.size else 0.0
-            # tiny numbers are 0 to a step; from there a generic point is further away
+            # around values far below the step, "nearby" means about 1
             size = abs(array) + (usual if usual > _TINY else 1.0)
             array += part * size * self.rng.uniform(-1, 1, array.shape)
-        settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
         with np.errstate(all="ignore"):
             try:
-                return Judge(subject, self.cotangent, self.rng, **settings)
+                return Judge(subject, self.dy, self.rng, self.precision)
             except Exception:
                 return None

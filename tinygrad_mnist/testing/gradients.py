@@ -1,8 +1,7 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
-import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,49 +21,61 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subject import Subject
+from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, Subject, numbered
 
 _FLOAT64 = np.dtype(np.float64)
 _TELLING = 100  # a value so many times its tolerance could have shown a mistake
 
 
+class Settings(TypedDict, total=False):
+    """The keyword arguments that all checks take: `check_gradients` explains them."""
+
+    rtol: float
+    atol: float
+    step: float | None
+    max_entries: int
+    directions: int
+    contracts: bool
+    seed: int
+    raise_on_failure: bool
+
+
 def check_gradients(
     module: Module,
-    x: ArrayLike,
+    x: ArrayLike | tuple[ArrayLike, ...],
     *,
     grad_output: ArrayLike | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-9,
-    step: float | None = None,
-    max_entries: int = 64,
-    directions: int = 2,
-    contracts: bool = True,
     rows_independent: bool = True,
-    seed: int = 0,
-    raise_on_failure: bool = True,
+    forms: Sequence[Form] = FORMS,
+    **settings: Unpack[Settings],
 ) -> GradientReport:
     """Check a module's backward: first the contract, then every gradient by central differences.
 
-    It works in float64 on a deep copy, in the module's present mode, and sets every reachable
-    random generator back before each forward, so that the draws of a stochastic layer stay the
-    same. The caller's module is untouched.
+    It works in float64 on a deep copy, in the module's present mode, and sets every Buffer and
+    every reachable random generator back before each forward, so that running means and the draws
+    of a stochastic layer stay the same. The caller's module is untouched.
 
     Args:
         module: The Module to check.
-        x: An input for it, (..., in).
+        x: An input for it, (..., in), or (..., H, W, C) where `sample_axes` is 3; a tuple of arrays
+            if forward takes several. Integers stay integers for a module with `input_grad=False`,
+            such as an embedding.
         grad_output: dL/dy for `backward`; None draws one, its signs mixed and no entry near 0.
-        rtol: Error allowed, relative to the larger of both values.
-        atol: Error allowed, relative to the largest gradient in the array. What rounding of the
-            outputs can do to a difference is allowed on top of both.
-        step: Of the differences, relative to `max(1, |value|)`; None is `eps**(1/3)`, about 6e-6.
-        max_entries: Arrays up to this size are checked entry by entry; of larger ones as many
-            entries, the first, the last, the largest and the smallest gradient first.
-        directions: Random +-1 directions over the whole of each larger array; a wrong one is
-            traced to an entry.
-        contracts: Whether to check the contract first: see `testing.contracts`.
         rows_independent: Whether each sample's output depends on that sample alone; False for
             layers that mix rows, such as a batch normalisation.
-        seed: Of all that the check draws.
+        forms: What the module takes: one "sample", a "batch", samples with more leading "axes".
+            Without "sample", rows are compared as batches of one.
+        rtol: Error allowed, relative to the larger of both values; by default 1e-6.
+        atol: Error allowed, relative to the largest gradient in the array; by default 1e-9. What
+            rounding of the outputs can do to a difference is allowed on top of both.
+        step: Of the differences, relative to `max(1, |value|)`; by default `eps**(1/3)`, about
+            6e-6.
+        max_entries: Arrays up to this size, by default 64, are checked entry by entry; of larger
+            ones as many entries, the first, the last, the largest and the smallest gradient first.
+        directions: Random +-1 directions over the whole of each larger array, by default 2; a wrong
+            one is traced to an entry.
+        contracts: Whether to check the contract first: see `testing.contracts`. True by default.
+        seed: Of all that the check draws, by default 0.
         raise_on_failure: False returns a report of wrong gradients instead of raising.
 
     Returns:
@@ -78,61 +89,44 @@ def check_gradients(
         ValueError: grad_output has another shape than y, or a number is outside its interval.
     """
     owner = "check_gradients"
-    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    x = check.owned(owner, "x", x, _FLOAT64)
-    subject = Subject(_module(owner, module), x)
+    checker = _Checker(owner, settings, forms)
+    inputs = _inputs(owner, module, x)
+    subject = Subject(module, inputs)
     dy = checker.cotangent(subject.y_shape)
     if grad_output is not None:
         dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
-    if contracts:
-        check_module_contracts(_fresh(module), x, dy, rows_independent=rows_independent)
-    return checker.report(type(module).__name__, subject, dy, module, raise_on_failure)
+    if checker.contracts:
+        check_module_contracts(module, inputs, dy, rows_independent, forms)
+    return checker.report(type(module).__name__, subject, dy, module)
 
 
 def check_loss_gradients(
-    loss: Loss,
-    pred: ArrayLike,
-    target: ArrayLike,
-    *,
-    rtol: float = 1e-6,
-    atol: float = 1e-9,
-    step: float | None = None,
-    max_entries: int = 64,
-    directions: int = 2,
-    contracts: bool = True,
-    seed: int = 0,
-    raise_on_failure: bool = True,
+    loss: Loss, pred: ArrayLike, target: ArrayLike, **settings: Unpack[Settings]
 ) -> GradientReport:
     """Check that `loss.backward()` is the derivative of `loss(pred, target)` for pred.
 
-    target is handed over as it is (copied), so that integer labels stay integers. The other
-    arguments, the result and the errors are those of `check_gradients`.
+    target is passed as it is (copied), so that integer labels stay integers. The settings, the
+    result and the errors are those of `check_gradients`.
     """
     owner = "check_loss_gradients"
-    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
+    checker = _Checker(owner, settings)
     pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
-    subject = Subject(Sequential(), pred, loss=_loss(owner, loss), target=labels, name="pred")
-    if contracts:
-        check_loss_contracts(copy.deepcopy(loss), pred, labels)
-    return checker.report(type(loss).__name__, subject, np.ones(()), loss, raise_on_failure)
+    subject = Subject(Sequential(), [pred], loss=_loss(owner, loss), target=labels, name="pred")
+    if checker.contracts:
+        check_loss_contracts(loss, pred, labels)
+    return checker.report(type(loss).__name__, subject, np.ones(()), loss)
 
 
 def check_model_gradients(
     model: Module,
     loss: Loss,
-    x: ArrayLike,
+    x: ArrayLike | tuple[ArrayLike, ...],
     target: ArrayLike,
     *,
-    rtol: float = 1e-6,
-    atol: float = 1e-9,
-    step: float | None = None,
-    max_entries: int = 64,
-    directions: int = 2,
-    contracts: bool = True,
     rows_independent: bool = True,
-    seed: int = 0,
-    raise_on_failure: bool = True,
+    forms: Sequence[Form] = FORMS,
+    **settings: Unpack[Settings],
 ) -> GradientReport:
     """Check a model and its loss together: the gradients that a training step uses.
 
@@ -140,46 +134,46 @@ def check_model_gradients(
     result and the errors are those of `check_gradients` and `check_loss_gradients`.
     """
     owner = "check_model_gradients"
-    checker = _Checker(owner, rtol, atol, step, max_entries, directions, seed)
-    x, labels = check.owned(owner, "x", x, _FLOAT64), np.array(target)
-    subject = Subject(_module(owner, model), x, loss=_loss(owner, loss), target=labels)
-    if contracts:
+    checker = _Checker(owner, settings, forms)
+    inputs, labels = _inputs(owner, model, x), np.array(target)
+    subject = Subject(model, inputs, loss=_loss(owner, loss), target=labels)
+    if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
-        check_module_contracts(_fresh(model), x, dy, rows_independent=rows_independent)
-        check_loss_contracts(copy.deepcopy(loss), Subject(model, x).outputs(), labels)
+        check_module_contracts(model, inputs, dy, rows_independent, forms)
+        check_loss_contracts(loss, Subject(model, inputs).outputs(), labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
-    return checker.report(name, subject, np.ones(()), model, raise_on_failure)
+    return checker.report(name, subject, np.ones(()), model)
 
 
 class _Checker:
     """Chooses the probes of each array and counts their verdicts."""
 
-    def __init__(
-        self,
-        owner: str,
-        rtol: float,
-        atol: float,
-        step: float | None,
-        max_entries: int,
-        directions: int,
-        seed: int,
-    ) -> None:
-        self.rtol = check.real(owner, "rtol", rtol, "[0, inf)")
-        self.atol = check.real(owner, "atol", atol, "[0, inf)")
-        self.step = STEP if step is None else check.real(owner, "step", step, "[1e-12, 1)")
-        self.max_entries = check.integer(owner, "max_entries", max_entries, at_least=1)
-        self.directions = check.integer(owner, "directions", directions, at_least=0)
-        self.seed = check.integer(owner, "seed", seed, at_least=0)
+    def __init__(self, owner: str, settings: Settings, forms: Sequence[Form] = FORMS) -> None:
+        known = Settings.__annotations__
+        if unknown := ", ".join(sorted(settings.keys() - known.keys())):
+            raise TypeError(check.expected(owner, f"settings among {', '.join(known)}", unknown))
+        for form in forms:
+            check.choice(owner, "forms", form, FORMS)
+        get: Any = settings.get
+        step = get("step")
+        self.precision = (
+            check.real(owner, "rtol", get("rtol", 1e-6), "[0, inf)"),
+            check.real(owner, "atol", get("atol", 1e-9), "[0, inf)"),
+            STEP if step is None else check.real(owner, "step", step, "[1e-12, 1)"),
+        )
+        self.max_entries = check.integer(owner, "max_entries", get("max_entries", 64), at_least=1)
+        self.directions = check.integer(owner, "directions", get("directions", 2), at_least=0)
+        self.contracts = get("contracts", True)
+        self.seed = check.integer(owner, "seed", get("seed", 0), at_least=0)
+        self.raises = get("raise_on_failure", True)
         self.rng = np.random.default_rng(self.seed)
 
-    def report(
-        self, name: str, subject: Subject, cotangent: FloatArray, part: object, raises: bool
-    ) -> GradientReport:
+    def report(self, name: str, subject: Subject, dy: FloatArray, part: object) -> GradientReport:
         """Return what the check of a subject finds, or raise what it means."""
-        report = GradientReport(name, self.check(subject, cotangent), self.seed)
+        report = GradientReport(name, self.check(subject, dy), self.seed)
         if report.mismatches:
-            report.hints += [*about_ratio(report, subject.y_shape, part), *self.suspects(subject)]
-            if raises:
+            report.hints += [*about_ratio(report, subject, part), *self.suspects(subject)]
+            if self.raises:
                 raise GradientCheckError(report)
             return report
         _refuse_if_too_little(report)
@@ -187,12 +181,11 @@ class _Checker:
 
     def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
         """Return a report of each array that has a gradient."""
-        settings = {"rtol": self.rtol, "atol": self.atol, "step": self.step}
         try:
-            judge = Judge(subject, cotangent, self.rng, **settings)
+            judge = Judge(subject, cotangent, self.rng, self.precision)
             return [self._check_array(judge, name) for name in judge.gradients]
         finally:
-            subject.streams.rewind()
+            subject.state.rewind()
 
     def cotangent(self, shape: tuple[int, ...]) -> FloatArray:
         """Return a dL/dy of mixed signs, for a backward that is not linear, no entry near 0."""
@@ -201,11 +194,15 @@ class _Checker:
 
     def suspects(self, subject: Subject) -> Iterator[str]:
         """Yield a sentence for each layer of a chain that fails alone, on its own input."""
-        for path, layer, x in _layers("", subject.module, subject.x):
-            alone = Subject(layer, x)
-            reports = self.check(alone, self.cotangent(alone.outputs().shape))
-            if path and any(report.mismatches for report in reports):
+        chain, inputs = subject.module, subject.inputs
+        if not isinstance(chain, Sequential) or type(chain).forward is not Sequential.forward:
+            return
+        for path, layer in chain.leaves():
+            alone = Subject(layer, inputs)
+            reports = self.check(alone, self.cotangent(alone.y_shape))
+            if any(report.mismatches for report in reports):
                 yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."
+            inputs = [layer(*inputs)]
 
     def _check_array(self, judge: Judge, name: str) -> ArrayReport:
         gradient = judge.gradients[name]
@@ -239,10 +236,8 @@ class _Checker:
         report.worst = max(report.worst, measured.error / measured.tolerance)
         largest = max(abs(measured.analytic), abs(measured.numeric))
         report.telling += largest > _TELLING * measured.tolerance
-        mismatch = _mismatch(report, probe, measured)
-        if verdict.outcome == "wrong" and mismatch.index not in {
-            m.index for m in report.mismatches
-        }:
+        mismatch, known = _mismatch(report, probe, measured), {m.index for m in report.mismatches}
+        if verdict.outcome == "wrong" and mismatch.index not in known:
             report.mismatches.append(mismatch)
 
 
@@ -265,14 +260,16 @@ def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch
     return Mismatch(report.name, index, *values)
 
 
-def _module(owner: str, value: object) -> Module:
-    if not isinstance(value, Module):
-        raise TypeError(check.expected(owner, "a Module", check.described(value)))
-    return value
-
-
-def _fresh(module: Module) -> Module:
-    return copy.deepcopy(module).astype(np.float64)
+def _inputs(owner: str, module: object, x: Any) -> Inputs:
+    """Return copies of the inputs: integers that a module looks up as they are, else float64."""
+    if not isinstance(module, Module):
+        raise TypeError(check.expected(owner, "a Module", check.described(module)))
+    inputs = []
+    for name, value in numbered("x", x if isinstance(x, tuple) else (x,)):
+        array = check.real_array(owner, name, value)
+        looked_up = array.dtype.kind in "iu" and not module.input_grad
+        inputs.append(check.owned(owner, name, array, array.dtype if looked_up else _FLOAT64))
+    return inputs
 
 
 def _loss(owner: str, value: Any) -> Loss:
@@ -297,13 +294,3 @@ def _refuse_if_too_little(report: GradientReport) -> None:
             report.hints.append(f"Nothing telling at this x about {', '.join(silent)}.")
         return
     raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
-
-
-def _layers(prefix: str, module: Module, x: FloatArray) -> Iterator[tuple[str, Module, FloatArray]]:
-    """Yield each layer of a (nested) chain by its path, with the input that reaches it."""
-    if type(module).forward is not Sequential.forward or not isinstance(module, Sequential):
-        yield prefix.removesuffix("."), module, x
-        return
-    for i, layer in enumerate(module):
-        yield from _layers(f"{prefix}{i}.", layer, x)
-        x = layer(x)

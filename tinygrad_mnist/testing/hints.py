@@ -1,23 +1,24 @@
 """What mismatches have in common, and what that usually means."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Dropout
 from tinygrad_mnist.testing.report import GradientReport
+from tinygrad_mnist.testing.subject import Subject, leading
 
 _ALIKE = 1e-4  # two ratios that differ by less are one
 
 
-def about_ratio(report: GradientReport, shape: tuple[int, ...], part: object) -> Iterator[str]:
+def about_ratio(report: GradientReport, subject: Subject, part: object) -> Iterator[str]:
     """Yield a sentence if analytic / numeric is one number at every mismatch.
 
     Args:
         report: With its mismatches.
-        shape: Of the outputs; their numbers of rows and elements are telling factors.
-        part: The module or loss, whose dropout probabilities are, too.
+        subject: What was checked; its numbers of samples and outputs are telling factors.
+        part: The module or loss; so are the probabilities of its dropouts.
     """
     if report.mismatches and not any(mismatch.numeric for mismatch in report.mismatches):
         yield "Every mismatch has numeric = 0: the output does not depend on these entries."
@@ -27,25 +28,27 @@ def about_ratio(report: GradientReport, shape: tuple[int, ...], part: object) ->
         return
     meanings = [
         meaning
-        for factor, meaning in _telling_factors(shape, part)
+        for factor, meaning in _telling_factors(subject, part)
         if np.isclose(ratios[0], factor, rtol=_ALIKE, atol=1e-9)
     ]
     text = f"Every mismatch has analytic = {ratios[0]:.6g} x numeric"
     yield f"{text}: {'; or '.join(meanings)}." if meanings else f"{text}."
 
 
-def _telling_factors(shape: tuple[int, ...], part: object) -> Iterator[tuple[float, str]]:
+def _telling_factors(subject: Subject, part: object) -> Iterator[tuple[float, str]]:
     yield 0.0, "this gradient is never added"
     yield -1.0, "the sign is wrong"
     yield 2.0, "a factor 2 too many, as of a square, or added twice"
     yield 0.5, "a factor 2 is missing, as of a square"
-    rows, size = (shape[0] if len(shape) > 1 else 1), int(np.prod(shape))
+    rows = math.prod(leading(subject.module, subject.inputs))
+    size = math.prod(subject.y_shape)
     for n, what in ((rows, f"the batch size {rows}"), (size, f"the number of elements {size}")):
         if n > 1:
             yield float(n), f"{what}: a mean forward, a sum backward"
             yield 1 / n, f"1 over {what}: a sum forward, a mean backward"
     for module in part.modules() if isinstance(part, Module) else ():
-        if isinstance(module, Dropout) and module.p:
-            p, name = module.p, f"{type(module).__name__}(p={module.p:g})"
+        p = getattr(module, "p", None)  # a dropout, also one that is not ours
+        if isinstance(p, float) and 0 < p < 1:
+            name = f"{type(module).__name__}(p={p:g})"
             yield 1 - p, f"1 - p of {name}: its 1 / (1 - p) is missing in backward"
             yield 1 / (1 - p), f"1 / (1 - p) of {name}: it is applied twice in backward"

@@ -5,11 +5,13 @@ zeros, ties and tiny numbers, the worst inputs for a gradient check, while seede
 at any size and shrink just as well. Needs Hypothesis (extra `test`).
 """
 
-import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._extras import needing
 from tinygrad_mnist.module import Module
@@ -17,14 +19,20 @@ from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.testing.contracts import LAYOUTS, check_empty_batch
 from tinygrad_mnist.testing.gradients import check_gradients
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+from tinygrad_mnist.testing.subject import FORMS, Form
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
     import hypothesis
     from hypothesis import given, note, reject
     from hypothesis import strategies as st
 
-_SIDES = st.sampled_from([2, 3, 5, 4, 1])  # 1 hides mistakes of shape: it comes last
+_SIDES = st.sampled_from([2, 3, 5, 4, 1])  # failures shrink to 2: a side of 1 hides wrong shapes
 _SPIKES = (0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12)
+_FORMED: dict[Form, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "sample": lambda batch: batch[0],
+    "batch": lambda batch: batch,
+    "axes": lambda batch: np.stack([batch, batch[::-1]]),
+}
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -33,14 +41,18 @@ def seeds() -> st.SearchStrategy[int]:
 
 
 @st.composite
-def batches(draw: st.DrawFn, *, features: int | None = None, rows: int | None = None) -> FloatArray:
-    """Return a strategy of float64 arrays (rows, features) of normal numbers.
+def batches(
+    draw: st.DrawFn, *, features: int | None = None, rows: int | None = None, sample_axes: int = 1
+) -> FloatArray:
+    """Return a strategy of float64 arrays of normal numbers: (rows, features), or batches of more.
 
     Args:
-        features: Length of a row; None draws 1 to 5.
-        rows: Number of rows; None draws 1 to 5.
+        features: Length of the last axis; None draws 1 to 5.
+        rows: Number of rows, the length of the first axis; None draws 1 to 5.
+        sample_axes: How many axes one sample has: 3 for (rows, H, W, features), all drawn.
     """
-    shape = (draw(_SIDES) if rows is None else rows, draw(_SIDES) if features is None else features)
+    sides = (rows, *[None] * (sample_axes - 1), features)
+    shape = [draw(_SIDES) if side is None else side for side in sides]
     return np.random.default_rng(draw(seeds())).standard_normal(shape)
 
 
@@ -114,8 +126,9 @@ def mlps(
 def module_checklist(
     make_module: Callable[[int, np.random.Generator], Module],
     *,
-    inputs: st.SearchStrategy[FloatArray] | None = None,
+    inputs: st.SearchStrategy[Any] | None = None,
     rows_independent: bool = True,
+    forms: Sequence[Form] = FORMS,
     settings: hypothesis.settings | None = None,
 ) -> Callable[[], None]:
     """Return a property test of a layer: assign it to a name that pytest collects.
@@ -128,32 +141,38 @@ def module_checklist(
 
     Args:
         make_module: Makes the layer, given the length of its input's last axis and a generator.
-        inputs: What to feed it, arrays (rows, features); None is `spiked()`.
-        rows_independent: As in `check_gradients`; False also means batches alone, never empty.
+        inputs: What to feed it, batches or tuples of batches; None is `spiked()`, of as many axes
+            as the layer's `sample_axes` asks for, and of two rows at least if rows mix.
+        rows_independent: As in `check_gradients`: False for layers that mix rows.
+        forms: As in `check_gradients`: `("batch",)` for layers that need a batch axis.
         settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000, deadline=None)`;
             None is those of the current profile, without a deadline.
 
     Raises:
         AssertionError: From the test: GradientCheckError or ModuleContractError.
     """
-    forms = ["batch", "sample", "more axes"] if rows_independent else ["batch"]
+    for known in forms:
+        check.choice("module_checklist", "forms", known, FORMS)
+    if inputs is None:
+        inputs = st.deferred(lambda: _fitting(make_module, 1 if rows_independent else 2))
 
-    @given(
-        x=spiked() if inputs is None else inputs,
-        seed=seeds(),
-        training=st.booleans(),
-        form=st.sampled_from(forms),
-    )
-    def test(x: FloatArray, seed: int, training: bool, form: str) -> None:
-        module = make_module(x.shape[-1], np.random.default_rng(seed)).train(training)
-        if rows_independent:
-            check_empty_batch(copy.deepcopy(module), x[:0])
-        if form != "batch":
-            x = x[0] if form == "sample" else x[None]
-        note(f"x =\n{x!r}\n{module!r}")
+    @given(batch=inputs, seed=seeds(), training=st.booleans(), form=st.sampled_from(forms))
+    def test(batch: Any, seed: int, training: bool, form: Form) -> None:
+        arrays = batch if isinstance(batch, tuple) else (batch,)
+        module = make_module(arrays[0].shape[-1], np.random.default_rng(seed)).train(training)
+        if "batch" in forms:
+            check_empty_batch(module, [x[:0] for x in arrays])
+        x = tuple(map(_FORMED[form], arrays))
+        note(f"x =\n{x if len(x) > 1 else x[0]!r}\n{module!r}")
         try:
-            check_gradients(module, x, rows_independent=rows_independent, seed=seed)
+            check_gradients(module, x, rows_independent=rows_independent, forms=forms, seed=seed)
         except InconclusiveGradientCheck:
             reject()
 
     return (settings or hypothesis.settings(deadline=None))(test)
+
+
+def _fitting(make_module: Callable[..., Module], rows: int) -> st.SearchStrategy[FloatArray]:
+    """Return a strategy of inputs for a module, by its `sample_axes`, of at least so many rows."""
+    sample_axes = make_module(2, np.random.default_rng(0)).sample_axes
+    return spiked(batches(sample_axes=sample_axes)).filter(lambda x: len(x) >= rows)

@@ -1,82 +1,116 @@
 """What is checked: a module, a loss, or both together, as a function of named arrays."""
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing._streams import Streams
+from tinygrad_mnist.testing._state import State
 from tinygrad_mnist.testing.report import ModuleContractError
+
+Inputs = Sequence[NDArray[Any]]
+Form = Literal["sample", "batch", "axes"]
+FORMS: tuple[Form, ...] = ("sample", "batch", "axes")
 
 
 class Subject:
-    """y of a module, or the value of a loss of y, as a function of x and every parameter.
+    """y of a module, or the value of a loss of y, as a function of its inputs and every parameter.
 
-    It holds copies of its own in float64, and sets every random stream back before each forward,
-    so that equal arrays give equal outputs. `arrays` are changed in place to ask for others.
+    It holds copies of its own in float64, and sets every random stream and Buffer back before each
+    forward, so that equal arrays give equal outputs. `arrays` are changed in place to ask for
+    others.
 
     Args:
         module: The module; an empty Sequential for a loss alone.
-        x: Its input, float64 and contiguous.
+        inputs: What its forward takes, contiguous arrays of float64, or of integers to look up.
         loss: If given, the output is loss(y, target), shape (), instead of y.
         target: What the loss compares y with.
-        name: Of x, in `arrays` and so in reports.
+        name: Of the inputs, in `arrays` and so in reports.
     """
 
     def __init__(
-        self,
-        module: Module,
-        x: FloatArray,
-        *,
-        loss: Loss | None = None,
-        target: NDArray[Any] | None = None,
-        name: str = "x",
+        self, module: Module, inputs: Inputs, loss: Any = None, target: Any = None, name: str = "x"
     ) -> None:
         self.module, self.loss = copy.deepcopy((module, loss))
         self.module.astype(np.float64)
-        self.x, self.target = x.copy(), target
+        self.inputs, self.target, self.name = [x.copy() for x in inputs], target, name
         parameters = {name: parameter.data for name, parameter in self.module.named_parameters()}
-        self.name = f"{name} (the input)" if name in parameters else name
-        self.arrays = {self.name: self.x, **parameters}
+        self.arrays: dict[str, NDArray[Any]] = {
+            f"{name} (the input)" if name in parameters else name: x
+            for name, x in numbered(name, self.inputs)
+        }
+        self.names = list(self.arrays)  # of the inputs
+        self.arrays |= parameters
         self.y_shape: tuple[int, ...] = ()
-        self.streams = Streams((self.module, self.loss), self._forward)
+        self.state = State(self._forward, self.module, self.loss)
 
     def outputs(self) -> FloatArray:
         """Return a copy of the outputs at the arrays' present values."""
-        self.streams.rewind()
-        # a copy: an identity hands out its input, which is about to change
+        self.state.rewind()
+        # a copy: an identity returns its input, which is about to change
         return np.array(self._forward(), dtype=np.float64)
 
     def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
         """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
         self.outputs()
-        self.module.zero_grad()
         dy = cotangent.copy() if self.loss is None else cotangent * self.loss.backward()
-        dx = self.module.backward(dy)
-        grads = {name: p.grad.copy() for name, p in self.module.named_parameters()}
-        if dx is None and not self.module.input_grad:
-            return grads
-        if dx is None or np.shape(dx) != self.x.shape:
-            raise wrong_shape(type(self.module).__name__, self.x, dx)
-        return {self.name: np.array(dx), **grads}
+        dxs, grads = gradients(self.module, self.inputs, dy)
+        return {n: dx for n, dx in zip(self.names, dxs, strict=True) if dx is not None} | grads
 
     def copy(self) -> "Subject":
         """Return an independent subject with the same values and draws."""
-        self.streams.rewind()
-        parts = {"loss": self.loss, "target": self.target, "name": self.name}
-        return Subject(self.module, self.x, **parts)  # type: ignore[arg-type]
+        self.state.rewind()
+        return Subject(self.module, self.inputs, self.loss, self.target, self.name)
 
     def _forward(self) -> Any:
-        y = self.module(self.x)
+        y = self.module(*self.inputs)
         self.y_shape = np.shape(y)
         return y if self.loss is None else self.loss(y, self.target)
 
 
-def wrong_shape(owner: str, x: FloatArray, dx: Any) -> ModuleContractError:
-    """Return the refusal of a dx that has not the shape of x."""
-    got = "None" if dx is None else np.shape(dx)
-    return ModuleContractError("shape", f"{owner}: expected dx of shape {x.shape}, got {got}")
+def gradients(
+    module: Module, inputs: Inputs, dy: FloatArray, times: int = 1
+) -> tuple[list[FloatArray | None], dict[str, FloatArray]]:
+    """Run backward and return copies: dL/dx of each input, and each parameter's gradient by name.
+
+    dL/dx is None for integers, and where a module with `input_grad=False` returns None.
+
+    Raises:
+        ModuleContractError: An input's gradient is missing or of another shape.
+    """
+    module.zero_grad()
+    for _ in range(times):
+        found = module.backward(dy)
+    if len(inputs) == 1 or found is None:
+        found = (found,) * len(inputs)
+    elif not isinstance(found, tuple) or len(found) != len(inputs):
+        raise _misshapen(module, f"a tuple of {len(inputs)} gradients", check.described(found))
+    for (name, x), dx in zip(numbered("dx", inputs), found, strict=True):
+        missing = dx is None and module.input_grad
+        if missing or (dx is not None and np.shape(dx) != x.shape):
+            got = "None" if missing else np.shape(dx)
+            raise _misshapen(module, f"{name} of shape {x.shape}", got)
+    pairs = zip(inputs, found, strict=True)
+    dxs = [None if dx is None or x.dtype.kind != "f" else np.array(dx) for x, dx in pairs]
+    return dxs, {name: p.grad.copy() for name, p in module.named_parameters()}
+
+
+def numbered(name: str, values: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return each value with its name: "x" if it is the only one, else "x[0]", "x[1]", ..."""
+    alone = len(values) == 1
+    return [(name if alone else f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+
+def leading(module: Module, inputs: Inputs) -> tuple[int, ...]:
+    """Return the lengths of the axes of the (first) input that lead to one sample."""
+    shape = inputs[0].shape
+    return shape[: max(0, len(shape) - module.sample_axes)]
+
+
+def _misshapen(module: Module, wanted: str, got: object) -> ModuleContractError:
+    return ModuleContractError("shape", f"{type(module).__name__}: expected {wanted}, got {got}")
