@@ -153,7 +153,7 @@ class _Checker:
         if unknown := ", ".join(sorted(settings.keys() - known.keys())):
             raise TypeError(check.expected(owner, f"settings among {', '.join(known)}", unknown))
         for form in forms:
-            check.choice(owner, "forms", form, FORMS)
+            check.choice(owner, "forms", form, *FORMS)
         get: Any = settings.get
         step = get("step")
         self.precision = (
@@ -263,7 +263,7 @@ def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch
 def _inputs(owner: str, module: object, x: Any) -> Inputs:
     """Return copies of the inputs: integers that a module looks up as they are, else float64."""
     if not isinstance(module, Module):
-        raise TypeError(check.expected(owner, "a Module", check.described(module)))
+        raise check.type_error(owner, "a Module", module)
     inputs = []
     for name, value in numbered("x", x if isinstance(x, tuple) else (x,)):
         array = check.real_array(owner, name, value)
@@ -274,9 +274,7 @@ def _inputs(owner: str, module: object, x: Any) -> Inputs:
 
 def _loss(owner: str, value: Any) -> Loss:
     if isinstance(value, type) or not (callable(value) and hasattr(value, "backward")):
-        raise TypeError(
-            check.expected(owner, "a loss to call, with a backward", check.described(value))
-        )
+        raise check.type_error(owner, "a loss to call, with a backward", value)
     return value  # type: ignore[no-any-return]
 
 

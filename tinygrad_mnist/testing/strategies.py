@@ -152,7 +152,7 @@ def module_checklist(
         AssertionError: From the test: GradientCheckError or ModuleContractError.
     """
     for known in forms:
-        check.choice("module_checklist", "forms", known, FORMS)
+        check.choice("module_checklist", "forms", known, *FORMS)
     if inputs is None:
         inputs = st.deferred(lambda: _fitting(make_module, 1 if rows_independent else 2))
 
