@@ -39,8 +39,7 @@ class MSELoss:
     def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
         """Return L, computed in the dtype of pred, to which target is converted.
 
-        Raises:
-            ValueError: pred and target differ in shape (nothing is broadcast), or are empty.
+        Nothing is broadcast, and empty arrays are refused.
         """
         self._error = None
         y, t = check.floats(self, "pred", pred), check.floats(self, "target", target)

@@ -32,9 +32,6 @@ class Module(ABC):
         Args:
             inputs: One array, mostly: x, one sample, a batch of them, or any number of leading
                 axes. Never modified, and what becomes of it afterwards changes no gradient.
-
-        Raises:
-            ValueError: The shape does not fit.
         """
 
     @abstractmethod
@@ -53,7 +50,6 @@ class Module(ABC):
 
         Raises:
             RuntimeError: There was no forward, or the last one failed.
-            ValueError: dy has another shape than y.
         """
 
     def __call__(self, *inputs: Any) -> Any:
@@ -107,19 +103,13 @@ class Module(ABC):
         return self
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return a copy of the values of every Parameter and Buffer, by dotted name.
-
-        Raises:
-            ValueError: Two of them have the same name.
-        """
+        """Return a copy of the values of every Parameter and Buffer, by dotted name."""
         return {name: buffer.data.copy() for name, buffer in self._by_name().items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Set every Parameter and Buffer, or none: names and shapes as in state_dict.
 
-        Raises:
-            ValueError: Names are missing or unexpected, shapes differ, or arrays are read-only;
-                it lists them all.
+        A ValueError lists every name that is missing, unexpected, read-only or of another shape.
         """
         if not isinstance(state, Mapping):
             raise check.type_error(self, "a state dict", state)

@@ -36,9 +36,7 @@ class Buffer:
 
     @data.setter
     def data(self, values: ArrayLike) -> None:
-        if (
-            values is not self._data
-        ):  # `p.data -= step` changes the array, then assigns it to itself
+        if values is not self._data:  # as in `p.data -= step`, which has changed it already
             self._data[...] = self._like_data("data", values)
 
     def astype(self, dtype: DTypeLike) -> None:
@@ -95,11 +93,7 @@ class Parameter(Buffer):
         self._grad, self._products = None, []
 
     def accumulate(self, grad: ArrayLike) -> None:
-        """grad += an array of the same shape.
-
-        Raises:
-            ValueError: Another shape; nothing is broadcast.
-        """
+        """grad += an array of the same shape; nothing is broadcast."""
         added = self._like_data("grad", grad)
         if self._grad is None:
             self._grad = added
@@ -111,9 +105,6 @@ class Parameter(Buffer):
 
         The two factors may be kept as they are, without a copy, until `zero_grad`: pass arrays
         that nobody will change.
-
-        Raises:
-            ValueError: The shapes do not fit.
         """
         dtype = self._data.dtype
         if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
@@ -134,9 +125,6 @@ class Parameter(Buffer):
         Args:
             out: A writeable C-ordered array of the shape and dtype of data; data itself will do.
             scale: A number.
-
-        Raises:
-            ValueError: out is any other array.
         """
         fits = out is self._data or (
             isinstance(out, np.ndarray)

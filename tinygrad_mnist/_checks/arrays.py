@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks.refusal import described, expected
+from tinygrad_mnist._checks.refusal import described, expected, value_error
 from tinygrad_mnist._checks.settings import FLOATS
 
 FloatArray = NDArray[np.floating[Any]]
@@ -61,7 +61,7 @@ def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArr
     `like` is any array of the shape and dtype of y, None where there was no forward: refused.
     """
     if like is None:
-        raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))
+        like = kept(owner, like)
     array = floats(owner, "dy", dy)
     if array.dtype != like.dtype:
         array = array.astype(like.dtype)
@@ -80,7 +80,7 @@ def kept(owner: object, value: Kept | None) -> Kept:
 def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     """Refuse an array of any other shape: nothing is broadcast."""
     if array.shape != shape:
-        raise ValueError(expected(owner, f"{name} of shape {shape}", array.shape))
+        raise value_error(owner, f"{name} of shape {shape}", array.shape)
 
 
 def writeable(owner: object, arrays: Iterable[NDArray[Any]]) -> None:

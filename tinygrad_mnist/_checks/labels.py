@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks.arrays import real_array
-from tinygrad_mnist._checks.refusal import expected
+from tinygrad_mnist._checks.refusal import expected, value_error
 
 
 def class_indices(owner: object, array: NDArray[Any], num_classes: int) -> NDArray[np.intp]:
@@ -35,5 +35,5 @@ def true_classes(owner: object, target: ArrayLike, shape: tuple[int, ...]) -> ND
         return np.asarray(t.argmax(axis=-1))
     if t.shape != shape[:-1]:
         contract = f"target of shape {shape}, or labels of shape {shape[:-1]}"
-        raise ValueError(expected(owner, contract, t.shape))
+        raise value_error(owner, contract, t.shape)
     return class_indices(owner, t, shape[-1])

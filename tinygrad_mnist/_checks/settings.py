@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_mnist._checks.refusal import described, expected
+from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
 
 T = TypeVar("T")
 
@@ -19,15 +19,13 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def integer(owner: object, name: str, value: Any, *, at_least: int) -> int:
     """Return value as an int; refuse a smaller one, bools and floats."""
-    contract = f"{name} to be an integer >= {at_least}"
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = None
-    if number is None:
-        raise TypeError(expected(owner, contract, described(value)))
-    if number < at_least:
-        raise ValueError(expected(owner, contract, described(value)))
+    if number is None or number < at_least:
+        refused = type_error if number is None else value_error
+        raise refused(owner, f"{name} to be an integer >= {at_least}", value)
     return number
 
 
@@ -35,7 +33,7 @@ def real(owner: object, name: str, value: Any, interval: str) -> float:
     """Return value as a finite float; refuse one outside an interval written as in "[0, 1)"."""
     contract = f"{name} in {interval}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(expected(owner, contract, described(value)))
+        raise type_error(owner, contract, value)
     try:
         number = float(value)
     except OverflowError:
@@ -45,14 +43,14 @@ def real(owner: object, name: str, value: Any, interval: str) -> float:
         number < high or (interval[-1] == "]" and number == high)
     )
     if not (inside and math.isfinite(number)):
-        raise ValueError(expected(owner, contract, described(value)))
+        raise value_error(owner, contract, value)
     return number
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
     """Return value; refuse what is no bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(expected(owner, f"{name} to be a bool", described(value)))
+        raise type_error(owner, f"{name} to be a bool", value)
     return bool(value)
 
 
@@ -60,8 +58,7 @@ def choice(owner: object, name: str, value: Any, *choices: str) -> Any:
     """Return value; refuse what is none of the choices, all of them strings."""
     if not isinstance(value, str) or value not in choices:
         *others, last = (f'"{known}"' for known in choices)
-        contract = f"{name} {', '.join(others)} or {last}"
-        raise ValueError(expected(owner, contract, described(value)))
+        raise value_error(owner, f"{name} {', '.join(others)} or {last}", value)
     return value
 
 
@@ -87,7 +84,7 @@ def generator(owner: object, rng: Any) -> np.random.Generator:
         return np.random.default_rng(integer(owner, "rng", rng, at_least=0))
     except TypeError:
         contract = "rng to be a seed, a numpy.random.Generator or None"
-        raise TypeError(expected(owner, contract, described(rng))) from None
+        raise type_error(owner, contract, rng) from None
 
 
 class Setting(Generic[T]):

@@ -45,8 +45,7 @@ class Optimizer(ABC):
     def step(self) -> None:
         """Move every parameter one step, in place; the gradients stay as they are.
 
-        Raises:
-            ValueError: A parameter's data is read-only; none has moved then.
+        Read-only data of one of them is a ValueError; none has moved then.
         """
         check.writeable(self, [p.data for p in self.params])
         slots = self.slots_in_use()
@@ -76,12 +75,7 @@ class Optimizer(ABC):
         return {**self._settings(), **copies}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what state_dict returned, for parameters of the same shapes.
-
-        Raises:
-            ValueError: Another set of keys, a number outside its interval, or other shapes;
-                nothing has changed then.
-        """
+        """Continue from what state_dict returned, for parameters of the same shapes."""
         if not isinstance(state, Mapping):
             raise check.type_error(self, "a state dict", state)
         keys = {*self._settings(), *self.slots}

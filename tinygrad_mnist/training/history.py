@@ -22,11 +22,7 @@ class History:
     records: list[dict[str, float]] = field(default_factory=list)
 
     def column(self, name: str) -> list[float]:
-        """Return the number of this name from every epoch.
-
-        Raises:
-            ValueError: Some record does not have it.
-        """
+        """Return the number of this name from every epoch; a record without it is a ValueError."""
         for record in self.records:
             if name not in record:
                 raise check.value_error(self, f"one of {', '.join(record)}, in every record", name)
