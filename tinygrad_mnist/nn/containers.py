@@ -67,9 +67,9 @@ class Sequential(Module):
             check.locate(error, self, i, self.layers[i])
             raise
         y = check.floats(self, "y", y)
-        self._y = y = (
-            y if self.layers else y.copy()
-        )  # an empty chain returns a copy, never x itself
+        if not self.layers:
+            y = y.copy()  # never x itself
+        self._y = y
         return y
 
     def backward(self, dy: ArrayLike) -> Any:
