@@ -144,12 +144,14 @@ class _Run:
         self.owner, self.leading = type(module).__name__, leading(module, inputs)
         # a sum in another order rounds by a few units in the last place of its terms
         self.rounding = 64 * np.finfo(np.float64).eps * max(map(_largest, inputs))
+        self.usual: dict[str, float] = {}  # the largest entry of each array, at these inputs
         # the very first forward, for one that changes x or a Parameter only once
         self.state = State(self._check_nothing_is_modified, module)
 
     def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
-        y = self.forward(inputs)
-        return Results(y, *gradients(self.module, inputs, dy, times))
+        results = Results(self.forward(inputs), *gradients(self.module, inputs, dy, times))
+        self.usual = self.usual or {name: _largest(a) for name, a in results.arrays().items()}
+        return results
 
     def forward(self, inputs: Inputs) -> FloatArray:
         self.state.rewind()
@@ -167,7 +169,7 @@ class _Run:
         others = found.arrays()
         for what, array in wanted.arrays().items():
             factor = 1.0 if what == "y" else _largest(self.dy)
-            scale = _largest(array) + (0 if what == "y" else factor)
+            scale = max(_largest(array), self.usual[what]) + (0 if what == "y" else factor)
             # numbers below the smallest normal one round to few digits
             atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
             other = others.get(what)
