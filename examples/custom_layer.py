@@ -1,7 +1,7 @@
-"""Write a layer of your own and train it in a model: python examples/custom_layer.py.
+"""Write a custom layer and train it in a model: python examples/custom_layer.py.
 
-A Module needs `forward` and `backward`; the Parameters it holds are found by name. This one is a
-ReLU with a slope a to learn for negative inputs (He et al. 2015, arXiv:1502.01852, section 2.1):
+A Module needs `forward` and `backward`; the Parameters that it holds are found. This one is a ReLU
+that learns a slope a for negative inputs (He et al. 2015, arXiv:1502.01852, section 2.1):
 
     y = x where x > 0, else a * x          dx = dy where x > 0, else a * dy
                                            da = sum of dy * x over the x <= 0
@@ -14,6 +14,8 @@ from tinygrad_mnist.data import mnist
 
 
 class PReLU(Module):
+    _x = None  # of the last forward; copies and pickles leave it behind
+
     def __init__(self, slope=0.25):
         self.slope = Parameter(slope)
 

@@ -1,9 +1,9 @@
 """Recognise handwritten digits in pictures: python examples/predict.py MODEL.npz IMAGE...
 
-The model is one that examples/train.py made. A picture may have any size, and be dark on light or
-light on dark; it should show one digit. It is brought into the form of MNIST: ink is light, the
-digit fitted into 20 x 20 pixels, its centre of mass in the middle of 28 x 28. A picture of 28 x 28
-is taken to be in that form, whichever of the two is dark.
+The model is one that examples/train.py wrote. A picture shows one digit, at any size, dark on light
+or light on dark. It is converted to the form of MNIST: light ink, the digit scaled to fit 20 x 20
+pixels, its centre of mass in the middle of 28 x 28. A picture of 28 x 28 is only inverted, if its
+paper is light.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import center_of_mass
 
-from tinygrad_mnist import Dropout, Linear, ReLU, Sequential, checkpoint
+from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.training import checkpoint
 
-SHADES = np.array(list(" .:-=+*#%@"))  # of a character, from paper to ink
+SHADES = np.array(list(" .:-=+*#%@"))  # from paper to ink
 
 
 def read_grey(path):
@@ -30,7 +31,7 @@ def read_grey(path):
 
 
 def as_mnist(grey):
-    """Return the digit as MNIST would have it: (28, 28), 0 for paper to 1 for ink."""
+    """Return the digit in the form of MNIST: (28, 28), from 0 for paper to 1 for ink."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = np.abs(grey - np.median(border))  # what differs from the paper, lighter or darker
     if ink.max() < 0.1:
@@ -83,7 +84,7 @@ for path in args.images:
         print(f"{path}: {error}", file=sys.stderr)
         unreadable += 1
         continue
-    # trained on squared error, an output estimates a probability, but may leave [0, 1]
+    # after training on squared error an output estimates a probability, but may leave [0, 1]
     scores = np.clip(model(image.ravel()), 1e-6, None)
     scores /= scores.sum()
     ranked = [f"{digit} ({scores[digit]:.0%})" for digit in np.argsort(-scores)[:3]]

@@ -1,9 +1,8 @@
-"""Train a classifier of MNIST for real use: python examples/train.py.
+"""Train an MNIST classifier with all the options: python examples/train.py.
 
-Everything is a choice: layers, dropout, batches, the learning rate and its schedule, the data. It
-holds back a twentieth of the training images to choose the best epoch by, and looks at the test
-images once, at the end. The folder --out then has the model, the history and the pictures.
-A run that was interrupted goes on with --resume, bit for bit, as if nothing had happened.
+A twentieth of the training images is held back to pick the best epoch; the test images are used
+once, at the end. Writes the model, the history and pictures to --out. With --resume, an interrupted
+run goes on where it stopped, and ends with the same bits as one that was never interrupted.
 """
 
 import argparse
@@ -12,23 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tinygrad_mnist.callbacks import BestCheckpoint
-from tinygrad_mnist.schedules import CosineDecay, StepDecay, WarmUp
 
-from tinygrad_mnist import (
-    SGD,
-    DataLoader,
-    Dropout,
-    Linear,
-    MSELoss,
-    ReLU,
-    Sequential,
-    checkpoint,
-    metrics,
-    plots,
-)
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, plots
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.training import evaluate, fit
+from tinygrad_mnist.metrics import confusion_matrix, recall
+from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
+from tinygrad_mnist.training import BestCheckpoint, LearningRate, checkpoint, evaluate, fit
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -36,7 +24,7 @@ parser = argparse.ArgumentParser(
 add = parser.add_argument
 add("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
 add("--hidden", type=int, nargs="*", default=[512], help="units of each hidden layer")
-add("--dropout", type=float, default=0.2, help="share of hidden units dropped in training")
+add("--dropout", type=float, default=0.2, help="fraction of hidden units dropped in training")
 add("--batch-size", type=int, default=32)
 add("--lr", type=float, default=0.03, help="learning rate after the warm-up")
 add("--momentum", type=float, default=0.9)
@@ -44,8 +32,8 @@ add("--weight-decay", type=float, default=3e-4)
 add("--schedule", choices=["cosine", "step", "constant"], default="cosine")
 add("--epochs", type=int, default=30, help="the first of them is the warm-up")
 add("--seed", type=int, default=1, help="of weights, masks and the order of images")
-add("--out", type=Path, default=Path("runs/mnist"), help="folder for what comes of it")
-add("--resume", action="store_true", help="go on with the run in --out and its settings")
+add("--out", type=Path, default=Path("runs/mnist"), help="folder to write to")
+add("--resume", action="store_true", help="go on with the run in --out, with its settings")
 args = parser.parse_args()
 
 settings = args.out / "settings.json"
@@ -81,9 +69,9 @@ optimizer = SGD(
     model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
 )
 schedule = {
-    "cosine": CosineDecay(args.lr, epochs=args.epochs),
-    "step": StepDecay(args.lr, every=max(1, args.epochs // 3)),
-    "constant": StepDecay(args.lr, every=1, factor=1),
+    "cosine": cosine_decay(args.lr, steps=args.epochs),
+    "step": step_decay(args.lr, every=max(1, args.epochs // 3)),
+    "constant": lambda epoch: args.lr,
 }[args.schedule]
 best = args.out / "model.npz"
 
@@ -100,7 +88,7 @@ try:
         epochs=args.epochs,
         validation=validation,
         callbacks=[
-            WarmUp(1, schedule),
+            LearningRate(warm_up(1, schedule)),
             BestCheckpoint(best, hidden=args.hidden, dropout=args.dropout),
         ],
         checkpoint=args.out / "run.npz",
@@ -115,15 +103,15 @@ epoch = checkpoint.load(best, model)["epoch"]
 result = evaluate(model, loss, test)
 scores = model.eval()(x_test)
 print(f"best epoch {epoch} of {len(history.records)}: test accuracy {result['accuracy']:.4f}")
-for digit, share in enumerate(metrics.recall(scores, test_labels)):
-    print(f"  of the {digit}s {share:.1%} are recognised")
+for digit, found in enumerate(recall(scores, test_labels)):
+    print(f"  of the {digit}s {found:.1%} are recognised")
 
 history.to_json(args.out / "history.json")
 history.to_csv(args.out / "history.csv")
 pictures = {
     "curves": plots.learning_curves(history),
     "weights": plots.first_layer_weights(model[0].weight.data[:, :64]),
-    "confusion": plots.confusion_matrix(metrics.confusion_matrix(scores, test_labels)),
+    "confusion": plots.confusion_matrix(confusion_matrix(scores, test_labels)),
     "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
 }
 for name, picture in pictures.items():

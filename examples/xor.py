@@ -1,4 +1,4 @@
-"""The smallest complete training loop: learn the exclusive or. python examples/xor.py."""
+"""The smallest complete training loop, which learns XOR: python examples/xor.py."""
 
 import numpy as np
 

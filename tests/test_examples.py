@@ -1,4 +1,4 @@
-"""Each example as a user runs it, on few epochs, and the replay against the published figures."""
+"""Each example as a user runs it, on few epochs, and the replay against the published numbers."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PUBLISHED = json.loads((Path(__file__).parent / "published_rows.json").read_text())
+PUBLISHED = json.loads((ROOT / "examples" / "notebook" / "published_rows.json").read_text())
 ROW = re.compile(
     r"Epoch (\d+) \| Train-Err: (\d\.\d{4}) \| Train-Acc: (\d\.\d{4}) "
     r"\| Test-Err: (\d\.\d{4}) \| Test-Acc: (\d\.\d{4})"
@@ -30,10 +30,23 @@ def run(name, *args):
     return done.stdout
 
 
+def test_mnist_reaches_95_percent_in_ten_epochs():
+    lines = run("mnist").splitlines()
+    rows = [
+        re.fullmatch(r"epoch +(\d+)  test accuracy (0\.\d{4})", line).groups() for line in lines
+    ]
+    assert [int(epoch) for epoch, _ in rows] == list(range(1, 11))
+    assert float(rows[-1][1]) > 0.95
+
+
 @pytest.mark.parametrize(
     ("name", "epochs", "accuracy"),
     # what 11 epochs must reach, or what 2 did (less .015) where 11 take long
-    [("mnist_sgd", "2", 0.89), ("mnist_dropout", "2", 0.88), ("mnist_minibatch", "11", 0.895)],
+    [
+        ("notebook/mnist_sgd", "2", 0.89),
+        ("notebook/mnist_dropout", "2", 0.88),
+        ("notebook/mnist_minibatch", "11", 0.895),
+    ],
 )
 def test_the_three_scripts_print_true_rows_and_learn(name, epochs, accuracy):
     rows = [ROW.fullmatch(line).groups() for line in run(name, "--epochs", epochs).splitlines()]
@@ -42,12 +55,12 @@ def test_the_three_scripts_print_true_rows_and_learn(name, epochs, accuracy):
     assert last[4] >= accuracy
     assert last[1] < first[1]
     assert last[2] > first[2]
-    assert last[3] != last[1]  # test figures are not the training figures
+    assert last[3] != last[1]  # test numbers are not the training numbers (Q5)
 
 
-def test_the_seed_decides_every_figure():
+def test_the_seed_decides_every_number():
     one, other, again = (
-        run("mnist_minibatch", "--epochs", "1", "--seed", seed) for seed in ("3", "4", "3")
+        run("notebook/mnist_minibatch", "--epochs", "1", "--seed", seed) for seed in ("3", "4", "3")
     )
     assert one == again
     assert one != other
@@ -56,12 +69,14 @@ def test_the_seed_decides_every_figure():
 def test_the_scripts_take_a_path_for_data():
     path = str(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz")
     args = ("--epochs", "1", "--data")
-    assert run("mnist_minibatch", *args, path) == run("mnist_minibatch", *args, "bundled")
+    assert run("notebook/mnist_minibatch", *args, path) == run(
+        "notebook/mnist_minibatch", *args, "bundled"
+    )
 
 
 @pytest.mark.parametrize(("script", "epochs"), [("sgd", 11), ("dropout", 11), ("minibatch", 1)])
-def test_the_replay_prints_the_published_figures(script, epochs):
-    told = run("notebook_replay", "--script", script, "--epochs", str(epochs), "--json")
+def test_the_replay_prints_the_published_numbers(script, epochs):
+    told = run("notebook/notebook_replay", "--script", script, "--epochs", str(epochs), "--json")
     replay = json.loads(told)
     assert replay["script"] == script
     published = [row for row in PUBLISHED[script] if row["epoch"] <= epochs]
@@ -75,7 +90,7 @@ def test_the_replay_prints_the_published_figures(script, epochs):
 
 
 def test_the_replay_in_words_ends_with_what_right_gradients_give():
-    lines = run("notebook_replay", "--script", "minibatch", "--epochs", "1").splitlines()
+    lines = run("notebook/notebook_replay", "--script", "minibatch", "--epochs", "1").splitlines()
     wanted = PUBLISHED["minibatch"][0]
     line = (
         f"published Epoch 1 | Error: {wanted['error']} | Correct: 0.5039 "
@@ -89,8 +104,8 @@ def test_the_replay_in_words_ends_with_what_right_gradients_give():
     assert float(right) > float(replayed) == 0.7451
 
 
-def test_data_shapes_prints_the_notebooks_figures():
-    assert run("data_shapes").split("\n") == [
+def test_data_shapes_prints_what_the_notebook_prints():
+    assert run("notebook/data_shapes").split("\n") == [
         "(1000, 28, 28)",
         "(28, 28)",
         "(10000, 28, 28)",
@@ -106,8 +121,8 @@ def test_data_shapes_prints_the_notebooks_figures():
     ]
 
 
-def test_dropout_masks_prints_the_notebooks_figures():
-    text = run("dropout_masks")
+def test_dropout_masks_prints_what_the_notebook_prints():
+    text = run("notebook/dropout_masks")
     assert text.startswith("turned off nodes is:  21 of 40 \n\nlayer values before droput:\n [[ 0.")
     before, after = text.split("layer values after droput:")
     assert "0.14823521 -0.70654285  0.17861107  0.39951672]]" in before
@@ -139,7 +154,7 @@ def test_a_right_layer_passes_and_a_wrong_one_is_caught():
 
 
 def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
-    text = run("bug_museum", "--epochs", "1")
+    text = run("notebook/bug_museum", "--epochs", "1")
     exhibits = {block.splitlines()[0]: block for block in text.split("\n\n")[1:-1]}
     assert len(exhibits) >= 15
     assert "numeric = 0: the output does not depend" in exhibits[next(iter(exhibits))]
@@ -149,7 +164,7 @@ def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
         assert re.search(r"accuracy +(0\.\d{4}|cannot train).*without the mistake 0\.\d{4}$", block)
 
 
-@pytest.mark.parametrize("name", ["mnist_sgd", "mnist_dropout"])
+@pytest.mark.parametrize("name", ["notebook/mnist_sgd", "notebook/mnist_dropout"])
 def test_compiled_passes_print_the_same_rows(name):
     pytest.importorskip("numba")
     eager, fast = (run(name, "--epochs", "1", *flag) for flag in ((), ("--compiled",)))
@@ -205,7 +220,7 @@ def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path)
 def test_train_refuses_bad_settings_and_leaves_no_folder(tmp_path):
     for option, told in (
         (("--dropout", "1.5"), "Dropout: expected p in [0, 1), got 1.5"),
-        (("--epochs", "0"), "CosineDecay: expected epochs to be an integer >= 1, got 0"),
+        (("--epochs", "0"), "cosine_decay: expected steps to be an integer >= 1, got 0"),
         (("--data", "nowhere.npz"), "got 'nowhere.npz', where there is no file"),
     ):
         command = [sys.executable, "examples/train.py", "--out", str(tmp_path / "out"), *option]

@@ -1,6 +1,6 @@
-"""What dropout does to 40 values, as in the notebook: python examples/dropout_masks.py.
+"""What dropout does to 40 values, as in the notebook: python examples/notebook/dropout_masks.py.
 
-The notebook's figures come from NumPy's legacy stream, so this Dropout takes its mask from there.
+The notebook draws its numbers from NumPy's legacy generator, so this Dropout takes its mask there.
 """
 
 import numpy as np

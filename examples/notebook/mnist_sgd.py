@@ -1,7 +1,7 @@
-"""Train a hidden layer of 40 on MNIST, one image at a time: python examples/mnist_sgd.py.
+"""Train a hidden layer of 40 on MNIST, one image at a time: python examples/notebook/mnist_sgd.py.
 
-The first script of the notebook, with right gradients. A row every 10 epochs: train figures are
-those of the pass that trained, test figures are of the test set after it.
+The first script of the notebook, with right gradients. It prints a row every 10 epochs:
+training numbers from the pass that trained, test numbers from the test set after it.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""Replay the notebook bug for bug, beside right gradients: python examples/notebook_replay.py.
+"""Replay the notebook bug for bug: python examples/notebook/notebook_replay.py.
 
-The notebook's three scripts, rebuilt from the public API with its mistakes left in:
+The notebook's three scripts, rebuilt from the public API with its mistakes left in; then the same
+networks with right gradients. The mistakes:
 
 Q1  the slope of ReLU is taken from its output, `output >= 0`, and so is always 1
 Q2  dropout multiplies by 2 * mask forward, but only by mask backward
-Q3  the mini-batch script makes 100 updates from one forward, the hidden delta of each taken
-    through the second matrix as the update before left it
-Q4  the printed error is a sum of squares, the step goes along half its gradient
-Q5  columns are mislabelled: `sgd` prints test figures in all four; `dropout` and `minibatch`
+Q3  the mini-batch script makes 100 updates from one forward; each takes the hidden layer's gradient
+    through the second matrix as the update before it left that
+Q4  the printed error is a sum of squares, but the step follows half its gradient
+Q5  columns are mislabelled: `sgd` prints test results in all four; `dropout` and `minibatch`
     print the training error as Test-Err, `dropout` the training accuracy as Test-Acc
 """
 
@@ -27,7 +28,7 @@ SCRIPTS = {
     "dropout": {"hidden": 100, "dropout": True, "batch": 1, "alpha": 0.005, "updates": 1},
     "minibatch": {"hidden": 100, "dropout": True, "batch": 100, "alpha": 0.001, "updates": 100},
 }
-PUBLISHED = Path(__file__).parents[1] / "tests" / "published_rows.json"
+PUBLISHED = Path(__file__).with_name("published_rows.json")
 LINE = (
     "Epoch {epoch} | Error: {error} | Correct: {correct} "
     "| Test-Err: {test_err} | Test-Acc: {test_acc}"
@@ -111,7 +112,7 @@ def train(script, model, data, epochs, lr, updates):
 
 
 def mislabelled(script, epoch, train_err, train_acc, test_err, test_acc):
-    """Return the row with each figure under the notebook's label (Q5)."""
+    """Return the row with each number under the notebook's label (Q5)."""
     shown = {
         "sgd": (test_err, test_acc, test_err, test_acc),
         "dropout": (train_err, train_acc, train_err, train_acc),
@@ -122,7 +123,7 @@ def mislabelled(script, epoch, train_err, train_acc, test_err, test_acc):
 
 
 def largest_difference(row, published):
-    """Return the largest relative difference from the published figures that are not cut off."""
+    """Return the largest relative difference from the published numbers that are not cut off."""
     return max(abs(row[k] / v - 1) for k, v in published.items() if v is not None)
 
 
@@ -146,8 +147,8 @@ lr = settings["alpha"] / 2  # the gradient of the error is 2 (y - t), the notebo
 replay = train(args.script, model, data, args.epochs, lr, settings["updates"])  # (Q3)
 rows = []
 published = {row["epoch"]: row for row in json.loads(PUBLISHED.read_text())[args.script]}
-for figures in replay:
-    row = mislabelled(args.script, *figures)
+for measured in replay:
+    row = mislabelled(args.script, *measured)
     rows.append(row)
     if not args.json:
         tqdm.write(f"replayed  {LINE.format(**row)}")
@@ -165,5 +166,5 @@ elif rows:
     lr = 0.1 / 2 if args.script == "minibatch" else lr
     *_, right = train(args.script, model, data, args.epochs, lr, updates=1)
     print(f"\nWith right gradients, the same weights and masks, lr {lr:g}, after epoch {right[0]}:")
-    print(f"test error    {right[3]:.4f}  (the notebook's network: {figures[3]:.4f})")
-    print(f"test accuracy {right[4]:.4f}  (the notebook's network: {figures[4]:.4f})")
+    print(f"test error    {right[3]:.4f}  (the notebook's network: {measured[3]:.4f})")
+    print(f"test accuracy {right[4]:.4f}  (the notebook's network: {measured[4]:.4f})")

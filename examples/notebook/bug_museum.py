@@ -1,8 +1,8 @@
-"""A museum of famous mistakes, and what each costs: python examples/bug_museum.py.
+"""A museum of famous mistakes, and what each costs: python examples/notebook/bug_museum.py.
 
-Q1 to Q5 are those of the notebook. Each exhibit is a training setup with one part wrong. First
-the checker looks at its layers, its loss, and both together; then the setup trains on MNIST, next
-to the same setup with that part right: same seeds, same batches of 100.
+Q1 to Q5 are the notebook's mistakes. Each exhibit is a training setup with one part wrong. First
+the checker looks at its layers, at its loss, and at both together. Then the setup trains on MNIST,
+and so does the same setup with that part right: same seeds, same batches of 100.
 """
 
 import argparse
@@ -310,6 +310,6 @@ for name, right, part, mistake in EXHIBITS:
 
 print(f"\nThe checker catches {caught} of {len(EXHIBITS)} mistakes. Of these, {quiet} cost less")
 print(
-    "than 0.02 of accuracy: watching the network learn would not betray them. Those that it cannot"
+    "than 0.02 of accuracy: watching the network learn would not reveal them. Those that it cannot"
 )
-print("see leave every gradient right: they are for a test of the loop, and for a sceptical eye.")
+print("see leave every gradient right: they take a test of the loop, or a look at the data.")

@@ -1,4 +1,4 @@
-"""The shapes of the data, as in the notebook's draft cell: python examples/data_shapes.py."""
+"""The shapes of the data, a draft of the notebook: python examples/notebook/data_shapes.py."""
 
 from tinygrad_mnist.data import mnist
 
