@@ -1,7 +1,7 @@
 """How Sphinx builds the site: python -m sphinx -W -n -b html docs docs/_build.
 
 Nothing is fetched, neither by the build nor by the pages: formulas become MathML, which browsers
-draw by themselves, and the figures are drawn here.
+draw by themselves, and the pictures are drawn here.
 """
 
 import sys
@@ -36,7 +36,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 smartquotes_action = "D"  # dashes, no quotes: "sum" is a string
-default_role = "code"  # what the docstrings have in single backquotes
+default_role = "code"  # for single backquotes in docstrings
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -47,15 +47,20 @@ napoleon_numpy_docstring = False
 
 
 class NDArray(Generic[TypeVar("DType")]):
-    """Stands for NumPy's alias, which would be written out."""
+    """A stand-in for NumPy's alias, which Sphinx would write out."""
 
 
-# names instead of what they stand for: three lines of a signature each
+# Sphinx shows these names; it would write each alias out, over three lines
 numpy.typing.NDArray = NDArray
 for alias in ("ArrayLike", "DTypeLike"):
     setattr(numpy.typing, alias, NewType(alias, object))
 
-# types of other projects, whose documentation is elsewhere; and names for our own
+from tinygrad_mnist import Linear  # noqa: E402
+
+# Sphinx would show the type of this attribute for the argument of the same name
+del Linear.__annotations__["bias"]
+
+# types of other projects, whose documentation is elsewhere, and the three names above
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
     ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray)"),
@@ -73,13 +78,13 @@ def _display_math(self, node):
 
 
 def _without_last_line(app, doctree):
-    """Take the empty line that ends a doctest out of the blocks."""
+    """Remove the empty line at the end of a doctest from each block."""
     for block in doctree.findall(nodes.literal_block):
         block.rawsource = block.astext().rstrip()
         block[:] = [nodes.Text(block.rawsource)]
 
 
-def _draw_figures(app):
+def _draw_pictures(app):
     for page in sorted((DOCS / "pages").glob("*.md")):
         draw(page)
 
@@ -92,8 +97,8 @@ def _lead_to_the_first_page(app, error):
 
 
 def setup(app):
-    """Register the formulas, the figures and the way in."""
+    """Register the formulas, the pictures and the first page."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
-    app.connect("builder-inited", _draw_figures)
+    app.connect("builder-inited", _draw_pictures)
     app.connect("doctree-read", _without_last_line)
     app.connect("build-finished", _lead_to_the_first_page)

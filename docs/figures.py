@@ -1,7 +1,9 @@
-"""The figures of the pages: each is what the page's own code leaves behind under its name.
+"""The pictures of the pages, each drawn by the page's own code, and the README's.
 
 A page that shows `../_figures/training/curves.svg` is docs/pages/training.md, and its code assigns
-a matplotlib Figure to `curves`.
+a matplotlib Figure to `curves`; they are drawn whenever the site is built. The README's picture,
+docs/notebook.png, takes some minutes: `.venv/bin/python docs/figures.py` draws it again, with the
+networks of docs/pages/notebook.md.
 """
 
 import contextlib
@@ -12,20 +14,60 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 
 
-def shown(page):
-    """Return the names of the figures that a page shows."""
-    return re.findall(rf"\(\.\./_figures/{page.stem}/(\w+)\.svg\)", page.read_text())
-
-
 def draw(page):
-    """Run the code of a page that shows figures, in the repository's root, and save them."""
-    names, found = shown(page), {}
+    """Run the code of a page that shows pictures, and save them."""
+    names = re.findall(rf"\(\.\./_figures/{page.stem}/(\w+)\.svg\)", page.read_text())
     if not names:
         return
-    code = "".join(part.source for part in doctest.DocTestParser().get_examples(page.read_text()))
-    with contextlib.chdir(DOCS.parent), contextlib.redirect_stdout(None):
-        exec(compile(code, page, "exec"), found)
+    found = run(page)
     folder = DOCS / "_figures" / page.stem
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         found[name].savefig(folder / f"{name}.svg")
+
+
+def run(page):
+    """Return the names that the code of a page defines, run in the repository's root."""
+    code = "".join(part.source for part in doctest.DocTestParser().get_examples(page.read_text()))
+    found = {}
+    with contextlib.chdir(DOCS.parent), contextlib.redirect_stdout(None):
+        exec(compile(code, page, "exec"), found)
+    return found
+
+
+def draw_notebook():
+    """Draw the notebook's second network with its gradients and with right ones."""
+    from tinygrad_mnist import SGD, DataLoader
+    from tinygrad_mnist.training import fit
+
+    page = run(DOCS / "pages" / "notebook.md")
+    page["epochs"] = epochs = range(1, 121)
+    right = [after for _, after in page["sample_by_sample"](100, 0.5)]
+    model = page["network"](100, 0.5, page["NotebookReLU"], page["NotebookDropout"])
+    train = DataLoader(page["x"], page["t"], batch_size=None)
+    test = DataLoader(page["x_test"], page["t_test"], batch_size=1000)
+    optimizer = SGD(model.parameters(), lr=0.005 / 2)
+    history = fit(model, page["loss"], optimizer, train, epochs=len(epochs), validation=test)
+    plotted(epochs, right, history.column("val_accuracy")).savefig(DOCS / "notebook.png", dpi=150)
+
+
+def plotted(epochs, right, wrong):
+    """Return the picture of both, readable at a third of its size."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.add_subplot(xlim=(0, 121), ylim=(0.78, 0.955), xticks=(1, 40, 80, 120))
+    ax.plot(epochs, right, "C0", linewidth=3)
+    ax.plot(epochs, wrong, "C3", linewidth=3)
+    large = {"fontsize": 18, "ha": "right"}
+    ax.text(120, 0.91, f"with right gradients: {right[-1]:.2f}", color="C0", **large)
+    ax.text(120, 0.865, f"with the notebook's gradients: {wrong[-1]:.2f}", color="C3", **large)
+    ax.set_title("Test accuracy of the same network on MNIST", fontsize=18, loc="left")
+    ax.set_xlabel("epoch", fontsize=16)
+    ax.tick_params(labelsize=16)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    draw_notebook()

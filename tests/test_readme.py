@@ -1,4 +1,4 @@
-"""README and docs: their Python is run, their commands are what they say."""
+"""README and pages: their Python runs, their commands are the gate's, their links work."""
 
 import doctest
 import re
@@ -9,35 +9,68 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
+ENVIRONMENT = "{ test -d .venv || python3 -m venv .venv; } && .venv/bin/pip install --quiet -e"
+TESTS = ".venv/bin/python -m pytest -n auto"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.S | re.M)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if ">>> from tinygrad_mnist.keras " in page.read_text() and not find_spec("keras"):
+    if ">>> from tinygrad_mnist.interop.keras " in page.read_text() and not find_spec("keras"):
         pytest.skip("needs the extra `keras`")
     failures, attempted = doctest.testfile(str(page), module_relative=False)
     assert attempted > 0
     assert failures == 0
 
 
+def test_the_readmes_loop_is_that_of_the_example():
+    first, *_ = blocks("python")
+    assert first in (ROOT / "examples" / "mnist.py").read_text()
+
+
 def test_the_readme_has_two_commands_of_one_line_each():
-    blocks = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
-    assert [block.count("\n") for block in blocks] == [1, 1]
-    assert "examples/mnist_minibatch.py --epochs 11" in blocks[0]
-    assert "pytest" in blocks[1]
+    assert blocks("bash") == [
+        f"{ENVIRONMENT} . && .venv/bin/python examples/mnist.py\n",
+        f"{ENVIRONMENT} '.[test]' && {TESTS}\n",
+    ]
+
+
+def test_the_windows_commands_do_the_same():
+    for windows, unix in zip(blocks("powershell"), blocks("bash"), strict=True):
+        (line,) = windows.splitlines()
+        assert line.startswith("if (!(Test-Path .venv)) { python -m venv .venv }; ")
+        done = line.split("; ", 1)[1].replace("; ", " && ")
+        assert done.replace("\\", "/").replace("Scripts", "bin") == unix.strip().split("; } && ")[1]
+
+
+def test_the_gate_runs_the_readmes_tests():
+    gate = (ROOT / ".ci" / "run").read_text()
+    assert re.search(rf"^(\w+=\S+ )*{re.escape(TESTS)}( .*)?$", gate, re.M)
 
 
 def test_every_example_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
-    for example in (ROOT / "examples").glob("*.py"):
-        assert example.name in text
+    examples = sorted((ROOT / "examples").rglob("*.py"))
+    assert len(examples) > 10
+    for example in examples:
+        assert re.search(rf"\b{example.name}\b", README), example
 
 
-def test_every_page_is_free_of_dead_relative_paths():
-    for page in PAGES:
-        for path in re.findall(
-            r"`((?:examples|docs|tests|tinygrad_mnist)/[\w./]+)`", page.read_text()
-        ):
-            assert (ROOT / path).exists(), path
+def test_every_page_is_linked_from_the_readme():
+    linked = re.findall(r"\]\(docs/pages/([\w-]+)\.md\)", README)
+    assert set(linked) == {page.stem for page in PAGES[1:]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_link_leads_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith(("https://", "../_figures/")):  # those are drawn with the site
+            assert (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:examples|docs|tests|tinygrad_mnist)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
