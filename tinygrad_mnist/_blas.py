@@ -82,7 +82,7 @@ def _call(
     """
     work = rows * work_of.size
     if work <= ALWAYS_SERIAL or COUNT_FUNCTIONS is None:
-        return routines[work_of.dtype](*args, **options) if work else None  # no empty ones in BLAS
+        return routines[work_of.dtype](*args, **options) if work else None  # BLAS takes no empties
     count = _threads.fixed_count
     if count is None:
         if rows > 1 and work >= WORTH_THREADS:

@@ -61,7 +61,7 @@ class Module(ABC):
         return ((name, b) for name, b in self._arrays() if isinstance(b, Parameter))
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
-        """Yield the same for the Buffers that are no Parameters."""
+        """Yield ("1.mean", Buffer) pairs in the same way: the Buffers that are not Parameters."""
         return ((name, b) for name, b in self._arrays() if not isinstance(b, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:

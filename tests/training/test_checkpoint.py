@@ -428,7 +428,7 @@ def test_no_file_is_an_error_of_its_own(tmp_path):
     ],
 )
 def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, meta, text):
-    contract = "numbers, texts, arrays, and lists, tuples and dicts of them"
+    contract = "numbers, strings, arrays, and lists, tuples and dicts of them"
     with refusal(TypeError, f"checkpoint.save: expected {contract} {text}"):
         checkpoint.save(tmp_path / "a.npz", Linear(1, 1), **meta)
     assert os.listdir(tmp_path) == []

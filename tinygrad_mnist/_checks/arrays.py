@@ -1,4 +1,4 @@
-"""Arrays at the door: converted once, or refused."""
+"""Arrays on entry: converted once, or refused."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -58,7 +58,7 @@ def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> NDArr
 def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArray:
     """Return dy in the dtype of y, copied only if it must be; refuse one of another shape.
 
-    `like` is any array of the shape and dtype of y, None where there was no forward: refused.
+    `like` is any array of the shape and dtype of y, None (refused) where there was no forward.
     """
     if like is None:
         like = kept(owner, like)

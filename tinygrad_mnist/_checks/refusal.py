@@ -55,8 +55,8 @@ def locate(error: Exception, container: object, name: object, layer: object) -> 
     """Lead the message of a layer's refusal by the layer's path in its containers.
 
     "Linear: expected ..." from layer 4 becomes "Sequential, layer 4: Linear: expected ...", and in
-    a Sequential around that one "Sequential, layer 0.4: Linear: expected ...". What is no refusal
-    of the layer's own stays as it is.
+    a Sequential around that one "Sequential, layer 0.4: Linear: expected ...". Other errors
+    stay as they are.
     """
     kind, message = type(layer).__name__, str(error)
     where = f"{type(container).__name__}, layer {name}"

@@ -40,7 +40,7 @@ class Averages:
             self.totals[name] += float(number) * samples
 
     def result(self, owner: str) -> dict[str, float]:
-        """Return the averages by name; refuse to take any of no samples."""
+        """Return the averages by name; refuse if there were no samples."""
         if not self.samples:
             raise ValueError(check.expected(owner, "a loader with at least one sample", "none"))
         means = {name: total / self.samples for name, total in self.totals.items()}

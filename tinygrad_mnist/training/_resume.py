@@ -38,7 +38,7 @@ def rest_of(loader: Any, left: Position, averages: Averages) -> Iterator[tuple[A
     generator = loader.rng.bit_generator
     now, generator.state = generator.state, left["start"]
     pairs: Iterator[tuple[Any, Any]] = iter(loader)
-    for _ in islice(pairs, averages.batches):  # a loader may draw for each batch, not only an order
+    for _ in islice(pairs, averages.batches):  # a loader may draw for each pair that it yields
         pass
     generator.state = now
     return pairs

@@ -77,7 +77,7 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: Its name in the records.
-        mode: "min" if less is better, "max" if more is; for a loss it need not be said.
+        mode: "min" if less is better, "max" if more is; may be left out for a loss.
         patience: How many epochs without a new best are allowed, at least 1.
 
     Raises:
@@ -103,7 +103,7 @@ class BestCheckpoint(Callback):
     Args:
         path: The file; see `checkpoint.save`.
         monitor: Its name in the records.
-        mode: "min" if less is better, "max" if more is; for a loss it need not be said.
+        mode: "min" if less is better, "max" if more is; may be left out for a loss.
         meta: Saved with it, beside "epoch".
 
     Raises:

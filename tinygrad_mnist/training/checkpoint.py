@@ -132,7 +132,9 @@ def load(
 def write(path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one."""
     path = Path(path).resolve()  # where a link leads, not the link
-    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes, two files
+    new = path.with_name(
+        f"{path.name}.{os.getpid()}.tmp"
+    )  # each process has its own temporary file
     try:
         with new.open("wb") as file:
             fill(file)
@@ -202,12 +204,14 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
         return value
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return value.item()
-    contract = f"numbers, texts, arrays, and lists, tuples and dicts of them at {name}"
+    contract = f"numbers, strings, arrays, and lists, tuples and dicts of them at {name}"
     raise check.type_error("checkpoint.save", contract, value)
 
 
 def _below(name: str, part: str) -> str:
-    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")  # zip wants valid names
+    quoted = urllib.parse.quote(
+        part, safe="", errors="surrogatepass"
+    )  # zip member names must be valid text
     return f"{name}/{quoted}" if name else quoted
 
 

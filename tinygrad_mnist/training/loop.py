@@ -1,7 +1,8 @@
 """The training loop with everything around it: `fit`, and `evaluate`.
 
 The loop itself is five lines, and the examples write them out. `fit` is those five lines with
-modes, averages, a progress bar, callbacks, checkpoints, and a stop when the loss is no number.
+modes, averages, a progress bar, callbacks, checkpoints, and a stop when the loss
+is NaN or infinite.
 """
 
 import math
@@ -41,8 +42,8 @@ def evaluate(
 
     Args:
         model: Any Module.
-        loss: MSELoss, or whatever can be called like it. One whose `reduction` is "sum" is summed
-            over the batches.
+        loss: MSELoss, or any loss that is called the same way. One whose `reduction` is "sum" is
+            summed over the batches.
         loader: A DataLoader, or any iterable of pairs of batches.
         metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
             return one number for a batch.
@@ -85,7 +86,7 @@ def fit(
 
     Args:
         model: Any Module.
-        loss: MSELoss, or whatever can be called like it; see `evaluate`.
+        loss: MSELoss, or any loss that is called the same way; see `evaluate`.
         optimizer: An Optimizer of the model's parameters.
         train_loader: A DataLoader, or any iterable of pairs that can be iterated over again.
         epochs: How many in all, also with resume.
