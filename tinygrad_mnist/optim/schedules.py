@@ -1,9 +1,8 @@
 """Learning rates as functions of time: t counts the epochs, or the steps, done so far, from 0.
 
-In a loop of your own `optimizer.lr = schedule(t)` sets one; in `fit` the callback
-`training.LearningRate` does. Any function from t to a rate is a schedule; these return one.
-
-All raise ValueError for a number outside its interval and TypeError for other types.
+In a custom loop `optimizer.lr = schedule(t)` sets one; in `fit` the callback
+`training.LearningRate` does. Any function from t to a rate is a schedule; these return one. Rates
+are finite and >= 0, numbers of steps (or of epochs) at least 1.
 """
 
 import math
@@ -15,19 +14,10 @@ Schedule = Callable[[int], float]
 
 
 def step_decay(lr: float, *, every: int, factor: float = 0.1) -> Schedule:
-    """Return lr * factor ** (t // every).
-
-    Args:
-        lr: The first rate, finite and >= 0.
-        every: Time between drops, at least 1.
-        factor: What a drop multiplies by, in [0, 1].
-    """
-    owner = "step_decay"
-    lr, factor = (
-        check.real(owner, "lr", lr, "[0, inf)"),
-        check.real(owner, "factor", factor, "[0, 1]"),
-    )
-    every = check.integer(owner, "every", every, at_least=1)
+    """Return lr * factor ** (t // every), for a factor in [0, 1]."""
+    lr = check.real("step_decay", "lr", lr, "[0, inf)")
+    every = check.integer("step_decay", "every", every, at_least=1)
+    factor = check.real("step_decay", "factor", factor, "[0, 1]")
     return lambda t: lr * factor ** (t // every)
 
 
@@ -36,10 +26,6 @@ def cosine_decay(lr: float, *, steps: int) -> Schedule:
 
     Half a cosine, from lr down to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5, without
     restarts).
-
-    Args:
-        lr: The first rate, finite and >= 0.
-        steps: The time it takes, at least 1.
     """
     lr = check.real("cosine_decay", "lr", lr, "[0, inf)")
     steps = check.integer("cosine_decay", "steps", steps, at_least=1)
@@ -47,12 +33,7 @@ def cosine_decay(lr: float, *, steps: int) -> Schedule:
 
 
 def warm_up(steps: int, then: Schedule) -> Schedule:
-    """Return then(0) * (t + 1) / (steps + 1) while t < steps, afterwards then(t - steps).
-
-    Args:
-        steps: The time it takes to rise, at least 1.
-        then: The schedule that follows.
-    """
+    """Return then(0) * (t + 1) / (steps + 1) while t < steps, afterwards then(t - steps)."""
     steps = check.integer("warm_up", "steps", steps, at_least=1)
     if not callable(then):
         raise check.type_error("warm_up", "then to be a schedule, a function of time", then)
@@ -63,16 +44,12 @@ def one_cycle(lr: float, *, steps: int, rise: float = 0.3) -> Schedule:
     """Return a rate that rises from lr / 25 to lr and falls to lr / 250,000, each by half a cosine.
 
     The formulas and defaults of torch.optim.lr_scheduler.OneCycleLR: the peak is at
-    t = rise * steps - 1, the end at t = steps - 1 (Smith and Topin 2018, arXiv:1708.07120).
-
-    Args:
-        lr: The highest rate, finite and >= 0.
-        steps: The time it takes, at least 2.
-        rise: The fraction of it before the peak, in (0, 1).
+    t = rise * steps - 1, for rise in (0, 1), the end at t = steps - 1, for steps of at least 2
+    (Smith and Topin 2018, arXiv:1708.07120).
     """
-    owner = "one_cycle"
-    lr, rise = check.real(owner, "lr", lr, "[0, inf)"), check.real(owner, "rise", rise, "(0, 1)")
-    end = check.integer(owner, "steps", steps, at_least=2) - 1
+    lr = check.real("one_cycle", "lr", lr, "[0, inf)")
+    rise = check.real("one_cycle", "rise", rise, "(0, 1)")
+    end = check.integer("one_cycle", "steps", steps, at_least=2) - 1
     peak = max(rise * steps - 1, 0.0)
 
     def rate(t: int) -> float:
