@@ -72,45 +72,54 @@ class LearningRate(Callback):
             run.optimizer.lr = self.schedule(run.step)
 
 
-class EarlyStopping(Callback):
+class _Monitoring(Callback):
+    """Watches a number of the history: mode "min" if less is better, "max" if more is."""
+
+    mode = check.Choice("min", "max")
+
+    def __init__(self, monitor: str, mode: Mode | None) -> None:
+        is_loss = str(monitor).endswith("loss")
+        self.monitor, self.mode = monitor, "min" if mode is None and is_loss else mode
+
+    def epochs_since_best(self, run: Run) -> int:
+        """Return how many epochs ago the first best record was; NaN is worse than anything."""
+        sign = 1 if self.mode == "min" else -1
+        column = run.history.column(self.monitor)
+        values = [math.inf if math.isnan(v) else sign * v for v in column]
+        return len(values) - 1 - values.index(min(values)) if values else 0
+
+
+class EarlyStopping(_Monitoring):
     """Stop when a number in the history has not improved for `patience` epochs.
 
     Args:
-        monitor: Its name in the records.
+        monitor: Its name in the records; a record without it is a ValueError in `fit`.
         mode: "min" if less is better, "max" if more is; may be left out for a loss.
         patience: How many epochs without a new best are allowed, at least 1.
-
-    Raises:
-        ValueError: Another mode, or patience below 1; in `fit`, a name that no record has.
     """
 
-    mode = check.Choice("min", "max")
     patience = check.Integer(at_least=1)
 
     def __init__(
         self, monitor: str = "val_loss", mode: Mode | None = None, *, patience: int = 5
     ) -> None:
-        self.monitor, self.mode, self.patience = monitor, _mode_of(monitor, mode), patience
+        super().__init__(monitor, mode)
+        self.patience = patience
 
     def before_epoch(self, run: Run) -> None:
-        if _epochs_since_best(run.history, self.monitor, self.mode) >= self.patience:
+        if self.epochs_since_best(run) >= self.patience:
             run.stop()
 
 
-class BestCheckpoint(Callback):
+class BestCheckpoint(_Monitoring):
     """Save the model whenever a number in the history is better than ever before.
 
     Args:
         path: The file; see `checkpoint.save`.
-        monitor: Its name in the records.
-        mode: "min" if less is better, "max" if more is; may be left out for a loss.
+        monitor: The number's name in the records, as for EarlyStopping.
+        mode: As for EarlyStopping.
         meta: Saved with it, beside "epoch".
-
-    Raises:
-        ValueError: Another mode; in `fit`, a name that no record has.
     """
-
-    mode = check.Choice("min", "max")
 
     def __init__(
         self,
@@ -119,21 +128,10 @@ class BestCheckpoint(Callback):
         mode: Mode | None = None,
         **meta: Any,
     ) -> None:
-        self.path, self.monitor, self.mode = path, monitor, _mode_of(monitor, mode)
-        self.meta = meta
+        super().__init__(monitor, mode)
+        self.path, self.meta = path, meta
 
     def after_epoch(self, run: Run) -> None:
-        if not _epochs_since_best(run.history, self.monitor, self.mode):
+        if not self.epochs_since_best(run):
             meta = {**self.meta, "epoch": run.epoch}
             checkpoint.save(self.path, run.model, history=run.history, **meta)
-
-
-def _mode_of(monitor: str, mode: Mode | None) -> Any:
-    return "min" if mode is None and str(monitor).endswith("loss") else mode
-
-
-def _epochs_since_best(history: History, monitor: str, mode: str) -> int:
-    """Return how many epochs ago the first best record was; NaN is worse than anything."""
-    sign = 1 if mode == "min" else -1
-    values = [math.inf if math.isnan(v) else sign * v for v in history.column(monitor)]
-    return len(values) - 1 - values.index(min(values)) if values else 0
