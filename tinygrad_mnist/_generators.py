@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import chain
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 Stream = tuple[Callable[[], Any], Callable[[Any], None]]  # how to get its state, how to set it
+_NOT_LOOKED_INTO = (int, float, str, bytes, type(None), np.ndarray, type, ModuleType)
 
 
 def streams_in(root: object) -> Iterator[Stream]:
@@ -16,7 +18,27 @@ def streams_in(root: object) -> Iterator[Stream]:
     It looks into the attributes of objects (also slots) and the items of lists, tuples, sets and
     dicts, at any depth. A generator that only a closure, a class or a function holds is not found.
     """
-    return _found_in(root, {})
+    seen, waiting = {}, [root]
+    while waiting:
+        value: Any = waiting.pop()
+        if isinstance(value, _NOT_LOOKED_INTO) or id(value) in seen:
+            continue
+        seen[id(value)] = value  # the reference keeps the id from being used again
+        if isinstance(value, np.random.Generator):
+            waiting.append(value.bit_generator)
+        elif isinstance(value, np.random.BitGenerator):
+            yield partial(getattr, value, "state"), partial(setattr, value, "state")
+        elif isinstance(value, np.random.RandomState):
+            yield partial(value.get_state, legacy=False), value.set_state
+        elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+            yield value.getstate, value.setstate
+        else:
+            items = [object.__getstate__(value)]  # its attributes, those in slots among them
+            if isinstance(value, dict):
+                items += value.values()
+            elif isinstance(value, (list, tuple, set, frozenset)):
+                items += value
+            waiting += reversed(items)
 
 
 def check_state(current: Any, new: Any) -> None:
@@ -46,32 +68,3 @@ def _alike(a: Any, b: Any) -> bool:
     if a is None or isinstance(a, float):
         return b is None or isinstance(b, float)  # random.Random may hold a number in reserve
     return type(a) is type(b) and (not isinstance(a, str) or bool(a == b))
-
-
-def _found_in(value: object, seen: dict[int, object]) -> Iterator[Stream]:
-    if isinstance(value, (int, float, str, bytes, np.ndarray, type(None))) or id(value) in seen:
-        return
-    seen[id(value)] = value  # the reference keeps the id from being used again
-    if isinstance(value, np.random.Generator):
-        yield from _found_in(value.bit_generator, seen)
-    elif isinstance(value, np.random.BitGenerator):
-        yield (lambda: value.state), (lambda state: setattr(value, "state", state))
-    elif isinstance(value, np.random.RandomState):
-        yield (lambda: value.get_state(legacy=False)), value.set_state
-    elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-        yield value.getstate, value.setstate
-    else:
-        items: Any = [*getattr(value, "__dict__", {}).values(), *_slots(value)]
-        if isinstance(value, dict):
-            items = [*items, *value.values()]
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            items = [*items, *value]
-        if not isinstance(value, (type, type(np))):
-            for item in items:
-                yield from _found_in(item, seen)
-
-
-def _slots(value: object) -> list[Any]:
-    declared = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
-    names = [[slots] if isinstance(slots, str) else slots for slots in declared]
-    return [getattr(value, name) for name in chain(*names) if hasattr(value, name)]
