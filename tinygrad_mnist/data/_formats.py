@@ -21,11 +21,12 @@ Bytes = NDArray[np.uint8]
 
 OWNER = "mnist.load_data"
 
-IDX_NAMES = {
-    "x_train": "train-images{}idx3-ubyte",
-    "y_train": "train-labels{}idx1-ubyte",
-    "x_test": "t10k-images{}idx3-ubyte",
-    "y_test": "t10k-labels{}idx1-ubyte",
+# the names in Keras's layout; how those of the IDX files begin, and how many axes each array has
+_PARTS = {
+    "x_train": ("train-images", 3),
+    "y_train": ("train-labels", 1),
+    "x_test": ("t10k-images", 3),
+    "y_test": ("t10k-labels", 1),
 }
 # EMNIST ByClass, the largest relative, has 814,255 images in all; more would be an attack
 _MOST_IMAGES = 1_000_000
@@ -35,34 +36,24 @@ _CHUNK = 1 << 20
 def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
     """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
     arrays = {}
-    for key in IDX_NAMES:
+    for key, (_, ndim) in _PARTS.items():
         contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8"
-        with (
-            check.refusing(OWNER, contract),
-            zipfile.ZipFile(file) as archive,
-            archive.open(_unsuspicious(archive.getinfo(f"{key}.npy"))) as member,
-        ):
-            arrays[key] = _read_npy(member, _ndim(key))
+        with check.refusing(OWNER, contract), zipfile.ZipFile(file) as archive:
+            info = archive.getinfo(f"{key}.npy")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"compression method {info.compress_type}")  # has no bound
+            with archive.open(info) as member:
+                arrays[key] = _read_npy(member, ndim)
     return arrays
-
-
-def _unsuspicious(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"compression method {info.compress_type}")  # unpacks without a bound
-    return info
 
 
 def read_idx_folder(folder: Path) -> dict[str, Bytes]:
     """Return the same from a folder of four IDX files; ValueError if one is damaged."""
-    return {key: _read_idx(_find(folder, key), _ndim(key)) for key in IDX_NAMES}
+    return {key: _read_idx(_find(folder, *part), part[1]) for key, part in _PARTS.items()}
 
 
-def _ndim(key: str) -> int:
-    return 3 if key.startswith("x") else 1
-
-
-def _find(folder: Path, key: str) -> Path:
-    names = [IDX_NAMES[key].format(separator) for separator in "-."]
+def _find(folder: Path, stem: str, ndim: int) -> Path:
+    names = [f"{stem}{separator}idx{ndim}-ubyte" for separator in "-."]
     for path in (folder / (name + end) for end in ("", ".gz") for name in names):
         if path.is_file():
             return path

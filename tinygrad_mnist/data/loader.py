@@ -1,6 +1,6 @@
 """DataLoader: the inputs and targets, in samples or batches, in an order of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,12 @@ class DataLoader:
     memory, are read as they are needed.
 
     Args:
-        inputs: An array (N, ...).
-        targets: An array (N, ...).
+        inputs: An array (N, ...), no generator.
+        targets: An array (N, ...), of as many samples.
         batch_size: B to yield batches (B, ...); None to yield bare samples (...).
         shuffle: Whether each epoch has a new random order.
         drop_last: Whether to leave out a last batch shorter than B.
         rng: Source of the orders: a seed, a generator, or None for fresh entropy.
-
-    Raises:
-        ValueError: inputs and targets differ in length, or batch_size is below 1.
-        TypeError: An argument of the wrong type: a generator, say, has no length.
     """
 
     batch_size = check.Setting(_size_or_none)
@@ -61,22 +57,19 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Start an epoch: the order is drawn here, not at the first pair."""
-        order = self.rng.permutation(len(self.inputs)) if self.shuffle else None
-        return ((self.inputs[i], self.targets[i]) for i in self._indices(order))
+        n, size = len(self.inputs), self.batch_size
+        order = self.rng.permutation(n) if self.shuffle else None
+        picks: Iterable[Any] = range(n) if order is None else order
+        if size is not None:  # slices of the arrays where they may be, so that nothing is copied
+            slices = (slice(i * size, (i + 1) * size) for i in range(len(self)))
+            picks = slices if order is None else (order[batch] for batch in slices)
+        return ((self.inputs[i], self.targets[i]) for i in picks)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle or a deep copy: both drop NumPy's read-only flag, so it is set again."""
         vars(self).update(state)
         for array in (self.inputs, self.targets):
             array.setflags(write=False)
-
-    def _indices(self, order: NDArray[np.int64] | None) -> Iterator[Any]:
-        """Yield what selects each pair: a slice where it may, so that nothing is copied."""
-        n, size = len(self.inputs), self.batch_size
-        if size is None:
-            return iter(range(n) if order is None else order)
-        slices = (slice(i * size, (i + 1) * size) for i in range(len(self)))
-        return slices if order is None else (order[batch] for batch in slices)
 
     def _read_only(self, name: str, data: ArrayLike) -> NDArray[Any]:
         view = check.real_array(self, name, data).view()

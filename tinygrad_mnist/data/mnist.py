@@ -68,13 +68,9 @@ def preprocess(
     """Return inputs (N, 784) in [0, 1] and one-hot targets (N, 10).
 
     Args:
-        images: uint8 (N, 28, 28).
+        images: uint8 (N, 28, 28): the raw bytes, not scaled ones.
         labels: Integers (N,), 0 to 9.
         dtype: Of both results: float32 or float64.
-
-    Raises:
-        ValueError: Another shape, unequal lengths, or a label outside 0 to 9.
-        TypeError: images are not uint8 (scaled already, perhaps), or labels not integers.
     """
     owner = "mnist.preprocess"
     dtype = check.float_dtype(owner, dtype)
