@@ -51,8 +51,7 @@ def _from_environment() -> int | None:
     value = os.environ.get("TINYGRAD_MNIST_NUM_THREADS", "")
     if value and not (value.isdecimal() and 1 <= int(value) <= _MOST_THREADS):
         contract = f"an integer from 1 to {_MOST_THREADS}"
-        message = check.expected("TINYGRAD_MNIST_NUM_THREADS", contract, check.described(value))
-        raise ValueError(message)
+        raise check.value_error("TINYGRAD_MNIST_NUM_THREADS", contract, value)
     return int(value) if value else None
 
 
@@ -62,15 +61,12 @@ fixed_count = _from_environment()
 
 @contextmanager
 def num_threads(n: int) -> Iterator[None]:
-    """Run every product of the package on n threads inside a `with` block.
+    """Run every product of the package on n threads, 1 to 1024, inside a `with` block.
 
     Without it, products of fewer than 16 million multiply-adds, and all of a single row, run on
     one thread, larger ones on as many as the process has given to SciPy's BLAS (by default, all
     cores). The environment variable TINYGRAD_MNIST_NUM_THREADS sets n from the start. Not for
     several Python threads at once.
-
-    Args:
-        n: From 1 to 1024.
     """
     global fixed_count
     n = check.integer("num_threads", "n", n, at_least=1)

@@ -17,26 +17,12 @@ Initializer = Callable[[tuple[int, int], np.random.Generator], ArrayLike]
 
 
 def uniform(low: float, high: float) -> Initializer:
-    """Return an initializer that draws from U(low, high).
-
-    Args:
-        low: Smallest weight.
-        high: Bound that no weight reaches; `low <= high`.
-
-    Raises:
-        ValueError: low, high or their distance is not finite, or high < low.
-    """
+    """Return an initializer that draws from U(low, high), for low <= high, a finite way apart."""
     low = check.real("uniform", "low", low, "(-inf, inf)")
     high = check.real("uniform", "high", high, "(-inf, inf)")
     if not 0 <= high - low < math.inf:
-        raise ValueError(
-            check.expected("uniform", f"high >= low ({low}), a finite way apart", high)
-        )
-
-    def draw(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
-        return rng.uniform(low, high, shape)
-
-    return draw
+        raise check.value_error("uniform", f"high >= low ({low}), a finite way apart", high)
+    return lambda shape, rng: rng.uniform(low, high, shape)
 
 
 def he_uniform(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:

@@ -1,15 +1,12 @@
 """Metrics of a classifier: how often, and on which classes, its scores are right.
 
-pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes. The predicted
-class is `pred.argmax(axis=-1)`: of equal scores the first, and a NaN counts as the largest.
+pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes, but at least one
+sample: there is no fraction of nothing. The predicted class is `pred.argmax(axis=-1)`: of equal
+scores the first, and a NaN counts as the largest.
 
 target has the shape of pred, and its argmax is the true class (one-hot targets, or soft ones, of
 which only the largest entry counts); or it holds one integer label in [0, C) for each sample: (N,),
 or a scalar.
-
-Every function raises ValueError for an empty pred (there is no fraction of nothing), for a target
-of another shape and for a label outside [0, C); and TypeError for labels that are not integers and
-for arrays that do not hold real numbers.
 """
 
 import numpy as np
@@ -28,10 +25,7 @@ def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
 def top_k_accuracy(pred: ArrayLike, target: ArrayLike, *, k: int = 5) -> float:
     """Return the fraction of samples whose true class is among the k with the largest scores.
 
-    Args:
-        pred: Scores.
-        target: True classes.
-        k: In [1, C]. Of equal scores the first classes count, so k = 1 gives `accuracy`.
+    k is in [1, C]. Of equal scores the first classes count, so k = 1 gives `accuracy`.
     """
     owner = "metrics.top_k_accuracy"
     y = check.scores(owner, pred)

@@ -7,9 +7,7 @@ A picture in one Axes takes `ax` and returns that Axes; a picture of several tak
     plots.confusion_matrix(matrix).get_figure().savefig("confusion.png")
 
 No display is needed: Figures are made without pyplot, and matplotlib's settings stay as they are.
-
-Every function raises TypeError for what is no History, no array of real numbers, no Axes or no
-Figure, before it draws anything.
+What cannot be drawn is refused before anything is.
 """
 
 import math
@@ -35,13 +33,8 @@ T = TypeVar("T")
 def learning_curves(history: History, *, figure: Figure | None = None) -> Figure:
     """Draw loss and metrics over the epochs, one panel each, train beside validation.
 
-    Args:
-        history: What `fit` returned. Its "lr" is a setting and not drawn; what a record lacks, or
-            has as NaN, is left out.
-        figure: Where to draw.
-
-    Raises:
-        ValueError: No metric, or a record without "epoch".
+    history is what `fit` returned: records with "epoch" and at least one metric. Its "lr" is a
+    setting and not drawn; what a record lacks, or has as NaN, is left out.
     """
     owner = "plots.learning_curves"
     if not isinstance(history, History):
@@ -70,28 +63,17 @@ def first_layer_weights(
 ) -> Axes:
     """Draw each column of W as an image, row by row: what its hidden unit looks for.
 
-    All share one colour scale, symmetric about 0.
-
-    Args:
-        weight: W, (I, O), such as `model[0].weight.data`.
-        shape: Height and width of an image; their product is I.
-        ax: Where to draw.
-
-    Raises:
-        ValueError: weight is not of shape (height * width, O) with O > 0.
+    weight is W, (I, O), such as `model[0].weight.data`; shape is (height, width) with
+    height * width = I. All images share one colour scale, symmetric about 0.
     """
     owner = "plots.first_layer_weights"
     if not isinstance(shape, Sequence) or len(shape) != 2:
         raise check.type_error(owner, "shape to be (height, width)", shape)
-    pixels = math.prod(
-        check.integer(owner, "each side of shape", side, at_least=1) for side in shape
-    )
-    w = check.real_array(owner, "weight", weight)
+    sides = [check.integer(owner, "each side of shape", side, at_least=1) for side in shape]
+    pixels, w = math.prod(sides), check.real_array(owner, "weight", weight)
     if w.ndim != 2 or len(w) != pixels or not w.size:
-        raise ValueError(
-            check.expected(owner, f"weight of shape ({pixels}, units), units > 0", w.shape)
-        )
-    images = w.T.reshape(-1, *shape).astype(np.float64)
+        raise check.value_error(owner, f"weight of shape ({pixels}, units), units > 0", w.shape)
+    images = w.T.reshape(-1, *sides).astype(np.float64)
     ax = _given(owner, "ax", ax, Axes) or _new_figure(7, 6).add_subplot()
     limit = float(np.abs(images[np.isfinite(images)]).max(initial=0)) or 1.0
     mosaic = ax.imshow(_mosaic(images), cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -103,20 +85,13 @@ def first_layer_weights(
 def confusion_matrix(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
     """Draw how many samples of each true class (rows) were predicted as which (columns).
 
-    Colours follow the logarithm of the counts, so that single mistakes show beside a thousand
-    hits; cells of 0 are empty.
-
-    Args:
-        matrix: Counts (C, C), as `metrics.confusion_matrix` returns them.
-        ax: Where to draw.
-
-    Raises:
-        ValueError: matrix is not square, is empty, or has a negative entry.
+    matrix holds counts (C, C), as `metrics.confusion_matrix` returns them. Colours follow their
+    logarithm, so that single mistakes show beside a thousand hits; cells of 0 are empty.
     """
     owner = "plots.confusion_matrix"
     counts = check.real_array(owner, "matrix", matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
-        raise ValueError(check.expected(owner, "matrix of shape (C, C), C > 0", counts.shape))
+        raise check.value_error(owner, "matrix of shape (C, C), C > 0", counts.shape)
     if counts.dtype.kind not in "iu":
         raise TypeError(check.expected(owner, "matrix to hold integers", f"dtype {counts.dtype}"))
     if counts.min() < 0:
@@ -154,19 +129,14 @@ def worst_mistakes(
         target: True classes, as for the functions of `metrics`.
         count: Number of images to draw, if so many are wrong.
         figure: Where to draw.
-
-    Raises:
-        ValueError: A shape that does not fit the others, or a label outside [0, C).
     """
     owner = "plots.worst_mistakes"
     count = check.integer(owner, "count", count, at_least=1)
     x, y = check.real_array(owner, "images", images), check.scores(owner, pred)
     if y.ndim != 2:
-        raise ValueError(check.expected(owner, "pred of shape (N, classes)", y.shape))
+        raise check.value_error(owner, "pred of shape (N, classes)", y.shape)
     if x.ndim != 3 or len(x) != len(y):
-        raise ValueError(
-            check.expected(owner, f"images of shape ({len(y)}, height, width)", x.shape)
-        )
+        raise check.value_error(owner, f"images of shape ({len(y)}, height, width)", x.shape)
     true, predicted = check.true_classes(owner, target, y.shape), y.argmax(axis=1)
     worst = _most_confident(y.astype(np.float64), predicted, true)[:count]
     rows, columns = _grid(max(1, len(worst)))
@@ -186,16 +156,14 @@ def worst_mistakes(
 def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
     """Draw which units each forward pass keeps and drops, and the fraction of both.
 
-    Args:
-        masks: (passes, units), or (units,) for one pass, as `Dropout.draw_mask` returns them: 0
-            where a unit is dropped.
-        ax: Where to draw.
+    masks is (passes, units), or (units,) for one pass, as `Dropout.draw_mask` returns it: 0 where
+    a unit is dropped.
     """
     owner = "plots.dropout_masks"
     kept = check.real_array(owner, "masks", masks) != 0
     if kept.ndim not in (1, 2) or not kept.size:
         contract = "masks of shape (passes, units) or (units,), not empty"
-        raise ValueError(check.expected(owner, contract, kept.shape))
+        raise check.value_error(owner, contract, kept.shape)
     kept, fraction = np.atleast_2d(kept), kept.mean()
     ax = _given(owner, "ax", ax, Axes) or _new_figure(7, 4).add_subplot()
     ax.imshow(kept, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
