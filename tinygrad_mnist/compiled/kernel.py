@@ -28,8 +28,8 @@ _compiled = njit(**_OPTIONS)
 class Plan(NamedTuple):
     """A chain in numbers. Layer l maps widths[l] features to widths[l + 1]."""
 
-    kinds: NDArray[np.int64]
     widths: NDArray[np.int64]  # one more than there are layers
+    kinds: NDArray[np.int64]
     weights: NDArray[np.int64]  # offsets into the flat parameters
     biases: NDArray[np.int64]
     masks: NDArray[np.int64]  # offsets into a sample's masks
@@ -41,8 +41,8 @@ class Settings(NamedTuple):
     lr: np.floating[Any]
     momentum: np.floating[Any]
     decay: np.floating[Any]
-    nesterov: bool
     slope: np.floating[Any]
+    nesterov: bool
 
 
 @_compiled

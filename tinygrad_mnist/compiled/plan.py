@@ -32,11 +32,6 @@ class Rule(NamedTuple):
     p: float = 0.0  # probability of zeroing, 0 in evaluation mode
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
 
-    @property
-    def params(self) -> list[Parameter]:
-        """W and b, where there is one."""
-        return [p for p in (self.weight, self.bias) if p is not None]
-
 
 ROWS: dict[type[Module], Callable[[Any], Rule]] = {
     Linear: lambda linear: Rule(LINEAR, linear.weight, linear.bias),
@@ -48,10 +43,7 @@ ROWS: dict[type[Module], Callable[[Any], Rule]] = {
 def planned(owner: str, rules: dict[str, Rule], params: Iterable[Parameter]) -> Plan:
     """Return the chain in numbers, or refuse widths that do not fit.
 
-    Args:
-        owner: Who refuses.
-        rules: By the path of their layers, first to last.
-        params: Those of the rules, in the order in which the kernel will find them.
+    The rules go by the paths of their layers; the kernel will find params in this order.
     """
     offsets, end = {}, 0
     for p in params:
@@ -72,8 +64,7 @@ def planned(owner: str, rules: dict[str, Rule], params: Iterable[Parameter]) -> 
         widths.append(width)
         weight, bias = (offsets.get(id(p), NOWHERE) for p in (rule.weight, rule.bias))
         rows.append((rule.kind, weight, bias, mask))
-    kinds, weights, biases, masks = np.array(rows, np.int64).T.copy()
-    return Plan(kinds, np.array(widths, np.int64), weights, biases, masks)
+    return Plan(np.array(widths, np.int64), *np.array(rows, np.int64).T.copy())
 
 
 def drawn_masks(plan: Plan, rules: list[Rule], samples: int) -> NDArray[np.bool_]:

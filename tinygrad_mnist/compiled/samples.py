@@ -1,8 +1,7 @@
 """A pass of per-sample SGD in one compiled kernel (needs the `compiled` extra: numba).
 
 Sample by sample, Python itself is most of the cost of a small network, and work on zeros most of
-the rest: four fifths of MNIST's pixels are 0. Here one kernel runs the whole chain, and neither
-reads nor updates the weights of a zero input.
+the rest. Here one kernel runs the whole chain, and leaves zeros out.
 """
 
 from collections.abc import Callable
@@ -15,18 +14,15 @@ from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._tables import rows_of, shared_dtype
 from tinygrad_mnist.compiled import kernel
-from tinygrad_mnist.compiled.kernel import Plan
 from tinygrad_mnist.compiled.plan import ROWS, Rule, drawn_masks, planned
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
 
-Train = Callable[..., tuple[float, float]]
-
 _CHUNK = 256  # samples between two looks at Ctrl-C
 
 
-def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
+def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., tuple[float, float]]:
     """Return `train(inputs, targets, *, order=None) -> (loss, accuracy)`: a per-sample SGD pass.
 
     It does what this loop does, to rounding while the weights are finite, and leaves the same
@@ -49,9 +45,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
         optimizer: An SGD of exactly the model's parameters.
 
     Raises:
-        TypeError: Anything else; use the loop above. train refuses arrays that are not numbers.
-        ValueError: Widths that do not fit, or an optimizer of other parameters. train refuses
-            arrays of other shapes, or an order that is not of indices.
+        TypeError: Anything else, also a class derived from one of these: use the loop above.
     """
     _checked(model, loss, optimizer)
 
@@ -62,8 +56,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
         x = check.real_array("train", "inputs", inputs)
         t = check.real_array("train", "targets", targets)
         if x.ndim != 2 or x.shape[1] != plan.widths[0]:
-            contract = f"inputs of shape (N, {plan.widths[0]})"
-            raise ValueError(check.expected("train", contract, x.shape))
+            raise check.value_error("train", f"inputs of shape (N, {plan.widths[0]})", x.shape)
         check.same_shape("train", "targets", t, (len(x), int(plan.widths[-1])))
         indices = None if order is None else _indices(order, len(x))
         if not len(x if indices is None else indices):
@@ -74,7 +67,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Train:
     return train
 
 
-def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[Plan, list[Rule]]:
+def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[kernel.Plan, list[Rule]]:
     """Return the chain as the kernel needs it, or refuse what the kernel cannot do."""
     owner, remedy = "compile_sgd", "; use the eager loop"
     rules = {path: row(layer) for path, layer, row in rows_of(owner, model, ROWS, remedy)}
@@ -82,7 +75,7 @@ def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[Plan, list[R
         raise TypeError(check.expected(owner, "an MSELoss", type(loss).__name__ + remedy))
     if type(optimizer) is not SGD:
         raise TypeError(check.expected(owner, "an SGD", type(optimizer).__name__ + remedy))
-    params = [p for rule in rules.values() for p in rule.params]
+    params = [p for rule in rules.values() for p in (rule.weight, rule.bias) if p is not None]
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
         raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
     shared_dtype(owner, params, remedy)
@@ -92,19 +85,17 @@ def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[Plan, list[R
 class _Pass:
     """What the kernel works on: parameters and velocities, each flat, in the optimizer's order."""
 
-    def __init__(self, plan: Plan, rules: list[Rule], loss: MSELoss, optimizer: SGD) -> None:
+    def __init__(self, plan: kernel.Plan, rules: list[Rule], loss: MSELoss, optimizer: SGD) -> None:
         self.plan, self.rules, self.optimizer = plan, rules, optimizer
         params = optimizer.params
         dtype = params[0].data.dtype
-        of = dtype.type
         self.flat = _flat([p.data for p in params], dtype)
         velocities = optimizer.state_dict()["velocities"] or [np.zeros_like(p.data) for p in params]
         self.velocity = _flat(velocities, dtype) if optimizer.momentum else self.flat[:0]
         self.n = int(plan.widths[-1]) if loss.reduction == "mean" else 1
-        lr, momentum, decay = optimizer.lr, optimizer.momentum, optimizer.weight_decay
-        self.settings = kernel.Settings(
-            of(lr), of(momentum), of(decay), optimizer.nesterov, of(2 / self.n)
-        )
+        numbers = optimizer.lr, optimizer.momentum, optimizer.weight_decay, 2 / self.n
+        lr, momentum, decay, slope = map(dtype.type, numbers)
+        self.settings = kernel.Settings(lr, momentum, decay, slope, optimizer.nesterov)
         self.factors = np.array([1 / (1 - rule.p) for rule in rules], dtype)
         shape = (len(plan.widths), int(plan.widths.max()))  # of scratch: a row for each layer
         indices, counts = np.zeros(shape, np.int64), np.zeros(shape[0], np.int64)
