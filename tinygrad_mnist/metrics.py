@@ -50,8 +50,7 @@ def precision(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     NaN for a class that was never predicted: 0 would say that each prediction of it was wrong.
     `np.nanmean` of the result is the mean over the others.
     """
-    matrix = _confusion("metrics.precision", pred, target)
-    return _fractions(matrix.diagonal(), matrix.sum(axis=0))
+    return _hit_rates("metrics.precision", pred, target, axis=0)
 
 
 def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -59,8 +58,7 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
     NaN for a class without a sample: 0 would say that each was missed.
     """
-    matrix = _confusion("metrics.recall", pred, target)
-    return _fractions(matrix.diagonal(), matrix.sum(axis=1))
+    return _hit_rates("metrics.recall", pred, target, axis=1)
 
 
 def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
@@ -71,8 +69,8 @@ def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int
     return counts.reshape(classes, classes).astype(np.int64, copy=False)
 
 
-def _fractions(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return parts / wholes, NaN where there is no whole."""
-    fractions = np.full(len(wholes), np.nan)
-    np.divide(parts, wholes, out=fractions, where=wholes > 0)
-    return fractions
+def _hit_rates(owner: str, pred: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float64]:
+    matrix = _confusion(owner, pred, target)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        rates: NDArray[np.float64] = matrix.diagonal() / matrix.sum(axis=axis)
+    return rates
