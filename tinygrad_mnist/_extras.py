@@ -15,11 +15,7 @@ def needing(owner: str, extra: str) -> AbstractContextManager[None]:
 
 
 def import_keras(owner: str) -> Any:
-    """Return Keras, on JAX unless the environment variable KERAS_BACKEND says otherwise.
-
-    Raises:
-        ImportError: There is no Keras, or it cannot use the backend.
-    """
+    """Return Keras, on JAX unless the environment variable KERAS_BACKEND says otherwise."""
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
     contract = "Keras and its backend (extra `keras`: pip install keras jax)"
     with check.refusing(owner, contract, ImportError):  # an unknown backend is a ValueError

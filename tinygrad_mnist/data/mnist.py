@@ -9,7 +9,6 @@ import io
 import os
 from importlib import resources
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -32,9 +31,9 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
     Args:
         source: "bundled": the first 10,000 training images and all 10,000 test images, shipped
             with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
-            Keras (extra `keras`). Or a path: a `.npz` file in Keras's layout, or a folder with
-            the four IDX files, plain or `.gz`. "keras" imports Keras on JAX unless the
-            environment variable KERAS_BACKEND says otherwise.
+            Keras (extra `keras`), on JAX unless the environment variable KERAS_BACKEND says
+            otherwise. Or a path: a `.npz` file in Keras's layout, or a folder with the four IDX
+            files, plain or `.gz`.
 
     Returns:
         Images x, uint8 (N, 28, 28), from 0 for paper to 255 for ink, and labels y, uint8 (N,).
@@ -67,10 +66,8 @@ def preprocess(
 ) -> tuple[FloatArray, FloatArray]:
     """Return inputs (N, 784) in [0, 1] and one-hot targets (N, 10).
 
-    Args:
-        images: uint8 (N, 28, 28): the raw bytes, not scaled ones.
-        labels: Integers (N,), 0 to 9.
-        dtype: Of both results: float32 or float64.
+    images are uint8 (N, 28, 28), the raw bytes and not scaled ones; labels are integers (N,), 0 to
+    9. dtype is that of both results, float32 or float64.
     """
     owner = "mnist.preprocess"
     dtype = check.float_dtype(owner, dtype)
@@ -98,7 +95,7 @@ def _load_keras() -> tuple[Split, Split]:
     keras = import_keras(OWNER)
     contract = f"Keras to download MNIST (without a network: {_LOCAL})"
     with check.refusing(OWNER, contract, ConnectionError):  # Keras raises bare Exceptions
-        return cast(tuple[Split, Split], keras.datasets.mnist.load_data())
+        return keras.datasets.mnist.load_data()  # type: ignore[no-any-return]
 
 
 def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:

@@ -10,10 +10,7 @@ from tinygrad_mnist._checks import FloatArray
 def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.float32) -> FloatArray:
     """Return an array of shape `(*labels.shape, num_classes)`: 1 at each label, 0 elsewhere.
 
-    Args:
-        labels: Integers in [0, num_classes), of any shape.
-        num_classes: At least 1.
-        dtype: float32 or float64.
+    labels are integers in [0, num_classes), of any shape; dtype is float32 or float64.
     """
     num_classes = check.integer("one_hot", "num_classes", num_classes, at_least=1)
     dtype = check.float_dtype("one_hot", dtype)

@@ -25,7 +25,6 @@ from tinygrad_mnist.optim import SGD
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 keras = import_keras("tinygrad_mnist.interop.keras")
-_Loss: Any = keras.losses.Loss
 
 
 class Pair(NamedTuple):
@@ -45,9 +44,8 @@ class Pair(NamedTuple):
 
 
 def _to_dense(linear: Linear, **options: Any) -> Any:
-    return keras.layers.Dense(
-        linear.weight.data.shape[1], use_bias=linear.bias is not None, **options
-    )
+    units = linear.weight.data.shape[1]
+    return keras.layers.Dense(units, use_bias=linear.bias is not None, **options)
 
 
 def _from_dense(dense: Any) -> list[Module]:
@@ -104,9 +102,8 @@ def to_keras(model: Module) -> Any:
             with at least one Linear, the first of which has as many features as x.
 
     Raises:
-        TypeError: Another Module, a class derived from one of these, or a shared Parameter.
-        ValueError: No Linear, widths that do not fit, parameters of two dtypes, or of float64
-            while JAX computes in float32 alone.
+        TypeError: A class derived from one of these, or a shared Parameter.
+        ValueError: Parameters of two dtypes, or of float64 while JAX computes in float32 alone.
     """
     table = {pair.ours: pair.to_keras for pair in PAIRS if pair.ours and pair.to_keras}
     chain = rows_of("to_keras", model, table)
@@ -119,8 +116,7 @@ def to_keras(model: Module) -> Any:
     features = first.weight.data.shape[0]
     converted = keras.Sequential([keras.Input((features,), dtype=dtype), *translated])
     for (_, layer, _), theirs in zip(chain, translated, strict=True):
-        contract = f"weights that fit layer {theirs.name!r}"
-        with check.refusing("to_keras", contract):
+        with check.refusing("to_keras", f"weights that fit layer {theirs.name!r}"):
             # copies, as JAX takes over the memory of an array that happens to be aligned
             theirs.set_weights([array.data.copy() for array in _arrays(layer)])
     return converted
@@ -130,34 +126,28 @@ def from_keras(model: Any) -> Sequential:
     """Return a Sequential with copies of the weights of a keras.Sequential.
 
     Dense becomes Linear, and a ReLU after it if that is its activation; nesting is flattened.
-    Flatten has no layer here: give the result flat inputs. Names become positions.
+    Flatten has no layer here: give the result flat inputs. Names become positions. A setting that
+    would be lost is a TypeError that names the layer.
 
     Args:
         model: A built keras.Sequential of Dense, ReLU, Dropout, what else has a row in PAIRS, and
             Sequentials of these, all in float32 or all in float64; Flatten may come first.
-
-    Raises:
-        TypeError: Another model, layer or dtype, or a layer with a setting that would be lost; it
-            names the layer.
-        ValueError: The model is not built.
     """
     if type(model) is not keras.Sequential:
         raise check.type_error("from_keras", "a keras.Sequential", model)
     if not getattr(model, "inputs", None):
-        raise ValueError(
-            check.expected("from_keras", "a built model", f"{model.name!r}, not built")
-        )
+        unbuilt = f"{model.name!r}, not built"
+        raise ValueError(check.expected("from_keras", "a built model", unbuilt))
     modules: list[Module] = []
     before: list[Any] = []
     for layer in _leaves(model, "float32", "float64"):
         made = _translated(layer, model.inputs[0].dtype)
         arrays = _arrays(made)
         if type(layer) is keras.layers.Flatten and modules:
-            raise TypeError(_refusal(f"Flatten after {type(before[-1]).__name__}", layer))
+            raise _refusal(f"Flatten after {type(before[-1]).__name__}", layer)
         if arrays and layer in before:
-            raise TypeError(_refusal("the same weights again", layer))
-        contract = f"weights that fit layer {layer.name!r}"
-        with check.refusing("from_keras", contract):
+            raise _refusal("the same weights again", layer)
+        with check.refusing("from_keras", f"weights that fit layer {layer.name!r}"):
             for array, variable in zip(arrays, layer.weights, strict=True):
                 array.data = keras.ops.convert_to_numpy(variable.value)
         modules += made
@@ -175,19 +165,15 @@ def to_keras_loss(loss: MSELoss, *, dtype: DTypeLike = np.float32) -> Any:
     Args:
         loss: An MSELoss.
         dtype: float32 or float64: what it is computed in; Keras does not take that from pred.
-
-    Raises:
-        TypeError: Another loss or dtype.
-        ValueError: float64 while JAX computes in float32 alone.
+            float64 is refused while JAX computes in float32 alone.
     """
     if type(loss) is not MSELoss:
         raise check.type_error("to_keras_loss", "an MSELoss", loss)
     name = check.float_dtype("to_keras_loss", dtype).name
     _refuse_float64_without_x64("to_keras_loss", name)
-    if loss.reduction == "mean":
-        return keras.losses.MeanSquaredError(dtype=name)
-    keras_reduction = {"sum": "sum", "batchmean": "sum_over_batch_size"}[loss.reduction]
-    return SquaredError(reduction=keras_reduction, dtype=name)
+    kind = keras.losses.MeanSquaredError if loss.reduction == "mean" else SquaredError
+    reduction = "sum" if loss.reduction == "sum" else "sum_over_batch_size"
+    return kind(reduction=reduction, dtype=name)
 
 
 def to_keras_optimizer(sgd: SGD) -> Any:
@@ -199,10 +185,6 @@ def to_keras_optimizer(sgd: SGD) -> Any:
 
     Args:
         sgd: An SGD with weight decay or momentum, not both; before its first step with momentum.
-
-    Raises:
-        TypeError: Another optimizer.
-        ValueError: Settings that the two define differently, or velocities.
     """
     if type(sgd) is not SGD:
         raise check.type_error("to_keras_optimizer", "an SGD", sgd)
@@ -213,13 +195,12 @@ def to_keras_optimizer(sgd: SGD) -> Any:
     if sgd.momentum and sgd.state_dict()["velocities"]:
         contract = "an SGD before its first step (Keras's momentum is lr * v and starts at 0)"
         raise ValueError(check.expected("to_keras_optimizer", contract, "one with velocities"))
-    return keras.optimizers.SGD(
-        sgd.lr, sgd.momentum, sgd.nesterov, weight_decay=sgd.weight_decay or None
-    )
+    decay = sgd.weight_decay or None  # None is no decay there
+    return keras.optimizers.SGD(sgd.lr, sgd.momentum, sgd.nesterov, weight_decay=decay)
 
 
 @keras.saving.register_keras_serializable("tinygrad_mnist")
-class SquaredError(_Loss):  # type: ignore[misc]
+class SquaredError(keras.losses.Loss):  # type: ignore[misc, name-defined]
     """sum((y - t)**2) over the last axis, then what the reduction of a keras.losses.Loss says."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -250,7 +231,7 @@ def _leaves(model: Any, *dtypes: str) -> Iterator[Any]:
         contract = f"inputs of dtype {' or '.join(dtypes)}"
         raise TypeError(check.expected("from_keras", contract, f"{dtype} in {model.name!r}"))
     if not model.trainable:
-        raise TypeError(_refusal("trainable=False", model))
+        raise _refusal("trainable=False", model)
     for layer in model.layers:
         if type(layer) is keras.Sequential:
             yield from _leaves(layer, dtype)
@@ -262,22 +243,21 @@ def _translated(layer: Any, dtype: str) -> Sequential:
     """Return what stands for a layer of Keras, but its weights; refuse what would be lost."""
     pair = {pair.theirs: pair for pair in PAIRS}.get(type(layer))
     if pair is None:
-        raise TypeError(_refusal(type(layer).__name__, layer))
+        raise _refusal(type(layer).__name__, layer)
     try:  # first: Keras fails to write down some of the activations that are refused here
         made = Sequential(*pair.from_keras(layer)).astype(dtype)
     except ValueError as error:
-        raise TypeError(_refusal(str(error), layer)) from error
+        raise _refusal(str(error), layer) from error
     plain = _settings(pair.theirs(**pair.plain, dtype=dtype, name=layer.name))
     for name, value in _settings(layer).items():
         if name not in pair.carried and value != plain.get(name):
-            raise TypeError(_refusal(f"{name}={check.described(value)}", layer))
+            raise _refusal(f"{name}={check.described(value)}", layer)
     for array, variable in zip(_arrays(made), layer.weights, strict=False):
         trained = isinstance(array, Parameter)
         for name, usual in (("trainable", trained), ("regularizer", None), ("constraint", None)):
             value = getattr(variable, name)
             if value is not usual:
-                found = f"{name}={check.described(value)} of its {variable.name}"
-                raise TypeError(_refusal(found, layer))
+                raise _refusal(f"{name}={check.described(value)} of its {variable.name}", layer)
     return made
 
 
@@ -285,7 +265,7 @@ def _settings(layer: Any) -> dict[str, Any]:
     return {**layer.get_config(), "dtype": layer.dtype_policy.name}
 
 
-def _refusal(found: str, layer: Any) -> str:
+def _refusal(found: str, layer: Any) -> TypeError:
     names = [p.theirs.__name__ + (f" ({p.only})" if p.only else "") for p in PAIRS]
     contract = f"{listed(['Sequential', *names])} alone"
-    return check.expected("from_keras", contract, f"{found} in layer {layer.name!r}")
+    return TypeError(check.expected("from_keras", contract, f"{found} in layer {layer.name!r}"))

@@ -22,8 +22,7 @@ def export_safetensors(path: str | os.PathLike[str], model: Module) -> None:
     Raises:
         OSError: The file cannot be written; an old one is still there.
     """
-    content = save(model.state_dict())
-    write(path, lambda file: file.write(content))
+    write(path, lambda file: file.write(save(model.state_dict())))
 
 
 def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
@@ -33,7 +32,6 @@ def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
         CheckpointError: The file is damaged, or does not fit; nothing has changed then.
         FileNotFoundError: There is no such file.
     """
-    content = Path(path).read_bytes()
-    contract = f"{path} to be a safetensors file that fits"
+    content, contract = Path(path).read_bytes(), f"{path} to be a safetensors file that fits"
     with check.refusing("import_safetensors", contract, CheckpointError):
         set_arrays(model, load(content))
