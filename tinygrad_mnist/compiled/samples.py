@@ -46,6 +46,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
 
     Raises:
         TypeError: Anything else, also a class derived from one of these: use the loop above.
+        ValueError: An optimizer of other parameters.
     """
     _checked(model, loss, optimizer)
 

@@ -41,7 +41,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
         with check.refusing(OWNER, contract), zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{key}.npy")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"compression method {info.compress_type}")  # has no bound
+                raise ValueError(f"compression method {info.compress_type}")  # unpacks unbounded
             with archive.open(info) as member:
                 arrays[key] = _read_npy(member, ndim)
     return arrays
@@ -49,7 +49,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
 
 def read_idx_folder(folder: Path) -> dict[str, Bytes]:
     """Return the same from a folder of four IDX files; ValueError if one is damaged."""
-    return {key: _read_idx(_find(folder, *part), part[1]) for key, part in _PARTS.items()}
+    return {key: _read_idx(folder, stem, ndim) for key, (stem, ndim) in _PARTS.items()}
 
 
 def _find(folder: Path, stem: str, ndim: int) -> Path:
@@ -61,7 +61,8 @@ def _find(folder: Path, stem: str, ndim: int) -> Path:
     raise FileNotFoundError(check.expected(OWNER, contract, "neither"))
 
 
-def _read_idx(path: Path, ndim: int) -> Bytes:
+def _read_idx(folder: Path, stem: str, ndim: int) -> Bytes:
+    path = _find(folder, stem, ndim)
     opened: Any = gzip.open if path.suffix == ".gz" else open
     contract = f"{path} to be an IDX file of {ndim}-d uint8"
     with opened(path, "rb") as file, check.refusing(OWNER, contract):

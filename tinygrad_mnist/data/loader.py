@@ -21,7 +21,7 @@ class DataLoader:
     memory, are read as they are needed.
 
     Args:
-        inputs: An array (N, ...), no generator.
+        inputs: An array (N, ...).
         targets: An array (N, ...), of as many samples.
         batch_size: B to yield batches (B, ...); None to yield bare samples (...).
         shuffle: Whether each epoch has a new random order.

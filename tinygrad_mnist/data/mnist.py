@@ -66,8 +66,8 @@ def preprocess(
 ) -> tuple[FloatArray, FloatArray]:
     """Return inputs (N, 784) in [0, 1] and one-hot targets (N, 10).
 
-    images are uint8 (N, 28, 28), the raw bytes and not scaled ones; labels are integers (N,), 0 to
-    9. dtype is that of both results, float32 or float64.
+    images (N, 28, 28) are uint8, the raw bytes and not scaled ones; labels (N,) are integers from 0
+    to 9; dtype is that of both results, float32 or float64.
     """
     owner = "mnist.preprocess"
     dtype = check.float_dtype(owner, dtype)
