@@ -48,6 +48,6 @@ def shared_dtype(owner: str, params: Iterable[Parameter], remedy: str = "") -> n
         raise TypeError(check.expected(owner, "no shared Parameter", f"one{remedy}"))
     first, *others = sorted({p.data.dtype for p in params}, key=str)
     if others:
-        found = f"{first} and {others[0]}"
-        raise ValueError(check.expected(owner, "parameters of one dtype", found))
+        contract = "parameters of one dtype"
+        raise ValueError(check.expected(owner, contract, f"{first} and {others[0]}"))
     return first

@@ -32,6 +32,7 @@ def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:
         CheckpointError: The file is damaged, or does not fit; nothing has changed then.
         FileNotFoundError: There is no such file.
     """
-    content, contract = Path(path).read_bytes(), f"{path} to be a safetensors file that fits"
+    content = Path(path).read_bytes()
+    contract = f"{path} to be a safetensors file that fits"
     with check.refusing("import_safetensors", contract, CheckpointError):
         set_arrays(model, load(content))
