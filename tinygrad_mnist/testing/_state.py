@@ -27,14 +27,14 @@ class State:
 
     def __init__(self, call: Callable[[], object], *parts: object) -> None:
         self._modules = [part for part in parts if isinstance(part, Module)]
-        self._streams = [(*stream, stream[0]()) for stream in (*streams_in(parts), *_GLOBAL)]
         self._buffers = {name: buffer.data.copy() for name, buffer in self._named_buffers()}
+        self._streams = [(*stream, stream[0]()) for stream in streams_in(parts)]
+        shared = [(*stream, stream[0]()) for stream in _GLOBAL]
         try:
             call()
-            untouched = [s for s in self._streams[-len(_GLOBAL) :] if not _moved(s)]
         finally:
+            self._streams += [stream for stream in shared if _moved(stream)]
             self.rewind()
-        self._streams = [s for s in self._streams if s not in untouched]
 
     def rewind(self) -> None:
         """Set every stream and every Buffer back to where it was."""

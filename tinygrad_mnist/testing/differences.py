@@ -65,10 +65,6 @@ class Measured(NamedTuple):
     def error(self) -> float:
         return abs(self.analytic - self.numeric)
 
-    @property
-    def agrees(self) -> bool:
-        return self.error <= self.tolerance
-
 
 class Verdict(NamedTuple):
     """`outcome` is "right", "wrong" or "kink"."""
@@ -117,7 +113,7 @@ class Judge:
             return Verdict("wrong", first)
         for factor in _RETRIES:
             full = first if factor == 1 else self._measure(probe, factor * self.step)
-            if full.agrees:
+            if full.error <= full.tolerance:
                 return Verdict("right", full)
             half = self._measure(probe, factor * self.step / 2)
             odd = abs(full.numeric - half.numeric)

@@ -12,7 +12,7 @@ from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
-from tinygrad_mnist.testing.differences import STEP, Judge, Measured, Probe, Verdict
+from tinygrad_mnist.testing.differences import STEP, Judge, Probe, Verdict
 from tinygrad_mnist.testing.hints import about_ratio
 from tinygrad_mnist.testing.report import (
     ArrayReport,
@@ -32,7 +32,7 @@ class Settings(TypedDict, total=False):
 
     rtol: float
     atol: float
-    step: float | None
+    step: float
     max_entries: int
     directions: int
     contracts: bool
@@ -85,8 +85,6 @@ def check_gradients(
         GradientCheckError: A gradient is wrong; its `report` says where.
         ModuleContractError: The module breaks the contract; its `rule` says how.
         InconclusiveGradientCheck: Too little could be judged to say anything.
-        TypeError: module is no Module, or an argument is of the wrong type.
-        ValueError: grad_output has another shape than y, or a number is outside its interval.
     """
     owner = "check_gradients"
     checker = _Checker(owner, settings, forms)
@@ -155,11 +153,10 @@ class _Checker:
         for form in forms:
             check.choice(owner, "forms", form, *FORMS)
         get: Any = settings.get
-        step = get("step")
         self.precision = (
             check.real(owner, "rtol", get("rtol", 1e-6), "[0, inf)"),
             check.real(owner, "atol", get("atol", 1e-9), "[0, inf)"),
-            STEP if step is None else check.real(owner, "step", step, "[1e-12, 1)"),
+            check.real(owner, "step", get("step", STEP), "[1e-12, 1)"),
         )
         self.max_entries = check.integer(owner, "max_entries", get("max_entries", 64), at_least=1)
         self.directions = check.integer(owner, "directions", get("directions", 2), at_least=0)
@@ -171,12 +168,12 @@ class _Checker:
     def report(self, name: str, subject: Subject, dy: FloatArray, part: object) -> GradientReport:
         """Return what the check of a subject finds, or raise what it means."""
         report = GradientReport(name, self.check(subject, dy), self.seed)
-        if report.mismatches:
-            report.hints += [*about_ratio(report, subject, part), *self.suspects(subject)]
-            if self.raises:
-                raise GradientCheckError(report)
+        if report:
+            _refuse_if_too_little(report)
             return report
-        _refuse_if_too_little(report)
+        report.hints += [*about_ratio(report, subject, part), *self.suspects(subject)]
+        if self.raises:
+            raise GradientCheckError(report)
         return report
 
     def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
@@ -227,37 +224,29 @@ class _Checker:
         return list(dict.fromkeys([*telling, *sample.tolist()]))[: self.max_entries]
 
     def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
-        probe, verdict = _narrowed(judge, probe, judge.judge(probe))
-        measured = verdict.measured
+        probe, (outcome, found) = _narrowed(judge, probe)
         report.checked += 1
-        if verdict.outcome == "kink":
+        if outcome == "kink":
             report.on_kink += 1
             return
-        report.worst = max(report.worst, measured.error / measured.tolerance)
-        largest = max(abs(measured.analytic), abs(measured.numeric))
-        report.telling += largest > _TELLING * measured.tolerance
-        mismatch, known = _mismatch(report, probe, measured), {m.index for m in report.mismatches}
-        if verdict.outcome == "wrong" and mismatch.index not in known:
-            report.mismatches.append(mismatch)
+        report.worst = max(report.worst, found.error / found.tolerance)
+        largest = max(abs(found.analytic), abs(found.numeric))
+        report.telling += largest > _TELLING * found.tolerance
+        if outcome == "wrong":
+            at = np.unravel_index(probe.start, report.shape)
+            index = tuple(map(int, at)) if len(probe.signs) == 1 else None
+            values = (found.analytic, found.numeric, found.tolerance)
+            report.mismatches.append(Mismatch(report.name, index, *values))
 
 
-def _narrowed(judge: Judge, probe: Probe, verdict: Verdict) -> tuple[Probe, Verdict]:
-    """Bisect a wrong direction as far as a half of it is still wrong."""
-    while verdict.outcome == "wrong" and len(probe.signs) > 1:
-        halves = ((half, judge.judge(half)) for half in probe.halves())
-        wrong = next((half for half in halves if half[1].outcome == "wrong"), None)
-        if wrong is None:
-            break
-        probe, verdict = wrong
+def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:
+    """Return a probe with its verdict; of a wrong one, the smallest wrong half of its halves."""
+    verdict = judge.judge(probe)
+    if verdict.outcome == "wrong" and len(probe.signs) > 1:
+        for found in (_narrowed(judge, half) for half in probe.halves()):
+            if found[1].outcome == "wrong":
+                return found
     return probe, verdict
-
-
-def _mismatch(report: ArrayReport, probe: Probe, measured: Measured) -> Mismatch:
-    index = None
-    if len(probe.signs) == 1:
-        index = tuple(int(i) for i in np.unravel_index(probe.start, report.shape))
-    values = (measured.analytic, measured.numeric, measured.tolerance)
-    return Mismatch(report.name, index, *values)
 
 
 def _inputs(owner: str, module: object, x: Any) -> Inputs:

@@ -90,13 +90,12 @@ def gradients(
         found = (found,) * len(inputs)
     elif not isinstance(found, tuple) or len(found) != len(inputs):
         raise _misshapen(module, f"a tuple of {len(inputs)} gradients", check.described(found))
+    dxs: list[FloatArray | None] = []
     for (name, x), dx in zip(numbered("dx", inputs), found, strict=True):
-        missing = dx is None and module.input_grad
-        if missing or (dx is not None and np.shape(dx) != x.shape):
-            got = "None" if missing else np.shape(dx)
-            raise _misshapen(module, f"{name} of shape {x.shape}", got)
-    pairs = zip(inputs, found, strict=True)
-    dxs = [None if dx is None or x.dtype.kind != "f" else np.array(dx) for x, dx in pairs]
+        shape = None if dx is None else np.shape(dx)
+        if shape != x.shape and (dx is not None or module.input_grad):
+            raise _misshapen(module, f"{name} of shape {x.shape}", shape)
+        dxs.append(None if dx is None or x.dtype.kind != "f" else np.array(dx))
     return dxs, {name: p.grad.copy() for name, p in module.named_parameters()}
 
 
