@@ -23,8 +23,9 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,37 +39,14 @@ from tinygrad_mnist.testing.subject import Form, Inputs, gradients, leading, num
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
+Results = dict[str, FloatArray]  # of one forward and backward, each by what a message calls it
+
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": np.asfortranarray,
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
     "reversed": lambda a: np.flip(np.flip(a).copy()),
-    "read-only": lambda a: _read_only(a.copy()),
+    "read-only": lambda a: np.broadcast_to(a.copy(), a.shape),
 }
-
-
-class Results(NamedTuple):
-    """What one forward and backward gave."""
-
-    y: FloatArray
-    dx: list[FloatArray | None]  # of each input
-    grads: dict[str, FloatArray]
-
-    def scaled(self, factor: float) -> "Results":
-        """Return the results of a backward that is linear, for factor * dy."""
-        grads = {name: factor * grad for name, grad in self.grads.items()}
-        return self.mapped(lambda array: factor * array, grads)._replace(y=self.y)
-
-    def mapped(
-        self, change: Callable[[FloatArray], FloatArray], grads: dict[str, FloatArray]
-    ) -> "Results":
-        """Return the results for samples that were picked, or put into another order."""
-        return Results(change(self.y), [dx if dx is None else change(dx) for dx in self.dx], grads)
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return every array by what a message calls it."""
-        dx = {name: dx for name, dx in numbered("dx", self.dx) if dx is not None}
-        grads = {f"the gradient of {name}": grad for name, grad in self.grads.items()}
-        return {"y": self.y, **dx, **grads}
 
 
 def check_module_contracts(
@@ -79,15 +57,16 @@ def check_module_contracts(
     try:
         _check_reproducible(run)
         wanted = run(inputs, dy)
-        for what, array in wanted.arrays().items():
+        for what, array in wanted.items():
             message = f"{what} in float64, as the module, got {array.dtype}"
             run.require("dtype", array.dtype == np.float64, message)
         _check_layouts(run, wanted)
-        doubled = wanted._replace(grads={name: 2 * grad for name, grad in wanted.grads.items()})
+        doubled = {what: 2 * array for what, array in wanted.items()} | _per_sample(wanted)
         message = "a second backward to add the same again"
         run.same("accumulates", run(inputs, dy, times=2), doubled, message)
+        scaled = {what: -3 * array for what, array in wanted.items()} | {"y": wanted["y"]}
         message = "backward(-3 dy) to be -3 backward(dy)"
-        run.same("linear", run(inputs, -3 * dy), wanted.scaled(-3), message)
+        run.same("linear", run(inputs, -3 * dy), scaled, message)
         if rows_independent and run.leading and all(run.leading) and not run.draws():
             _check_rows(run, wanted, forms)
         _check_evaluation(run)
@@ -97,25 +76,24 @@ def check_module_contracts(
 
 def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> None:
     """Raise ModuleContractError for the first rule that a copy of the loss breaks."""
-    owner, loss = type(loss).__name__, copy.deepcopy(loss)
+    require, loss = partial(_require, type(loss).__name__), copy.deepcopy(loss)
     state = State(lambda: loss(pred.copy(), target), loss)
     own_pred, own_target = pred.copy(), target.copy()
     try:
         value = loss(own_pred, own_target)
-        message = f"one number, got shape {np.shape(value)}"
-        _require("shape", np.ndim(value) == 0, owner, message)
-        gradient, again = np.array(loss.backward()), np.array(loss.backward())
+        require("shape", np.ndim(value) == 0, f"one number, got shape {np.shape(value)}")
+        found, again = np.array(loss.backward()), np.array(loss.backward())
         kept = _equal(own_pred, pred) and _equal(own_target, target)
-        _require("keeps-input", kept, owner, "pred and target to be left alone, got one modified")
-        message = f"dL/dpred of shape {pred.shape}, got {gradient.shape}"
-        _require("shape", gradient.shape == pred.shape, owner, message)
-        message = f"dL/dpred in float64, as pred, got {gradient.dtype}"
-        _require("dtype", gradient.dtype == np.float64, owner, message)
-        same = _equal(gradient, again)
-        _require("accumulates", same, owner, "a second backward to return the same, got another")
+        require("keeps-input", kept, "pred and target to be left alone, got one modified")
+        message = f"dL/dpred of shape {pred.shape}, got {found.shape}"
+        require("shape", found.shape == pred.shape, message)
+        message = f"dL/dpred in float64, as pred, got {found.dtype}"
+        require("dtype", found.dtype == np.float64, message)
+        message = "a second backward to return the same, got another"
+        require("accumulates", _equal(found, again), message)
         state.rewind()
         same = _equal(np.array(loss(pred, target)), np.array(value))
-        _require("reproducible", same, owner, "the same value twice, got another")
+        require("reproducible", same, "the same value twice, got another")
     finally:
         state.rewind()
 
@@ -133,7 +111,7 @@ def check_empty_batch(module: Module, inputs: Inputs) -> None:
             raise ModuleContractError("empty", message) from error
     for name, parameter in module.named_parameters():
         message = f"no gradient of {name} from an empty batch, got some"
-        _require("empty", not parameter.grad.any(), owner, message)
+        _require(owner, "empty", not parameter.grad.any(), message)
 
 
 class _Run:
@@ -141,7 +119,9 @@ class _Run:
 
     def __init__(self, module: Module, inputs: Inputs, dy: FloatArray) -> None:
         self.module, self.inputs, self.dy = module, inputs, dy
-        self.owner, self.leading = type(module).__name__, leading(module, inputs)
+        self.leading = leading(module, inputs)
+        self.owner = type(module).__name__
+        self.require = partial(_require, self.owner)
         # a sum in another order rounds by a few units in the last place of its terms
         self.rounding = 64 * np.finfo(np.float64).eps * max(map(_largest, inputs))
         self.usual: dict[str, float] = {}  # the largest entry of each array, at these inputs
@@ -149,8 +129,11 @@ class _Run:
         self.state = State(self._check_nothing_is_modified, module)
 
     def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
-        results = Results(self.forward(inputs), *gradients(self.module, inputs, dy, times))
-        self.usual = self.usual or {name: _largest(a) for name, a in results.arrays().items()}
+        results = {"y": self.forward(inputs)}
+        dxs, grads = gradients(self.module, inputs, dy, times)
+        results |= {name: dx for name, dx in numbered("dx", dxs) if dx is not None}
+        results |= {f"the gradient of {name}": grad for name, grad in grads.items()}
+        self.usual = self.usual or {what: _largest(array) for what, array in results.items()}
         return results
 
     def forward(self, inputs: Inputs) -> FloatArray:
@@ -161,18 +144,14 @@ class _Run:
         self.forward(self.inputs)
         return self.state.drawn()
 
-    def require(self, rule: str, holds: Any, message: str) -> None:
-        _require(rule, holds, self.owner, message)
-
     def same(self, rule: str, found: Results, wanted: Results, message: str) -> None:
         """Require equality to rounding: of gradients, relative to dy or to their largest entry."""
-        others = found.arrays()
-        for what, array in wanted.arrays().items():
+        for what, array in wanted.items():
             factor = 1.0 if what == "y" else _largest(self.dy)
             scale = max(_largest(array), self.usual[what]) + (0 if what == "y" else factor)
             # numbers below the smallest normal one round to few digits
             atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
-            other = others.get(what)
+            other = found.get(what)
             alike = other is not None and other.shape == array.shape
             close = alike and np.allclose(other, array, rtol=_TOLERANCE, atol=atol, equal_nan=True)  # type: ignore[arg-type]
             self.require(rule, close, f"{message}, got another value of {what}")
@@ -223,7 +202,7 @@ def _check_rows(run: _Run, wanted: Results, forms: Sequence[Form]) -> None:
         "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
         "that mix rows)"
     )
-    count = math.prod(run.leading)
+    rows, count = _per_sample(wanted), math.prod(run.leading)
     for number in sorted({0, count // 2, count - 1}):
         index = np.unravel_index(number, run.leading)
         batch_of_one = tuple(slice(i, i + 1) for i in index)
@@ -231,18 +210,17 @@ def _check_rows(run: _Run, wanted: Results, forms: Sequence[Form]) -> None:
         contract = f"sample {', '.join(map(str, index))} alone to give what its row gives {advice}"
         try:
             alone = run([pick(x).copy() for x in run.inputs], pick(run.dy).copy())
-            row = wanted.mapped(pick, {})
+            row = {what: pick(array) for what, array in rows.items()}
         except Exception as error:
             got = f"{contract}, got {type(error).__name__}: {error}"
             raise ModuleContractError("rows-independent", f"{run.owner}: expected {got}") from error
         run.same("rows-independent", alone, row, contract)
 
-    def turned(array: NDArray[Any]) -> NDArray[Any]:
-        return np.flip(array, tuple(range(len(run.leading))))
-
+    turned = partial(np.flip, axis=tuple(range(len(run.leading))))
     found = run([turned(x).copy() for x in run.inputs], turned(run.dy).copy())
+    there = wanted | {what: turned(array) for what, array in rows.items()}
     message = "rows in another order to give the same"
-    run.same("rows-independent", found, wanted.mapped(turned, wanted.grads), message)
+    run.same("rows-independent", found, there, message)
 
 
 def _check_evaluation(run: _Run) -> None:
@@ -255,9 +233,14 @@ def _check_evaluation(run: _Run) -> None:
     run.require("eval-deterministic", same, "the same y twice in evaluation mode, got another")
 
 
-def _require(rule: str, holds: Any, owner: str, message: str) -> None:
+def _require(owner: str, rule: str, holds: object, message: str) -> None:
     if not holds:
         raise ModuleContractError(rule, f"{owner}: expected {message}")
+
+
+def _per_sample(results: Results) -> Results:
+    """Return what has a row for each sample, y and each dx, without the parameters' gradients."""
+    return {what: a for what, a in results.items() if not what.startswith("the gradient of ")}
 
 
 def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -266,8 +249,3 @@ def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 def _largest(array: FloatArray) -> float:
     return float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
-
-
-def _read_only(array: FloatArray) -> FloatArray:
-    array.setflags(write=False)
-    return array
