@@ -13,7 +13,7 @@ at 0, yet every framework answers 0 there. Such a point also judges what lies on
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -66,11 +66,7 @@ class Measured(NamedTuple):
         return abs(self.analytic - self.numeric)
 
 
-class Verdict(NamedTuple):
-    """`outcome` is "right", "wrong" or "kink"."""
-
-    outcome: str
-    measured: Measured
+Verdict = tuple[Literal["right", "wrong", "kink"], Measured]
 
 
 class Judge:
@@ -94,35 +90,34 @@ class Judge:
 
     def judge(self, probe: Probe) -> Verdict:
         """Return the verdict here; where it is not "right", generic points nearby decide."""
-        verdict = self._judge_here(probe)
-        not_finite = not math.isfinite(verdict.measured.analytic)
-        if verdict.outcome == "right" or (verdict.outcome == "wrong" and not_finite):
-            return verdict
+        outcome, here = self._judge_here(probe)
+        if outcome == "right" or (outcome == "wrong" and not math.isfinite(here.analytic)):
+            return outcome, here
         for judge in self._generic_points():
-            elsewhere = judge._judge_here(probe)
-            if elsewhere.outcome == "wrong":
-                return verdict if verdict.outcome == "wrong" else elsewhere
-            if elsewhere.outcome == "right":
-                return Verdict("kink", verdict.measured)
+            elsewhere, there = judge._judge_here(probe)
+            if elsewhere == "wrong":
+                return "wrong", here if outcome == "wrong" else there
+            if elsewhere == "right":
+                return "kink", here
         # no other point could be judged: all are on kinks, or there are none
-        return Verdict("kink", verdict.measured) if self._nearby else verdict
+        return "kink" if self._nearby else outcome, here
 
     def _judge_here(self, probe: Probe) -> Verdict:
         first = self._measure(probe, self.step)
         if not math.isfinite(first.analytic) and math.isfinite(first.numeric):
-            return Verdict("wrong", first)
+            return "wrong", first
         for factor in _RETRIES:
             full = first if factor == 1 else self._measure(probe, factor * self.step)
             if full.error <= full.tolerance:
-                return Verdict("right", full)
+                return "right", full
             half = self._measure(probe, factor * self.step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
             # where the analytic value is huge, smoothness is judged by what the differences see
             seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
             if max(odd, even) < _EVIDENCE * min(full.error, seen) and self._persists(probe, full):
-                return Verdict("wrong", full)
-        return Verdict("kink", first)
+                return "wrong", full
+        return "kink", first
 
     def _persists(self, probe: Probe, full: Measured) -> bool:
         """Return whether the error stays where the function may only look smooth from afar."""
@@ -130,12 +125,12 @@ class Judge:
         return all(m.error + m.rounding > 0.5 * full.error for m in finer)
 
     def _measure(self, probe: Probe, step: float) -> Measured:
-        f_above, f_below, taken = self._either_side(probe, step)
-        length = float(np.linalg.norm(taken)) or _SMALLEST
-        if len(taken) == 1:
-            length = math.copysign(length, taken[0])
         dy, gradient = self.dy, self.gradients[probe.name]
         with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
+            f_above, f_below, taken = self._either_side(probe, step)
+            length = float(np.linalg.norm(taken)) or _SMALLEST
+            if len(taken) == 1:
+                length = math.copysign(length, taken[0])
             # the sum of the differences, not the difference of the sums: it rounds less
             numeric = float(np.sum(dy * (f_above - f_below))) / length
             analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
@@ -167,11 +162,10 @@ class Judge:
 
     def _nudged_outputs(self) -> FloatArray:
         """Return the outputs, NaN where the function is not defined."""
-        with np.errstate(all="ignore"):
-            try:
-                return self.subject.outputs()
-            except Exception:
-                return np.full_like(self.outputs, np.nan)
+        try:
+            return self.subject.outputs()
+        except Exception:
+            return np.full_like(self.outputs, np.nan)
 
     def _generic_points(self) -> Iterator["Judge"]:
         """Yield judges of the same subject about 1 % away, made when first asked for."""

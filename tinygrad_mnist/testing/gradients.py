@@ -242,10 +242,10 @@ class _Checker:
 def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:
     """Return a probe with its verdict; of a wrong one, the smallest wrong half of its halves."""
     verdict = judge.judge(probe)
-    if verdict.outcome == "wrong" and len(probe.signs) > 1:
-        for found in (_narrowed(judge, half) for half in probe.halves()):
-            if found[1].outcome == "wrong":
-                return found
+    if verdict[0] == "wrong" and len(probe.signs) > 1:
+        for narrower in (_narrowed(judge, half) for half in probe.halves()):
+            if narrower[1][0] == "wrong":
+                return narrower
     return probe, verdict
 
 

@@ -153,8 +153,12 @@ def module_checklist(
     """
     for known in forms:
         check.choice("module_checklist", "forms", known, *FORMS)
-    if inputs is None:
-        inputs = st.deferred(lambda: _fitting(make_module, 1 if rows_independent else 2))
+
+    def fitting() -> st.SearchStrategy[FloatArray]:
+        arrays = batches(sample_axes=make_module(2, np.random.default_rng(0)).sample_axes)
+        return spiked(arrays).filter(lambda x: rows_independent or len(x) > 1)
+
+    inputs = st.deferred(fitting) if inputs is None else inputs
 
     @given(batch=inputs, seed=seeds(), training=st.booleans(), form=st.sampled_from(forms))
     def test(batch: Any, seed: int, training: bool, form: Form) -> None:
@@ -170,9 +174,3 @@ def module_checklist(
             reject()
 
     return (settings or hypothesis.settings(deadline=None))(test)
-
-
-def _fitting(make_module: Callable[..., Module], rows: int) -> st.SearchStrategy[FloatArray]:
-    """Return a strategy of inputs for a module, by its `sample_axes`, of at least so many rows."""
-    sample_axes = make_module(2, np.random.default_rng(0)).sample_axes
-    return spiked(batches(sample_axes=sample_axes)).filter(lambda x: len(x) >= rows)
