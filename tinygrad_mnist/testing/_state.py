@@ -19,10 +19,8 @@ _GLOBAL: tuple[Stream, ...] = (
 class State:
     """The random streams and Buffers that a call may move, as they were before it.
 
-    The streams are all generators reachable from the parts (attributes and the items of lists,
-    tuples, sets and dicts, at any depth), and of the two global streams those that the call did
-    draw from. A generator that only a closure holds is not found. The Buffers are those of the
-    parts that are Modules.
+    The streams are those that `streams_in` finds in the parts, and of the two global ones those
+    that the call draws from. The Buffers are those of the parts that are Modules.
     """
 
     def __init__(self, call: Callable[[], object], *parts: object) -> None:

@@ -96,7 +96,7 @@ def check_gradients(
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
     if checker.contracts:
         check_module_contracts(module, inputs, dy, rows_independent, forms)
-    return checker.report(type(module).__name__, subject, dy, module)
+    return checker.report(type(module).__name__, subject, dy)
 
 
 def check_loss_gradients(
@@ -113,7 +113,7 @@ def check_loss_gradients(
     subject = Subject(Sequential(), [pred], loss=_loss(owner, loss), target=labels, name="pred")
     if checker.contracts:
         check_loss_contracts(loss, pred, labels)
-    return checker.report(type(loss).__name__, subject, np.ones(()), loss)
+    return checker.report(type(loss).__name__, subject, np.ones(()))
 
 
 def check_model_gradients(
@@ -140,7 +140,7 @@ def check_model_gradients(
         check_module_contracts(model, inputs, dy, rows_independent, forms)
         check_loss_contracts(loss, Subject(model, inputs).outputs(), labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
-    return checker.report(name, subject, np.ones(()), model)
+    return checker.report(name, subject, np.ones(()))
 
 
 class _Checker:
@@ -165,13 +165,13 @@ class _Checker:
         self.raises = get("raise_on_failure", True)
         self.rng = np.random.default_rng(self.seed)
 
-    def report(self, name: str, subject: Subject, dy: FloatArray, part: object) -> GradientReport:
+    def report(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
         """Return what the check of a subject finds, or raise what it means."""
         report = GradientReport(name, self.check(subject, dy), self.seed)
         if report:
             _refuse_if_too_little(report)
             return report
-        report.hints += [*about_ratio(report, subject, part), *self.suspects(subject)]
+        report.hints += [*about_ratio(report, subject), *self.suspects(subject)]
         if self.raises:
             raise GradientCheckError(report)
         return report

@@ -118,11 +118,9 @@ class GradientReport:
             (a.name, str(a.shape), str(a.checked), str(a.wrong), str(a.on_kink), f"{a.worst:.2g}")
             for a in self.arrays
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = [cell.rjust(w) for cell, w in zip(row, widths, strict=True)]
-            cells[0] = row[0].ljust(widths[0])
-            yield "  " + "  ".join(cells)
+        longest, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        for name, *cells in rows:
+            yield "  ".join(["", name.ljust(longest), *map(str.rjust, cells, widths)])
 
 
 class GradientCheckError(AssertionError):

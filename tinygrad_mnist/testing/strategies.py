@@ -27,7 +27,6 @@ with needing("tinygrad_mnist.testing.strategies", "test"):
     from hypothesis import strategies as st
 
 _SIDES = st.sampled_from([2, 3, 5, 4, 1])  # failures shrink to 2: a side of 1 hides wrong shapes
-_SPIKES = (0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12)
 _FORMED: dict[Form, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "sample": lambda batch: batch[0],
     "batch": lambda batch: batch,
@@ -82,16 +81,12 @@ def away_from(
 
 @st.composite
 def spiked(draw: st.DrawFn, arrays: st.SearchStrategy[FloatArray] | None = None) -> FloatArray:
-    """Return a strategy of arrays with a few special values: 0, ties, huge and tiny ones.
-
-    Args:
-        arrays: What to draw from; None is `batches()`.
-    """
+    """Return a strategy of arrays, or `batches()`, with a few zeros, ties, huge and tiny entries."""
     array = draw(batches() if arrays is None else arrays).copy()
     flat = array.reshape(-1)
     for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
         i, j = (draw(st.integers(0, flat.size - 1)) for _ in range(2))
-        flat[i] = draw(st.sampled_from([*_SPIKES, flat[j]]))
+        flat[i] = draw(st.sampled_from([0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12, flat[j]]))
     return array
 
 
