@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing._state import State
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.subject import Form, Inputs, gradients, leading, numbered
+from tinygrad_mnist.testing.subject import Form, Inputs, State, gradients, leading, numbered
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
