@@ -81,7 +81,7 @@ def away_from(
 
 @st.composite
 def spiked(draw: st.DrawFn, arrays: st.SearchStrategy[FloatArray] | None = None) -> FloatArray:
-    """Return a strategy of arrays, or `batches()`, with a few zeros, ties, huge and tiny entries."""
+    """Return a strategy of arrays, or `batches()`, with a few zeros, ties, huge or tiny numbers."""
     array = draw(batches() if arrays is None else arrays).copy()
     flat = array.reshape(-1)
     for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
