@@ -122,9 +122,7 @@ class Parameter(Buffer):
     def add_grad_to(self, out: FloatArray, scale: float) -> None:
         """out += scale * grad, in one BLAS call where it can.
 
-        Args:
-            out: A writeable C-ordered array of the shape and dtype of data; data itself will do.
-            scale: A number.
+        out is a writeable C-ordered array of the shape and dtype of data; data itself will do.
         """
         fits = out is self._data or (
             isinstance(out, np.ndarray)

@@ -76,10 +76,8 @@ def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
 
 def generator(owner: object, rng: Any) -> np.random.Generator:
     """Return rng if it is a Generator, one seeded with it if an int, a fresh one if None."""
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if rng is None:
-        return np.random.default_rng()
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
     try:
         return np.random.default_rng(integer(owner, "rng", rng, at_least=0))
     except TypeError:

@@ -1,7 +1,7 @@
 """Containers: modules made of modules."""
 
 from collections.abc import Iterator
-from typing import Any, overload
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -97,15 +97,10 @@ class Sequential(Module):
         """Iterate over the layers, first to last."""
         return iter(self.layers)
 
-    @overload
-    def __getitem__(self, index: int) -> Module: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Sequential": ...
-    def __getitem__(self, index: int | slice) -> "Module | Sequential":
+    def __getitem__(self, index: int | slice) -> Any:
         """Return one layer, or for a slice a Sequential that shares the layers."""
-        if isinstance(index, slice):
-            return Sequential(*self.layers[index])
-        return self.layers[index]
+        found = self.layers[index]
+        return Sequential(*found) if isinstance(found, tuple) else found
 
     def _members(self) -> Iterator[tuple[str, Module | Buffer]]:
         for name, member in super()._members():

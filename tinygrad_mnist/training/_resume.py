@@ -1,7 +1,7 @@
 """The file of a run in progress, and how to go on from it, also within an epoch."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,30 @@ from tinygrad_mnist.training.checkpoint import CheckpointError
 Position = Mapping[str, Any]  # where in an epoch a run is
 
 
-def start_of(loader: Any, left: Position | None) -> Any:
-    """Return the state of the loader's generator before the epoch's order was drawn."""
-    if left is not None:
-        return left["start"]
-    return loader.rng.bit_generator.state if isinstance(loader, DataLoader) else None
-
-
 def position(start: Any, averages: Averages) -> Position:
     """Return where an epoch is: what its order was drawn from, and the averages so far."""
     return {"start": start, **averages.state_dict()}
 
 
-def rest_of(loader: Any, left: Position, averages: Averages) -> Iterator[tuple[Any, Any]]:
-    """Return the pairs that are left of an epoch, in its order; the averages go on from there."""
-    averages.load_state_dict(left)
+def opened(loader: Any, left: Position | None, averages: Averages) -> tuple[Any, Iterable[Any]]:
+    """Return the generator's state before the epoch's order was drawn, and the pairs to train on.
+
+    Those are all, or, of an epoch that was left, the rest in its order; the averages go on from
+    there.
+    """
+    if not isinstance(loader, DataLoader):
+        return None, loader
     generator = loader.rng.bit_generator
-    now, generator.state = generator.state, left["start"]
-    pairs: Iterator[tuple[Any, Any]] = iter(loader)
+    now = generator.state
+    if left is None:
+        return now, loader
+    averages.load_state_dict(left)
+    generator.state = left["start"]
+    pairs: Iterator[Any] = iter(loader)
     for _ in islice(pairs, averages.batches):  # a loader may draw for each pair that it yields
         pass
     generator.state = now
-    return pairs
+    return left["start"], pairs
 
 
 class RunFile:

@@ -19,7 +19,7 @@ from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._averages import Averages, Metric, named
-from tinygrad_mnist.training._resume import RunFile, finite, position, rest_of, start_of
+from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
 from tinygrad_mnist.training.history import History
 
@@ -35,7 +35,7 @@ def evaluate(
     *,
     metrics: Sequence[str | Metric] = ("accuracy",),
 ) -> dict[str, float]:
-    """Return the loss and the metrics over all of loader, in evaluation mode.
+    """Return "loss" and each metric by its name, over all of loader, in evaluation mode.
 
     The loss is what it would be on all samples at once, also with a short last batch; a metric is
     its mean over the samples. Every module is then in the mode it was in.
@@ -44,15 +44,9 @@ def evaluate(
         model: Any Module.
         loss: MSELoss, or any loss that is called the same way. One whose `reduction` is "sum" is
             summed over the batches.
-        loader: A DataLoader, or any iterable of pairs of batches.
+        loader: A DataLoader, or any iterable of pairs of batches, with at least one sample.
         metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
             return one number for a batch.
-
-    Returns:
-        "loss", and each metric by its name.
-
-    Raises:
-        ValueError: There is no sample, or no such metric.
     """
     averages = Averages(loss, named("evaluate", metrics), loader)
     with _modes_kept(model):
@@ -123,8 +117,7 @@ def fit(
                 break
             with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
                 averages = Averages(loss, functions, train_loader)
-                start = start_of(train_loader, left)
-                pairs = rest_of(train_loader, left, averages) if left else train_loader
+                start, pairs = opened(train_loader, left, averages)
                 for _ in _steps(run, loss, pairs, averages, callbacks):
                     if file.is_due(averages):
                         file.save(position(start, averages))
