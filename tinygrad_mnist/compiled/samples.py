@@ -39,14 +39,9 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
     are converted in small parts. Settings, modes and weights are read again at each call. Ctrl-C
     stops it within a fraction of a second, between two samples.
 
-    Args:
-        model: Any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS.
-        loss: An MSELoss.
-        optimizer: An SGD of exactly the model's parameters.
-
-    Raises:
-        TypeError: Anything else, also a class derived from one of these: use the loop above.
-        ValueError: An optimizer of other parameters.
+    model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS; loss
+    is an MSELoss, and optimizer an SGD of exactly the model's parameters. For all else, also
+    classes derived from these, use the loop above.
     """
     _checked(model, loss, optimizer)
 

@@ -97,9 +97,8 @@ def to_keras(model: Module) -> Any:
     `named_parameters`: "2.1". Keras draws the masks of Dropout itself, and takes the mode at each
     call.
 
-    Args:
-        model: Any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in PAIRS,
-            with at least one Linear, the first of which has as many features as x.
+    model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in PAIRS, with
+    at least one Linear, the first of which has as many features as x.
 
     Raises:
         TypeError: A class derived from one of these, or a shared Parameter.
@@ -129,9 +128,8 @@ def from_keras(model: Any) -> Sequential:
     Flatten has no layer here: give the result flat inputs. Names become positions. A setting that
     would be lost is a TypeError that names the layer.
 
-    Args:
-        model: A built keras.Sequential of Dense, ReLU, Dropout, what else has a row in PAIRS, and
-            Sequentials of these, all in float32 or all in float64; Flatten may come first.
+    model is a built keras.Sequential of Dense, ReLU, Dropout, what else has a row in PAIRS, and
+    Sequentials of these, all in float32 or all in float64; Flatten may come first.
     """
     if type(model) is not keras.Sequential:
         raise check.type_error("from_keras", "a keras.Sequential", model)
@@ -183,8 +181,7 @@ def to_keras_optimizer(sgd: SGD) -> Any:
     its learning rate alone: Keras keeps lr * v where this framework keeps v, so that a new rate
     applies to new gradients only. Keras holds the rate in float32.
 
-    Args:
-        sgd: An SGD with weight decay or momentum, not both; before its first step with momentum.
+    sgd has weight decay or momentum, not both, and has not made a step with momentum.
     """
     if type(sgd) is not SGD:
         raise check.type_error("to_keras_optimizer", "an SGD", sgd)

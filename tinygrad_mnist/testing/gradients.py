@@ -51,9 +51,10 @@ def check_gradients(
 ) -> GradientReport:
     """Check a module's backward: first the contract, then every gradient by central differences.
 
-    It works in float64 on a deep copy, in the module's present mode, and sets every Buffer and
-    every reachable random generator back before each forward, so that running means and the draws
-    of a stochastic layer stay the same. The caller's module is untouched.
+    The report that it returns is true if all is right, and prints as a table. The check works in
+    float64 on a deep copy, in the module's present mode, and sets every Buffer and every reachable
+    random generator back before each forward, so that running means and the draws of a stochastic
+    layer stay the same. The caller's module is untouched.
 
     Args:
         module: The Module to check.
@@ -77,9 +78,6 @@ def check_gradients(
         contracts: Whether to check the contract first: see `testing.contracts`. True by default.
         seed: Of all that the check draws, by default 0.
         raise_on_failure: False returns a report of wrong gradients instead of raising.
-
-    Returns:
-        A GradientReport, true if all is right; print it for a table.
 
     Raises:
         GradientCheckError: A gradient is wrong; its `report` says where.

@@ -15,10 +15,8 @@ _alike = partial(np.isclose, rtol=1e-4, atol=1e-9)  # two ratios that differ by 
 def about_ratio(report: GradientReport, subject: Subject) -> Iterator[str]:
     """Yield a sentence if analytic / numeric is one number at every mismatch.
 
-    Args:
-        report: With its mismatches.
-        subject: What was checked; its numbers of samples and outputs are telling factors, and so
-            are the probabilities of its dropouts.
+    The subject's numbers of samples and outputs are telling factors, and so are the probabilities
+    of its dropouts.
     """
     if not any(mismatch.numeric for mismatch in report.mismatches):
         yield "Every mismatch has numeric = 0: the output does not depend on these entries."

@@ -45,10 +45,8 @@ def batches(
 ) -> FloatArray:
     """Return a strategy of float64 arrays of normal numbers: (rows, features), or batches of more.
 
-    Args:
-        features: Length of the last axis; None draws 1 to 5.
-        rows: Number of rows, the length of the first axis; None draws 1 to 5.
-        sample_axes: How many axes one sample has: 3 for (rows, H, W, features), all drawn.
+    A length that is None is drawn from 1 to 5, as are H and W with sample_axes=3, for arrays
+    (rows, H, W, features).
     """
     sides = (rows, *[None] * (sample_axes - 1), features)
     shape = [draw(_SIDES) if side is None else side for side in sides]
@@ -101,9 +99,7 @@ def mlps(
 ) -> Sequential:
     """Return a strategy of random Sequential models in float64; the first layer is a Linear.
 
-    Args:
-        in_features: Length of an input; None draws 1 to 5 (`model[0].in_features` tells).
-        out_features: Length of an output; None draws 1 to 5.
+    Lengths that are None are drawn from 1 to 5; `model[0].in_features` tells that of an input.
     """
     rng = np.random.default_rng(draw(seeds()))
     width = draw(_SIDES) if in_features is None else in_features

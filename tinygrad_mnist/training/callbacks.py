@@ -49,11 +49,9 @@ class Callback:
 
 
 class LearningRate(Callback):
-    """Set the optimizer's rate to schedule(t).
+    """Set the optimizer's rate to schedule(t), where t counts each "epoch" or "step" from 0.
 
-    Args:
-        schedule: A function of time t, counted from 0; see `optim.schedules`.
-        per: What t counts: "epoch" or "step".
+    See `optim.schedules`.
     """
 
     per = check.Choice("epoch", "step")
@@ -114,11 +112,7 @@ class EarlyStopping(_Monitoring):
 class BestCheckpoint(_Monitoring):
     """Save the model whenever a number in the history is better than ever before.
 
-    Args:
-        path: The file; see `checkpoint.save`.
-        monitor: The number's name in the records, as for EarlyStopping.
-        mode: As for EarlyStopping.
-        meta: Saved with it, beside "epoch".
+    monitor and mode are those of EarlyStopping; meta is saved beside "epoch" by `checkpoint.save`.
     """
 
     def __init__(
