@@ -177,9 +177,14 @@ class Layer:
     [
         ("Layer: expected x, got y", "Chain, layer 4: Layer: expected x, got y"),
         ("Layer, layer 1.0: Linear: no", "Chain, layer 4.1.0: Linear: no"),
-        ("Other: expected x, got y", None),
+        ("Other: expected x, got y", "Chain, layer 4: Layer: Other: expected x, got y"),
+        (
+            "Block, layer 2: Other: expected x",
+            "Chain, layer 4: Layer: Block, layer 2: Other: expected x",
+        ),
         ("could not broadcast", None),
-        ("Layers: expected x", None),
+        ("Other: could not broadcast", None),
+        ("I expected more", None),
         ("", None),
     ],
 )

@@ -20,7 +20,7 @@ FLOORS = """
     _extras _threads
     _blas init metrics data
     parameter losses
-    module optim
+    module optim settings
     nn
     _tables training testing
     compiled interop plots

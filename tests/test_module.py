@@ -232,6 +232,57 @@ def test_a_copy_keeps_underscore_attributes_that_the_class_does_not_declare_as_n
     assert layer._x.all()
 
 
+class Lazy(Module):
+    """Holds state in attributes that look like what forward keeps."""
+
+    _gain = _body = _rng = _x = None
+
+    def __init__(self):
+        self._gain, self._body = Parameter([2.0]), [Linear(1, 1, rng=0)]
+        self._rng = np.random.default_rng(3)
+
+    def forward(self, x):
+        self._x = np.array(x, np.float32)
+        return self._gain.data * self._body[0](self._x) * self._rng.random()
+
+    def backward(self, dy):
+        return dy
+
+
+class Slotted(Module):
+    __slots__ = ("factor",)
+
+    def __init__(self):
+        self.factor = 3
+
+    def forward(self, x):
+        return self.factor * np.asarray(x)
+
+    def backward(self, dy):
+        return self.factor * np.asarray(dy)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_keeps_all_state_wherever_it_is(copied):
+    layer, x = Lazy(), np.ones((2, 1))
+    twin = copied(layer)
+    assert list(twin.state_dict()) == ["_gain", "_body.0.weight", "_body.0.bias"]
+    np.testing.assert_array_equal(twin(x), layer(x))
+    assert copied(layer)._x is None
+    assert copied(Slotted())(1) == 3
+
+
+def test_a_copy_leaves_the_original_and_its_factors_alone():
+    p = Parameter(np.zeros((4, 3), np.float32))
+    p.accumulate([[1] * 3] * 4)
+    a, b = np.ones((1, 4), np.float32), np.ones((1, 3), np.float32)
+    p.accumulate_product(a, b)
+    twin = copy.deepcopy(p)
+    np.testing.assert_array_equal(twin.grad, np.full((4, 3), 2))
+    a[...] = 10  # shows whether the factors are still what they were
+    np.testing.assert_array_equal(p.grad, np.full((4, 3), 11))
+
+
 def test_copies_draw_on_from_where_the_original_stands():
     layer, x = Dropout(0.5, rng=1), np.ones(100)
     layer(x)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._generators import streams_in
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 
@@ -147,14 +148,17 @@ class Module(ABC):
             body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
         return f"{type(self).__name__}({body})"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         """Return what a copy or a pickle holds: all but what forward kept."""
-        cls, missing = type(self), object()
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if not (name.startswith("_") and getattr(cls, name, missing) is None)
-        }
+        state: Any = super().__getstate__()
+        members, *slots = state if isinstance(state, tuple) else (state,)
+        state = {name: v for name, v in (members or {}).items() if not self._is_kept(name, v)}
+        return (state, *slots) if slots else state
+
+    def _is_kept(self, name: str, value: object) -> bool:
+        """Return whether forward kept this attribute: None on the class, and no state in it."""
+        declared = name.startswith("_") and getattr(type(self), name, self) is None
+        return declared and not any(_found_in(name, value)) and not any(streams_in(value))
 
     def _by_name(self) -> dict[str, Buffer]:
         found: dict[str, Buffer] = {}

@@ -145,9 +145,11 @@ class Parameter(Buffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out."""
-        if self._products:
-            self._multiplied_out()
-        return vars(self)
+        if not self._products:
+            return vars(self)
+        grad = np.zeros_like(self._data)
+        self.add_grad_to(grad, 1.0)
+        return {**vars(self), "_grad": grad, "_products": []}
 
     def _multiplied_out(self) -> FloatArray:
         if self._grad is None:
@@ -162,17 +164,17 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
     return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
 
 
-def Held() -> check.Setting[Any]:
-    """Return a setting that takes a Parameter, a Buffer or None.
+def Held(*, or_none: bool = False) -> check.Setting[Any]:
+    """Return a setting that takes a Parameter.
 
     With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
     replace the Parameter.
     """
-    return check.Setting(_held)
+    return check.Setting(_held, or_none)
 
 
-def _held(owner: object, name: str, value: Any) -> Buffer | None:
-    if value is not None and not isinstance(value, Buffer):
+def _held(owner: object, name: str, value: Any, or_none: bool) -> Parameter | None:
+    if not (isinstance(value, Parameter) or (value is None and or_none)):
         contract = f"{name} to be a Parameter (`{name}.data = ...` sets its values)"
         raise check.type_error(owner, contract, value)
     return value

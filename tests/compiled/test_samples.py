@@ -266,7 +266,7 @@ def test_other_losses_and_optimizers_are_refused():
         compile_sgd(model, MSELoss(), OwnSGD(model.parameters(), 0.1))
     with pytest.raises(ValueError, match="^compile_sgd: expected an optimizer of the model's para"):
         compile_sgd(model, MSELoss(), SGD(model_of_two().parameters(), 0.1))
-    with pytest.raises(ValueError, match="^compile_sgd: expected an optimizer of the model's para"):
+    with pytest.raises(ValueError, match="^compile_sgd: expected at least one Linear, got none$"):
         compile_sgd(Sequential(ReLU()), MSELoss(), sgd)
     mixed = model_of_two()
     mixed[0].astype(np.float64)

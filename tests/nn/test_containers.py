@@ -175,6 +175,84 @@ def test_the_number_of_inputs_is_that_of_the_first_layer():
             model.backward(np.ones(2))
 
 
+class Block(Module):
+    """A custom module around a Linear."""
+
+    def __init__(self):
+        self.inner = Linear(3, 2, rng=0)
+
+    def forward(self, x):
+        return self.inner(x)
+
+    def backward(self, dy):
+        return self.inner.backward(dy)
+
+
+def test_a_refusal_inside_a_custom_module_is_located_too():
+    model = Sequential(ReLU(), Sequential(Block()))
+    text = "Sequential, layer 1.0: Block: Linear: expected x of shape (..., 3), got (2, 4)"
+    with refusal(ValueError, text):
+        model(np.ones((2, 4)))
+
+
+def test_a_refusal_in_backward_is_located_too():
+    model = Sequential(Linear(3, 4, rng=0), ReLU())
+    model(np.ones((5, 3)))
+    model[0](np.ones((2, 3)))
+    text = "Sequential, layer 0: Linear: expected dy of shape (2, 4), got (5, 4)"
+    with refusal(ValueError, text):
+        model.backward(np.ones((5, 4)))
+    with pytest.raises(ValueError, match="expected x of shape"):
+        model[0](np.ones(1))
+    text = "expected a forward before backward, got none, or one that failed"
+    with refusal(RuntimeError, f"Sequential, layer 0: Linear: {text}"):
+        model.backward(np.ones((5, 4)))
+
+
+class Centred(Module):
+    def forward(self, x):
+        return (np.asarray(x) - 128) / 64
+
+    def backward(self, dy):
+        return np.asarray(dy) / 64
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8, bool])
+def test_numbers_that_would_wrap_around_reach_a_first_layer_as_floats(dtype):
+    x = np.array([[0, 1, 100]]).astype(dtype)
+    wanted = (x.astype(float) - 128) / 64
+    np.testing.assert_allclose(Sequential(Centred())(x), wanted)
+
+
+def test_a_chain_without_layers_has_one_input():
+    with refusal(TypeError, "Sequential: expected one input, as it has no layer, got 2"):
+        Sequential()(np.ones(2), np.ones(2))
+
+
+def test_the_shape_that_dy_must_have_is_that_of_y_whatever_the_caller_makes_of_it():
+    for layer in (Dropout(0.5, rng=0), Sequential(Dropout(0.5, rng=0))):
+        y = layer(np.ones((4, 1)))
+        y.shape = (4,)
+        with pytest.raises(ValueError, match=r"expected dy of shape \(4, 1\), got \(4,\)"):
+            layer.backward(np.ones(4))
+
+
+class Shift(Module):
+    sample_axes = 3
+
+    def forward(self, x):
+        return np.asarray(x) + 1
+
+    def backward(self, dy):
+        return np.asarray(dy)
+
+
+def test_a_chain_has_the_sample_axes_of_its_first_layer_that_is_not_entry_by_entry():
+    assert Sequential(ReLU(), Dropout(), Shift()).sample_axes == 3
+    assert Sequential(Linear(2, 2), Shift()).sample_axes == 1
+    assert Sequential(ReLU()).sample_axes == Sequential().sample_axes == 1
+
+
 def test_integers_reach_the_first_layer_as_they_are():
     seen = []
 

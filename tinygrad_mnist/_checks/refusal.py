@@ -4,6 +4,7 @@
 """
 
 import numbers
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,3 +65,7 @@ def locate(error: Exception, container: object, name: object, layer: object) -> 
         error.args = (f"{where}.{message.removeprefix(f'{kind}, layer ')}",)
     elif message.startswith(f"{kind}: "):
         error.args = (f"{where}: {message}",)
+    elif re.match(
+        r"(\w+(, layer [\w.]+)?: )+expected ", message
+    ):  # of a module inside a custom one
+        error.args = (f"{where}: {kind}: {message}",)

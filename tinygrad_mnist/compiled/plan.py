@@ -61,6 +61,8 @@ def planned(owner: str, rules: dict[str, Rule], params: Iterable[Parameter]) -> 
                 check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
         elif rule.kind == DROPOUT:
             mask, masked = masked, masked + width
+        elif rule.kind != RELU:
+            raise check.value_error(owner, f"a rule of the kernel's for layer {path}", rule.kind)
         widths.append(width)
         weight, bias = (offsets.get(id(p), NOWHERE) for p in (rule.weight, rule.bias))
         rows.append((rule.kind, weight, bias, mask))

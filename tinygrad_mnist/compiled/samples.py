@@ -71,6 +71,8 @@ def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[kernel.Plan,
         raise TypeError(check.expected(owner, "an MSELoss", type(loss).__name__ + remedy))
     if type(optimizer) is not SGD:
         raise TypeError(check.expected(owner, "an SGD", type(optimizer).__name__ + remedy))
+    if not any(rule.kind == kernel.LINEAR for rule in rules.values()):
+        raise ValueError(check.expected(owner, "at least one Linear", "none"))
     params = [p for rule in rules.values() for p in (rule.weight, rule.bias) if p is not None]
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
         raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))

@@ -17,19 +17,19 @@ from tinygrad_mnist.module import Module
 class Elementwise(Module):
     """y = f(x), entry by entry, on any shape; dx = dy * f'(x). Write `compute`."""
 
-    _slope: FloatArray | None = None  # f'(x) of the last forward
+    _derivative: FloatArray | None = None  # f'(x) of the last forward
 
     @abstractmethod
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return f(x) and f'(x), two new arrays of the shape and dtype of x."""
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        self._slope = None
-        y, self._slope = self.compute(check.floats(self, "x", x))
+        self._derivative = None
+        y, self._derivative = self.compute(check.floats(self, "x", x))
         return y
 
     def backward(self, dy: ArrayLike) -> Any:
-        return check.cotangent(self, dy, self._slope) * self._slope  # type: ignore[operator]
+        return check.cotangent(self, dy, self._derivative) * self._derivative  # type: ignore[operator]
 
 
 class ReLU(Elementwise):

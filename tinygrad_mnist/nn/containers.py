@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn.activations import Elementwise
+from tinygrad_mnist.nn.dropout import Dropout
 from tinygrad_mnist.parameter import Buffer
 
 
@@ -50,14 +52,15 @@ class Sequential(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample, as the first layer says."""
-        return self.layers[0].sample_axes if self.layers else Module.sample_axes
+        """How many last axes of x are one sample, as the first layer says that cares."""
+        cares = (layer for layer in self.layers if not isinstance(layer, (Elementwise, Dropout)))
+        return next((layer.sample_axes for layer in cares), Module.sample_axes)
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, the layers after it still hold the forward before
-        y: Any = check.real_array(self, "x", x)
+        y = self._entering(x)
         if more:
-            more = tuple(check.real_array(self, "x", other) for other in more)
+            more = tuple(self._entering(other) for other in more)
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
@@ -66,17 +69,35 @@ class Sequential(Module):
         except (ValueError, TypeError) as error:
             check.locate(error, self, i, self.layers[i])
             raise
+        if more:
+            raise check.type_error(self, "one input, as it has no layer", 1 + len(more))
         y = check.floats(self, "y", y)
         if not self.layers:
             y = y.copy()  # never x itself
-        self._y = y
+        self._y = y[...]  # a view: the caller may reshape y in place
         return y
 
     def backward(self, dy: ArrayLike) -> Any:
         dx: Any = check.cotangent(self, dy, self._y)
-        for layer in reversed(self.layers):
-            dx = layer.backward(dx)
+        i = len(self.layers)
+        try:
+            for layer in reversed(self.layers):
+                i -= 1
+                dx = layer.backward(dx)
+        except (ValueError, TypeError, RuntimeError) as error:
+            check.locate(error, self, i, self.layers[i])
+            raise
         return dx if self.layers else dx.copy()
+
+    def _entering(self, x: ArrayLike) -> Any:
+        """Return x as an array. A layer may look integers up, so they stay integers.
+
+        But bytes, bools and unsigned integers become floats unless it is sure to look them up, as
+        their arithmetic wraps around.
+        """
+        array = check.real_array(self, "x", x)
+        wraps = array.dtype.kind in "bu" or array.dtype.itemsize < 4
+        return check.floats(self, "x", array) if wraps and self.input_grad else array
 
     def leaves(self) -> Iterator[tuple[str, Module]]:
         """Yield the layers of a nested chain, named by position as parameters are: "2.1".

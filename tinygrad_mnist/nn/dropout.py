@@ -38,7 +38,8 @@ class Dropout(Module):
         self._y = None
         x = check.floats(self, "x", x)
         self._scale = self._drawn_scale(x) if self.training and self.p > 0 else None
-        self._y = y = x.copy() if self._scale is None else x * self._scale
+        y = x.copy() if self._scale is None else x * self._scale
+        self._y = y[...]  # a view: the caller may reshape y in place
         return y
 
     def backward(self, dy: ArrayLike) -> Any:

@@ -27,7 +27,7 @@ class Linear(Module):
     """
 
     weight: check.Setting[Parameter] = Held()
-    bias: check.Setting[Parameter | None] = Held()
+    bias: check.Setting[Parameter | None] = Held(or_none=True)
     _x: FloatArray | None = None  # of the last forward
 
     def __init__(

@@ -15,7 +15,7 @@ class Optimizer(ABC):
     """Checks its parameters, loops over them, saves and restores. Write `update`.
 
     Declare settings in the class body, as `lr` is here; name in `slots` what is remembered of each
-    parameter between steps: arrays like it, zeros at first.
+    parameter between steps: arrays like it, zeros at first. Nothing else is saved and restored.
 
     Args:
         params: Parameters, as an iterable; one that appears twice steps once.
@@ -94,7 +94,7 @@ class Optimizer(ABC):
         return f"{type(self).__name__}({len(self.params)} parameters, {settings})"
 
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in check.settings_of(type(self))}
+        return {name: vars(self)[name] for name in check.settings_of(type(self))}
 
     def _filled(self, name: str) -> list[FloatArray]:
         """Return a slot's arrays, in the dtypes that the parameters have now."""

@@ -186,7 +186,7 @@ def _check_layouts(run: _Run, wanted: Results) -> None:
     for name, laid_out in LAYOUTS.items() if all(a.ndim for a in arrays) else ():
         *inputs, dy = map(laid_out, arrays)
         run.same("layout", run(inputs, dy), wanted, f"a {name} x and dy to change nothing")
-    if run.leading and all(map(np.size, arrays)):
+    if run.leading and all(a.ndim and a.size for a in arrays):
         *inputs, dy = (np.broadcast_to(a[:1], a.shape) for a in arrays)
         plain = run([x.copy() for x in inputs], dy.copy())
         run.same("layout", run(inputs, dy), plain, "a broadcast x and dy to change nothing")
