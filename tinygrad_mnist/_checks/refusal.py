@@ -65,7 +65,5 @@ def locate(error: Exception, container: object, name: object, layer: object) -> 
         error.args = (f"{where}.{message.removeprefix(f'{kind}, layer ')}",)
     elif message.startswith(f"{kind}: "):
         error.args = (f"{where}: {message}",)
-    elif re.match(
-        r"(\w+(, layer [\w.]+)?: )+expected ", message
-    ):  # of a module inside a custom one
+    elif re.match(r"(\w+(, layer [\w.]+)?: )+expected ", message):  # of one inside the layer
         error.args = (f"{where}: {kind}: {message}",)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _checks as check
@@ -58,7 +59,7 @@ class Sequential(Module):
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, the layers after it still hold the forward before
-        y = self._entering(x)
+        y: Any = x if type(x) is np.ndarray and x.dtype in check.FLOATS else self._entering(x)
         if more:
             more = tuple(self._entering(other) for other in more)
         i = 0
