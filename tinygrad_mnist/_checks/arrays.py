@@ -83,7 +83,7 @@ def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, 
         raise value_error(owner, f"{name} of shape {shape}", array.shape)
 
 
-def writeable(owner: object, arrays: Iterable[NDArray[Any]]) -> None:
-    """Refuse read-only data: BLAS ignores the flag and would write to it."""
-    if not all([array.flags.writeable for array in arrays]):
+def writeable(owner: object, params: Iterable[Any]) -> None:
+    """Refuse parameters with read-only data: BLAS ignores the flag and would write to it."""
+    if not all([p.data.flags.writeable for p in params]):
         raise ValueError(expected(owner, "parameters with writeable data", "a read-only one"))

@@ -57,7 +57,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
         indices = None if order is None else _indices(order, len(x))
         if not len(x if indices is None else indices):
             return 0.0, 0.0
-        check.writeable("train", (p.data for p in optimizer.params))
+        check.writeable("train", optimizer.params)
         return _Pass(plan, rules, loss, optimizer).run(x, t, indices)
 
     return train

@@ -47,7 +47,7 @@ class Optimizer(ABC):
 
         Read-only data of one of them is a ValueError; none has moved then.
         """
-        check.writeable(self, [p.data for p in self.params])
+        check.writeable(self, self.params)
         slots = self.slots_in_use()
         if not slots:  # no lists and tuples to make: a step of one sample takes 4 % less
             for p in self.params:
