@@ -31,7 +31,7 @@ from layers import (
     sigmoid,
 )
 
-from tinygrad_mnist import Module, Sequential
+from tinygrad_mnist import Buffer, Module, Sequential
 from tinygrad_mnist.testing import check_gradients
 
 # how a layer of each kind is made, given its class, a number of features and a generator
@@ -208,6 +208,21 @@ def forgets_the_middle_row(self, x):
     if y.ndim > 1 and len(y) > 2:
         y[len(y) // 2] = 0
     return y
+
+
+def multiplies_in_place(self, x):
+    x *= np.ones(x.shape[-1])  # a gain at its usual start: nothing to be seen in x
+    return Gain.forward(self, x)
+
+
+def with_a_count(self, features):
+    Gain.__init__(self, features)
+    self.count = Buffer(0)
+
+
+def replaces_its_count(self, x):
+    self.count = np.asarray(1)  # no longer a Buffer, and not saved any more
+    return Gain.forward(self, x)
 
 
 def drops_always(self, x):
@@ -439,6 +454,10 @@ LAYERS = {
     "gradient set, not added": fault(Gain, rule="accumulates", backward=sets_gradients),
     "cache used up": fault(Elementwise, rule="accumulates", backward=forgets_x),
     "first x remembered for good": fault(Gain, rule="rows-independent", forward=remembers_first_x),
+    "x multiplied by ones in place": fault(Gain, rule="keeps-input", forward=multiplies_in_place),
+    "a Buffer replaced by an array": fault(
+        Gain, rule="keeps-parameters", __init__=with_a_count, forward=replaces_its_count
+    ),
     "order of memory": fault(Elementwise, rule="layout", forward=in_order_of_memory),
     "broadcast arrays": fault(Elementwise, rule="layout", forward=forgets_stretched),
     "middle row forgotten": fault(

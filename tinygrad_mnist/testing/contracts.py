@@ -164,7 +164,11 @@ class _Run:
                 message = f"{step} to leave {name} alone, got it modified"
                 self.require("keeps-input", _equal(own, x), message)
             may_move = dict(self.module.named_buffers()) if step == "forward" else {}
-            for name, values in self.module.state_dict().items():
+            after = self.module.state_dict()
+            for name in before.keys() - after.keys():
+                message = f"{step} to keep {name} (`.data = ...` sets its values), got it replaced"
+                self.require("keeps-parameters", False, message)
+            for name, values in after.items():
                 message = f"{step} to leave {name} alone, got it moved"
                 same = name in may_move or _equal(values, before.get(name, values))
                 self.require("keeps-parameters", same, message)
@@ -185,7 +189,13 @@ def _check_layouts(run: _Run, wanted: Results) -> None:
     arrays = (*run.inputs, run.dy)
     for name, laid_out in LAYOUTS.items() if all(a.ndim for a in arrays) else ():
         *inputs, dy = map(laid_out, arrays)
-        run.same("layout", run(inputs, dy), wanted, f"a {name} x and dy to change nothing")
+        try:
+            found = run(inputs, dy)
+        except ValueError as error:
+            message = f"x and dy to be left alone, got {error}"
+            run.require("keeps-input", "read-only" not in str(error), message)
+            raise
+        run.same("layout", found, wanted, f"a {name} x and dy to change nothing")
     if run.leading and all(a.ndim and a.size for a in arrays):
         *inputs, dy = (np.broadcast_to(a[:1], a.shape) for a in arrays)
         plain = run([x.copy() for x in inputs], dy.copy())
