@@ -286,7 +286,7 @@ CHANGES = {
         lambda d: d["generators"]["dict"]["loader"][0]["dict"].update(has_uint32=True),
         "a state of another generator than dict",
     ),
-    "no meta": (lambda d: d.update(meta=None), "meta to be None"),
+    "no meta": (lambda d: d.update(meta=None), "None as meta"),
     "generators": (
         lambda d: d["generators"]["dict"]["model"].pop(),
         "1 random generators for the model, which holds 2",
@@ -319,16 +319,16 @@ ARRAYS = {
     "shape": (npy(np.zeros((3, 4), np.float32)), "0.weight of shape (3, 4) instead of (4, 3)"),
     "dtype": (npy(np.zeros((4, 3))), "0.weight of float64, not float32"),
     "800 GB": (huge_header(), ""),
-    "text": (npy(np.array(["a"])), "0.weight.npy of dtype <U1, or longer than its array"),
+    "text": (npy(np.array(["a"])), "0.weight.npy, which is no array of numbers"),
     "more": (
         npy(np.zeros((4, 3), np.float32)) + b"x",
-        "0.weight.npy of dtype float32, or longer than its array",
+        "0.weight.npy, which is longer than its array",
     ),
     "pickle": (
         npy(np.array([{}], object)),
-        "Object arrays cannot be loaded when allow_pickle=False",
+        "0.weight.npy, which is no array of numbers",
     ),
-    "no array": (b"hello", "EOF: reading magic string, expected 8 bytes got 5"),
+    "no array": (b"hello", "0.weight.npy, which is no array of numbers"),
 }
 
 
