@@ -98,7 +98,8 @@ class RunFile:
 
         Whatever this run cannot go on from is refused here, before anything has changed.
         """
-        meta, contract = content["meta"], f"{self.path} to say where in an epoch it was written"
+        meta = content["meta"]
+        contract = f"{self.path} to say where in an epoch it was written"
         with check.refusing("fit", contract, CheckpointError):
             if not isinstance(meta.get("stopped", False), bool):
                 raise ValueError(f"stopped = {check.described(meta['stopped'])}")
