@@ -180,9 +180,11 @@ def test_no_setting_of_these_classes_is_left_out_above():
     ],
 )
 def test_what_goes_wrong_is_refused_unless_the_machine_is_to_blame(error, kind, passes):
-    with pytest.raises(type(error) if passes else kind) as caught:
-        with check.refusing("Reader", "a file", kind):
-            raise error
+    with (
+        pytest.raises(type(error) if passes else kind) as caught,
+        check.refusing("Reader", "a file", kind),
+    ):
+        raise error
     if passes:
         assert caught.value is error
     else:

@@ -348,7 +348,8 @@ def test_ctrl_c_at_any_line_comes_out_as_itself_and_leaves_a_whole_file(
 def test_kill_9_while_saving_leaves_nothing_after_the_next_save(tmp_path):
     path = tmp_path / "file"
     program = (
-        "import sys\nfrom tinygrad_mnist import Linear\nfrom tinygrad_mnist.training import checkpoint\n"
+        "import sys\nfrom tinygrad_mnist import Linear\n"
+        "from tinygrad_mnist.training import checkpoint\n"
         "model = Linear(300, 300, rng=0)\n"
         "while True:\n    checkpoint.save(sys.argv[1], model)\n    print(flush=True)\n"
     )

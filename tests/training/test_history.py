@@ -33,7 +33,7 @@ def test_json_takes_the_numbers_of_numpy(tmp_path):
     assert History.from_json(tmp_path / "h.json").records == [{"a": float(np.float32(0.1)), "b": 3}]
 
 
-@pytest.mark.parametrize("value", ["first", None, True, 10**400, -(10**5000), [1.0]])
+@pytest.mark.parametrize("value", ["first", None, True, 10**309, -(10**400), [1.0]])
 @pytest.mark.parametrize("write", [History.to_json, History.to_csv])
 def test_what_could_not_be_read_again_is_not_written(tmp_path, write, value):
     with refusal(ValueError, "something else than numbers by name as record 2"):
