@@ -613,6 +613,30 @@ def test_a_state_that_no_generator_can_be_in_is_refused(tmp_path, name):
     assert one.random() == same.random()
 
 
+def test_a_number_in_reserve_may_be_as_large_as_one_that_is_drawn(tmp_path):
+    largest = (2 * 53 * np.log(2)) ** 0.5  # sqrt(-2 log(2**-53))
+    checkpoint.save(tmp_path / "a.npz", *holding(python([1] * 624, largest)))
+    other = random.Random(5)
+    checkpoint.load(tmp_path / "a.npz", *holding(other))
+    assert other.gauss() == largest
+
+
+@pytest.mark.parametrize("word", [2**32, -1, 2**70])
+def test_a_word_of_more_than_32_bits_is_refused(tmp_path, word):
+    path, other, same = tmp_path / "a.npz", random.Random(5), random.Random(5)
+    checkpoint.save(path, *holding(random.Random(0)))
+
+    def change(tree):
+        tree["generators"]["dict"]["model"][1]["tuple"][1]["tuple"][7] = word
+
+    content = path.read_bytes()
+    rewritten(path, content, tree=tree_with(content, change))
+    found = "a state of MT19937 with words of more than 32 bits"
+    with refusal(CheckpointError, f"checkpoint.load: expected {path} to fit, got {found}"):
+        checkpoint.load(path, *holding(other))
+    assert other.getstate() == same.getstate()
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError(5, "the disk cannot be read")])
 def test_what_the_machine_lacks_is_no_damage_of_the_file(saved, monkeypatch, error):
     path, _, _ = saved
