@@ -1,6 +1,7 @@
 """Every file that the package writes is whole at any moment, whoever writes and however it ends."""
 
 import errno
+import gc
 import os
 import re
 import secrets
@@ -315,6 +316,7 @@ def interrupted_at(line, call):
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what it calls is not of the call, and cannot raise
     sys.settrace(trace)
     try:
         call()
@@ -322,6 +324,7 @@ def interrupted_at(line, call):
         pass
     finally:
         sys.settrace(before)
+        gc.enable()
     return lines > line
 
 
