@@ -1,6 +1,7 @@
 """Settings that are checked whenever they are set, and errors that name a layer's path."""
 
 import copy
+import errno
 import pickle
 
 import numpy as np
@@ -162,6 +163,34 @@ def test_no_setting_of_these_classes_is_left_out_above():
     for owner, make in MADE.items():
         tried = {name for kind, name, *_ in REFUSED if kind == owner}
         assert tried == set(check.settings_of(type(make())))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "passes"),
+    [
+        (OSError("no gzip file"), ValueError, False),  # made by a library, not by the system
+        (RecursionError("too deep"), ValueError, False),
+        (KeyError("a"), ImportError, False),
+        (TimeoutError(errno.ETIMEDOUT, "no answer"), ConnectionError, False),
+        (OSError(errno.EIO, "the disk cannot be read"), ValueError, True),
+        (PermissionError(errno.EACCES, "not yours"), ImportError, True),
+        (MemoryError(), ValueError, True),
+        (MemoryError(), ConnectionError, True),
+        (KeyboardInterrupt(), ValueError, True),
+    ],
+)
+def test_what_goes_wrong_is_refused_unless_the_machine_is_to_blame(error, kind, passes):
+    with (
+        pytest.raises(type(error) if passes else kind) as caught,
+        check.refusing("Reader", "a file", kind),
+    ):
+        raise error
+    if passes:
+        assert caught.value is error
+    else:
+        assert type(caught.value) is kind
+        assert str(caught.value) == f"Reader: expected a file, got {error}"
+        assert caught.value.__cause__ is error
 
 
 class Chain:

@@ -41,20 +41,39 @@ def streams_in(root: object) -> Iterator[Stream]:
             waiting += reversed(items)
 
 
-def check_state(current: Any, new: Any) -> None:
-    """Raise ValueError unless new is a state of the same kind as current.
+_WORD = 2**32 - 1
+# what numbers in a state are at most; all of them are at least 0
+_MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "has_gauss": 1, "uinteger": _WORD}
+_MOST |= {"state": 2**128 - 1, "inc": 2**128 - 1}
+_LARGEST_NORMAL = 40.0  # no number drawn from a normal distribution is as large
 
-    NumPy does not validate a state: a position outside of the buffer of MT19937 or Philox makes it
-    read out of bounds.
+
+def check_state(current: Any, new: Any) -> None:
+    """Raise ValueError unless new is a state that a generator of current's kind can be in.
+
+    NumPy does not validate a state. A position outside of the buffer of MT19937 or Philox makes it
+    read out of bounds, and after some states every number is 0, or `integers` never returns.
     """
     if not _alike(current, new):
         raise ValueError(f"a state of another generator than {type(current).__name__}")
-    if isinstance(new, dict):
-        positions = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "has_gauss": 1}
-        inside = new["state"] if isinstance(new["state"], dict) else {}
-        for name, value in (new | inside).items():
-            if name in positions and not 0 <= value <= positions[name]:
-                raise ValueError(f"a state with {name} = {value}")
+    if isinstance(new, tuple) and len(new) == 3:  # of random.Random, an MT19937 without names
+        new = {"state": {"key": new[1][:-1], "pos": new[1][-1]}}
+    if not isinstance(new, dict):
+        return
+    inside = new.get("state")
+    numbers = new | inside if isinstance(inside, dict) else new
+    for name, most in _MOST.items():
+        value = numbers.get(name, 0)
+        if isinstance(value, int) and not 0 <= value <= most:
+            raise ValueError(f"a state with {name} = {value}")
+    if numbers.get("inc", 1) % 2 == 0:
+        raise ValueError("a state of PCG64 with an even inc")
+    if "pos" in numbers:
+        first, *others = map(int, numbers["key"])
+        if not (first >> 31 or any(others)):  # the other bits of the first word are never used
+            raise ValueError("a state of MT19937 that is 0")
+        if not all(0 <= word <= _WORD for word in (first, *others)):
+            raise ValueError("a state of MT19937 with words of more than 32 bits")
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -65,6 +84,6 @@ def _alike(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_alike, a, b))
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return bool(a.shape == b.shape and a.dtype == b.dtype)
-    if a is None or isinstance(a, float):
-        return b is None or isinstance(b, float)  # random.Random may hold a number in reserve
+    if a is None or isinstance(a, float):  # a normal number in reserve, or none
+        return b is None or (isinstance(b, float) and abs(b) < _LARGEST_NORMAL)
     return type(a) is type(b) and (not isinstance(a, str) or bool(a == b))

@@ -1,7 +1,5 @@
 """The arrays of a model as a safetensors file, there and back."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -97,18 +95,3 @@ def assert_refused(path, other, found):
         import_safetensors(path, other)
     assert found in str(caught.value)
     assert_same(before, other.state_dict())
-
-
-def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    export_safetensors(path, model(1))
-
-    def fails(*args):
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fails)
-        with pytest.raises(OSError, match="disk full"):
-            export_safetensors(path, model(2))
-    assert_same(load_file(path), model(1).state_dict())
-    assert os.listdir(tmp_path) == ["a.safetensors"]

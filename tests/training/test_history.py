@@ -33,6 +33,19 @@ def test_json_takes_the_numbers_of_numpy(tmp_path):
     assert History.from_json(tmp_path / "h.json").records == [{"a": float(np.float32(0.1)), "b": 3}]
 
 
+@pytest.mark.parametrize("value", ["first", None, True, 10**309, -(10**400), [1.0]])
+@pytest.mark.parametrize("write", [History.to_json, History.to_csv])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, write, value):
+    with refusal(ValueError, "something else than numbers by name as record 2"):
+        write(History([{"loss": 1.0}, {"loss": value}]), tmp_path / "h")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_integers_that_a_float_can_hold_are_numbers(tmp_path):
+    History([{"a": 10**308, "b": -(2**70)}]).to_json(tmp_path / "h.json")
+    assert History.from_json(tmp_path / "h.json").records == [{"a": 10**308, "b": -(2**70)}]
+
+
 def test_csv_has_a_column_for_every_name(tmp_path):
     History(RECORDS).to_csv(tmp_path / "h.csv")
     assert (tmp_path / "h.csv").read_text() == (
@@ -61,6 +74,7 @@ def test_two_histories_do_not_share_their_records():
         ("{}", "a dict instead of a list of records"),
         ("[1]", "something else than numbers by name as record 1"),
         ('[{"epoch": 1}, {"loss": "1"}]', "something else than numbers by name as record 2"),
+        ('[{"loss": 1%s}]' % ("0" * 400), "something else than numbers by name as record 1"),
         ('[{"loss": true}]', "something else than numbers by name as record 1"),
         ("[", "Expecting value: line 1 column 2 (char 1)"),
         ("\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),

@@ -38,16 +38,24 @@ def described(value: object) -> str:
     if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
         return str(value)  # a shape
     if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and dtype {value.dtype}"
+        kind = "a masked array" if np.ma.isMA(value) else "an array"
+        return f"{kind} of shape {value.shape} and dtype {value.dtype}"
     return f"a {type(value).__name__}"
 
 
 @contextmanager
 def refusing(owner: object, contract: str, kind: type[Exception] = ValueError) -> Iterator[None]:
-    """Turn whatever goes wrong in a `with` block into one refusal of this kind."""
+    """Turn whatever goes wrong in a `with` block into one refusal of this kind.
+
+    What the machine lacks is no fault of what was read: a MemoryError passes, and so does an
+    OSError of the system, which has an errno, unless the kind is an OSError itself.
+    """
     try:
         yield
     except Exception as error:  # foreign code raises anything: zipfile, zlib, Keras each their own
+        of_system = isinstance(error, OSError) and error.errno is not None
+        if isinstance(error, MemoryError) or (of_system and not issubclass(kind, OSError)):
+            raise
         found = str(error) or type(error).__name__
         raise kind(expected(owner, contract, found)) from error
 

@@ -78,7 +78,8 @@ def _read_npy(file: Any, ndim: int) -> Bytes:
     version = npy.read_magic(file)
     if version != (1, 0):  # later ones are for headers of more than 64 KiB
         raise ValueError(f"format version {version}")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+    # NumPy evaluates the header as Python code; in 128 bytes that cannot be deep
+    shape, fortran_order, dtype = npy.read_array_header_1_0(file, max_header_size=128)
     if dtype != np.uint8 or len(shape) != ndim:
         raise ValueError(f"dtype {dtype} and shape {shape}")
     return _read_body(file, shape, "F" if fortran_order else "C")

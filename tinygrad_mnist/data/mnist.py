@@ -57,8 +57,7 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
     if not path.is_file():
         found = f"{str(source)!r}, where there is no file"
         raise FileNotFoundError(check.expected(OWNER, f'source="keras", {_LOCAL}', found))
-    with path.open("rb") as file:
-        return _split(read_npz(file, str(path)), str(path))
+    return _split(read_npz(io.BytesIO(path.read_bytes()), str(path)), str(path))
 
 
 def preprocess(

@@ -10,7 +10,8 @@ from pathlib import Path
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._extras import needing
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.training.checkpoint import CheckpointError, set_arrays, write
+from tinygrad_mnist.training._files import write
+from tinygrad_mnist.training.checkpoint import CheckpointError, set_arrays
 
 with needing("tinygrad_mnist.interop.safetensors", "safetensors"):
     from safetensors.numpy import load, save
@@ -20,9 +21,10 @@ def export_safetensors(path: str | os.PathLike[str], model: Module) -> None:
     """Write the Parameters and Buffers, by dotted name.
 
     Raises:
+        ValueError: path is a folder or a device.
         OSError: The file cannot be written; an old one is still there.
     """
-    write(path, lambda file: file.write(save(model.state_dict())))
+    write("export_safetensors", path, lambda file: file.write(save(model.state_dict())))
 
 
 def import_safetensors(path: str | os.PathLike[str], model: Module) -> None:

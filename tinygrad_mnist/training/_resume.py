@@ -1,5 +1,6 @@
 """The file of a run in progress, and how to go on from it, also within an epoch."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -16,6 +17,7 @@ from tinygrad_mnist.training import checkpoint
 from tinygrad_mnist.training._averages import Averages
 from tinygrad_mnist.training.callbacks import Run
 from tinygrad_mnist.training.checkpoint import CheckpointError
+from tinygrad_mnist.training.history import checked_records
 
 Position = Mapping[str, Any]  # where in an epoch a run is
 
@@ -58,9 +60,11 @@ class RunFile:
             raise check.value_error("fit", "checkpoint, the file, with checkpoint_every", path)
         if every is not None:
             every = check.integer("fit", "checkpoint_every", every, at_least=1)
-        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-            contract = "checkpoint to be a file, in a folder that is there"
-            raise ValueError(check.expected("fit", contract, repr(str(path))))
+        if path is not None:
+            real = Path(os.path.realpath(path))  # where a link leads
+            if not real.parent.is_dir() or (real.exists() and not real.is_file()):
+                contract = "checkpoint to be a file, in a folder that is there"
+                raise ValueError(check.expected("fit", contract, repr(str(path))))
         self.path, self.every, self._run, self._loader = path, every, run, loader
         self._objects = run.model, run.optimizer, loader, run.history
 
@@ -68,17 +72,14 @@ class RunFile:
         """Go back to the file, if it is there; return where in an epoch it was written."""
         if self.path is None:
             raise ValueError(check.expected("fit", "checkpoint, the file, with resume", "None"))
-        if not Path(self.path).exists():
+        try:
+            content = checkpoint.read(self.path)
+        except FileNotFoundError:
             return None
-        meta = checkpoint.load(self.path)
-        left = meta.get("position")
-        if left is not None:
-            self._check(left, metrics)
-            if meta["epoch"] > self._run.epochs:
-                contract = f"epochs >= {meta['epoch']}, which {self.path} has begun"
-                raise ValueError(check.expected("fit", contract, self._run.epochs))
-        checkpoint.load(self.path, *self._objects)
-        self._run.step, self._run.stopped = meta.get("step", 0), bool(meta.get("stopped", False))
+        left = self._position(content, metrics)
+        checkpoint.restore(self.path, content, *self._objects)
+        meta = content["meta"]
+        self._run.step, self._run.stopped = meta.get("step", 0), meta.get("stopped", False)
         return left
 
     def is_due(self, averages: Averages) -> bool:
@@ -92,17 +93,43 @@ class RunFile:
             progress: Any = {"epoch": run.epoch, "step": run.step, "stopped": run.stopped}
             checkpoint.save(self.path, *self._objects, **progress, position=left)
 
-    def _check(self, left: Any, metrics: list[str]) -> None:
-        """Refuse a position that this run cannot go on from, before anything has changed."""
+    def _position(self, content: Mapping[str, Any], metrics: list[str]) -> Position | None:
+        """Return where in an epoch a checkpoint was written, None if at the end of one.
+
+        Whatever this run cannot go on from is refused here, before anything has changed.
+        """
+        meta = content["meta"]
         contract = f"{self.path} to say where in an epoch it was written"
         with check.refusing("fit", contract, CheckpointError):
+            if not isinstance(meta.get("stopped", False), bool):
+                raise ValueError(f"stopped = {check.described(meta['stopped'])}")
+            _require_count({"step": 0, **meta}, "step", 0)
+            left: Position | None = meta.get("position")
+            if left is None:
+                return None
+            if {*left} != {"start", "batches", "samples", "totals"}:
+                raise ValueError(f"a position of {', '.join(map(str, left))}")
             check_state(self._loader.rng.bit_generator.state, left["start"])
-            found = list(left["totals"])
-            for number in (left["batches"], left["samples"], *left["totals"].values()):
-                float(number)
+            _require_count(left, "batches", 1, len(self._loader))
+            _require_count(left, "samples", 1)
+            for name, total in left["totals"].items():
+                if not isinstance(total, float) or not math.isfinite(total):
+                    raise ValueError(f"a total {name} = {check.described(total)}")
+            epoch = len(checked_records(content["history"])) + 1
+            _require_count(meta, "epoch", epoch, epoch)
+        found = list(left["totals"])
         if found != ["loss", *metrics]:
             contract = f"the metrics of {self.path}, {found[1:]}, within an epoch"
             raise CheckpointError(check.expected("fit", contract, metrics))
+        if epoch > self._run.epochs:
+            contract = f"epochs >= {epoch}, which {self.path} has begun"
+            raise ValueError(check.expected("fit", contract, self._run.epochs))
+        return left
+
+
+def _require_count(values: Mapping[str, Any], name: str, low: int, high: int = 2**63 - 1) -> None:
+    if type(values[name]) is not int or not low <= values[name] <= high:
+        raise ValueError(f"{name} = {check.described(values[name])}")
 
 
 def finite(model: Module) -> bool:

@@ -8,9 +8,10 @@ import contextlib
 import io
 import json
 import os
+import re
+import sys
 import urllib.parse
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +24,20 @@ from tinygrad_mnist._generators import Stream, check_state, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training._files import write
 from tinygrad_mnist.training.history import History, checked_records
 
 _FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
+_DEEPEST = 100  # how many lists, tuples and dicts may be in one another
+_LONGEST = 65_000  # letters in the name of a zip file's member
+
+# how NumPy begins an array's member; its own reader evaluates this as Python code, which a forged
+# file can make so deep that it is a MemoryError
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][biuf]\d+)', 'fortran_order': (True|False), "
+    rb"'shape': \(([\d, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 _Arrays = dict[str, NDArray[Any]]
 
@@ -48,8 +60,9 @@ def save(
     model and the loader hold, and the history. It does not hold the model's structure.
 
     Args:
-        path: The file, by convention .npz. The new one is written beside it, as "path.PID.tmp",
-            flushed to disk and renamed.
+        path: The file, by convention .npz. The new one is written beside it under a random
+            name that ends in ".tmp", flushed to disk and renamed; what a killed writer leaves of
+            that, the next one removes.
         model: Its state_dict and its generators are saved.
         optimizer: Its state_dict is saved.
         loader: Its generator is saved, and its settings, to be compared when loading.
@@ -59,7 +72,9 @@ def save(
 
     Raises:
         TypeError: meta, or an optimizer's state, holds something else.
-        ValueError: A record of the history holds something else than numbers.
+        ValueError: A record of the history holds something else than numbers; meta is nested more
+            than 100 deep, or has an integer beyond any float, or a name that is too long; or path
+            is a folder or a device.
         OSError: The file cannot be written; an old one is still there.
     """
     streams = _streams(model, loader)
@@ -76,7 +91,7 @@ def save(
     arrays: _Arrays = {}
     tree = json.dumps(_packed(content, "", arrays)).encode()
     arrays["tree"] = np.frombuffer(tree, np.uint8)
-    write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write("checkpoint.save", path, lambda file: _write_archive(file, arrays))
 
 
 def load(
@@ -104,7 +119,42 @@ def load(
             fit an object, also in the dtype of an array. Nothing has changed then.
         FileNotFoundError: There is no such file.
     """
-    content = _read(Path(path))
+    content = read(path)
+    restore(path, content, model, optimizer, loader, history)
+    return content["meta"]  # type: ignore[no-any-return]
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `save` made its tree of, after reading all of the file."""
+    file = io.BytesIO(Path(path).read_bytes())
+    contract = f"{path} to be a whole checkpoint"
+    with check.refusing("checkpoint.load", contract, CheckpointError):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(info.file_size for info in members) > len(file.getbuffer()):
+                raise ValueError("members larger than the file")
+            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
+        if "tree" not in arrays:
+            raise ValueError("an archive of something else")
+        tree = json.loads(arrays["tree"].tobytes())
+        found = tree["dict"].get("format"), tree["dict"].get("version")
+        if found != (_FORMAT, _VERSION):
+            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
+        content: dict[str, Any] = _unpacked(tree, arrays)
+        if not isinstance(content["meta"], dict):
+            raise ValueError(f"{check.described(content['meta'])} as meta")
+        return content
+
+
+def restore(
+    path: str | os.PathLike[str],
+    content: dict[str, Any],
+    model: Module | None = None,
+    optimizer: Optimizer | None = None,
+    loader: DataLoader | None = None,
+    history: History | None = None,
+) -> None:
+    """Set the objects given, all of them or none, to what was read from path."""
     contract = f"{path} to fit"
     with (
         check.refusing("checkpoint.load", contract, CheckpointError),
@@ -119,37 +169,11 @@ def load(
         if optimizer is not None:
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(content["optimizer"])
-        if not isinstance(content["meta"], dict):
-            raise ValueError(f"meta to be {check.described(content['meta'])}")
         if model is not None:
             set_arrays(model, content["model"])  # last, as it is all or nothing by itself
         undo.pop_all()
     if history is not None and records is not None:
         history.records[:] = records
-    return content["meta"]
-
-
-def write(path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one."""
-    path = Path(path).resolve()  # where a link leads, not the link
-    new = path.with_name(
-        f"{path.name}.{os.getpid()}.tmp"
-    )  # each process has its own temporary file
-    try:
-        with new.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name, too, must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def set_arrays(model: Module, state: Any) -> None:
@@ -191,7 +215,13 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
     Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
     cannot be mistaken for one.
     """
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    if name.count("/") > _DEEPEST:  # a list that holds itself has no end
+        contract = f"meta nested at most {_DEEPEST} deep"
+        raise check.value_error("checkpoint.save", contract, value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not np.ma.isMA(value):
+        if len(name) > _LONGEST:
+            contract = f"arrays under names of at most {_LONGEST} letters"
+            raise check.value_error("checkpoint.save", contract, name)
         arrays[name] = value
         return {"array": name}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -200,10 +230,13 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_packed(item, _below(name, str(i)), arrays) for i, item in enumerate(value)]
         return {"tuple": items} if isinstance(value, tuple) else items
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return value.item()
+        value = value.item()
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        contract = f"integers that a float could hold at {name}"
+        raise check.value_error("checkpoint.save", contract, value)
+    if value is None or isinstance(value, (int, float, str)):
+        return value
     contract = f"numbers, strings, arrays, and lists, tuples and dicts of them at {name}"
     raise check.type_error("checkpoint.save", contract, value)
 
@@ -228,29 +261,37 @@ def _unpacked(value: Any, arrays: _Arrays) -> Any:
     return {key: _unpacked(item, arrays) for key, item in inside.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, after reading all of it."""
-    contract = f"{path} to be a whole checkpoint"
-    with path.open("rb") as file, check.refusing("checkpoint.load", contract, CheckpointError):
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(info.file_size for info in members) > path.stat().st_size:
-                raise ValueError("members larger than the file")
-            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
-        if "tree" not in arrays:
-            raise ValueError("an archive of something else")
-        tree = json.loads(arrays["tree"].tobytes())
-        found = tree["dict"].get("format"), tree["dict"].get("version")
-        if found != (_FORMAT, _VERSION):
-            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
-        return _unpacked(tree, arrays)  # type: ignore[no-any-return]
+class _Archive(zipfile.ZipFile):
+    """A zip file that is closed only when it is whole.
+
+    zipfile would close it after Ctrl-C too, and if that came within a member, raise a ValueError
+    that it cannot.
+    """
+
+    def __del__(self) -> None:
+        """Leave it open."""
+
+
+def _write_archive(file: IO[bytes], arrays: _Arrays) -> None:
+    """Write what `np.savez` writes."""
+    archive = _Archive(file, "w")
+    for name, array in arrays.items():
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            npy.write_array(member, array, allow_pickle=False)
+    archive.close()
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} compressed")
-    member = io.BytesIO(archive.read(info))  # its checksum is compared here
-    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    if array.dtype.kind not in "biuf" or member.read(1):
-        raise ValueError(f"{info.filename} of dtype {array.dtype}, or longer than its array")
+    content = bytearray(archive.read(info))  # its checksum is compared here
+    header = _HEADER.match(content)
+    if header is None:
+        raise ValueError(f"{info.filename}, which is no array of numbers")
+    dtype, fortran, shape = (group.decode() for group in header.groups())
+    sizes = [int(size) for size in shape.split(",") if size.strip()]
+    order: Any = "F" if fortran == "True" else "C"
+    array: NDArray[Any] = np.ndarray(sizes, dtype, content, header.end(), order=order)
+    if header.end() + array.nbytes != len(content):
+        raise ValueError(f"{info.filename}, which is longer than its array")
     return array

@@ -1,14 +1,17 @@
 """History: what training measured, epoch by epoch."""
 
 import csv
+import io
 import json
 import numbers
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist.training._files import write
 
 
 @dataclass
@@ -29,17 +32,29 @@ class History:
         return [record[name] for record in self.records]
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write a list of objects, every number in full; NaN and infinity as Python writes them."""
-        text = json.dumps(self.records, indent=1, default=float)  # NumPy's numbers
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        """Write a list of objects, every number in full; NaN and infinity as Python writes them.
+
+        Like a checkpoint, the file is at any moment the old one or the new one, whole.
+
+        Raises:
+            ValueError: A record holds something else than numbers, or path is a folder or a device.
+            OSError: The file cannot be written; an old one is still there.
+        """
+        records = checked_records(self.records)
+        content = json.dumps(records, indent=1, default=float) + "\n"  # float: NumPy's numbers
+        write("History.to_json", path, lambda file: file.write(content.encode()))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table with a header, one row an epoch; what a record lacks is left empty."""
-        names = {name: None for record in self.records for name in record}
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(names), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.records)
+        """Write a table with a header, one row an epoch; what a record lacks is left empty.
+
+        Errors, and a crash, are as for `to_json`.
+        """
+        names = {name: None for record in checked_records(self.records) for name in record}
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records)
+        write("History.to_csv", path, lambda file: file.write(table.getvalue().encode()))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -66,4 +81,6 @@ def checked_records(records: Any) -> list[dict[str, float]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if isinstance(value, int):  # who computes with an integer beyond every float gets an error
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, numbers.Real)

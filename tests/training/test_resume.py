@@ -1,0 +1,187 @@
+"""fit with resume: what a checkpoint says is checked to the end before anything changes."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from helpers import bits, refusal, refusal_starting
+
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, Sequential
+from tinygrad_mnist.training import Callback, History, checkpoint, fit
+from tinygrad_mnist.training.checkpoint import CheckpointError
+
+
+def made(seed=0):
+    """Return model, loss, optimizer and loader: an epoch has 3 batches, of 4, 4 and 2 samples."""
+    rng = np.random.default_rng(seed)
+    model = Sequential(Linear(5, 3, rng=rng), Dropout(0.3, rng=rng))
+    inputs, targets = np.random.default_rng(1).random((10, 5)), np.eye(3)[np.arange(10) % 3]
+    loader = DataLoader(inputs, targets, batch_size=4, shuffle=True, rng=rng)
+    return model, MSELoss(), SGD(model.parameters(), 0.05, momentum=0.9), loader
+
+
+def state(run):
+    """Return every bit of a run, as a string."""
+    model, _, optimizer, loader = run
+    held = optimizer.state_dict()
+    arrays = {**model.state_dict(), **dict(enumerate(held.pop("velocities")))}
+    return repr((bits(arrays), held, loader.rng.bit_generator.state))
+
+
+class Stop(Callback):
+    """Break off before a step, from 0."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_step(self, run):
+        if run.step == self.at:
+            raise KeyboardInterrupt
+
+
+def interrupted(path, at=5):
+    """Leave the checkpoint of a run that broke off; return meta, and the objects as it has them."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(*made(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+    run, history = made(), History()
+    meta = checkpoint.load(path, run[0], run[2], run[3], history)
+    return meta, (run[0], run[2], run[3], history)
+
+
+def start(**values):
+    """Return a change of the state that the epoch's order was drawn from, a PCG64's."""
+
+    def change(meta):
+        outer = meta["position"]["start"]
+        for name, value in values.items():
+            (outer["state"] if name in outer["state"] else outer)[name] = value
+
+    return change
+
+
+def position(**values):
+    return lambda meta: meta["position"].update(values)
+
+
+def total(value):
+    return lambda meta: meta["position"]["totals"].update(loss=value)
+
+
+CHANGES = {
+    "no position": (lambda m: m.update(position=3), "'int' object is not iterable"),
+    "an empty position": (lambda m: m.update(position={}), "a position of "),
+    "a list": (lambda m: m.update(position=[*m["position"]]), ""),
+    "one more": (position(add=1), "a position of start, batches, samples, totals, add"),
+    "one less": (lambda m: m["position"].pop("samples"), "a position of "),
+    "no batches": (position(batches=0), "batches = 0"),
+    "negative batches": (position(batches=-1), "batches = -1"),
+    "too many batches": (position(batches=4), "batches = 4"),
+    "far too many batches": (position(batches=10**300), "batches = an integer of more than 80"),
+    "fractions of batches": (position(batches=1.5), "batches = 1.5"),
+    "batches by name": (position(batches="1"), "batches = '1'"),
+    "a true number of batches": (position(batches=True), "batches = True"),
+    "an array of batches": (position(batches=np.ones(2)), "batches = an array of shape (2,)"),
+    "no samples": (position(samples=0), "samples = 0"),
+    "negative samples": (position(samples=-6), "samples = -6"),
+    "too many samples": (position(samples=2**63), "samples = 9223372036854775808"),
+    "an array of samples": (position(samples=np.ones(2)), "samples = an array of shape (2,)"),
+    "no totals": (position(totals=None), ""),
+    "a list of totals": (position(totals=[1.0]), ""),
+    "a total by name": (total("1.0"), "a total loss = '1.0'"),
+    "an integer total": (total(1), "a total loss = 1"),
+    "a total of NaN": (total(np.nan), "a total loss = nan"),
+    "an infinite total": (total(-np.inf), "a total loss = -inf"),
+    "an array of totals": (total(np.ones(2)), "a total loss = an array of shape (2,)"),
+    "no epoch": (lambda m: m.pop("epoch"), "'epoch'"),
+    "an epoch by name": (lambda m: m.update(epoch="2"), "epoch = '2'"),
+    "a list of epochs": (lambda m: m.update(epoch=[2]), "epoch = a list"),
+    "an epoch that has ended": (lambda m: m.update(epoch=1), "epoch = 1"),
+    "an epoch that has not begun": (lambda m: m.update(epoch=3), "epoch = 3"),
+    "steps by name": (lambda m: m.update(step="5"), "step = '5'"),
+    "steps beyond a float": (lambda m: m.update(step=10**308), "step = an integer of more"),
+    "negative steps": (lambda m: m.update(step=-1), "step = -1"),
+    "an array of stops": (
+        lambda m: m.update(stopped=np.ones(2)),
+        "stopped = an array of shape (2,)",
+    ),
+    "stopped by name": (lambda m: m.update(stopped="no"), "stopped = 'no'"),
+    "another generator": (start(bit_generator="SFC64"), "a state of another generator than dict"),
+    "a state of zeros": (start(inc=0, state=0), "a state of PCG64 with an even inc"),
+    "an even increment": (start(inc=2), "a state of PCG64 with an even inc"),
+    "a negative state": (start(state=-1), "a state with state = -1"),
+    "a state of 129 bits": (start(state=2**128), f"a state with state = {2**128}"),
+    "an increment of 129 bits": (start(inc=2**128 + 1), f"a state with inc = {2**128 + 1}"),
+    "half a number in reserve": (start(has_uint32=2), "a state with has_uint32 = 2"),
+    "a reserve of 33 bits": (start(uinteger=2**32), "a state with uinteger = 4294967296"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_run_cannot_go_on_from_is_refused_and_nothing_changes(tmp_path, name):
+    change, found = CHANGES[name]
+    path, other = tmp_path / "run.npz", made(seed=3)
+    meta, objects = interrupted(path)
+    change(meta)
+    checkpoint.save(path, *objects, **meta)
+    before, written = state(other), path.read_bytes()
+    contract = f"{path} to say where in an epoch it was written"
+    with refusal_starting(CheckpointError, f"fit: expected {contract}, got {found}"):
+        fit(*other, epochs=3, checkpoint=path, resume=True)
+    assert state(other) == before
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("records", [[], [{"epoch": 1}] * 2])
+def test_a_history_of_another_length_than_the_position_says_is_refused(tmp_path, records):
+    path, other = tmp_path / "run.npz", made(seed=3)
+    meta, (*objects, _) = interrupted(path)
+    checkpoint.save(path, *objects, History(records), **meta)
+    before = state(other)
+    contract = f"{path} to say where in an epoch it was written"
+    with refusal(CheckpointError, f"fit: expected {contract}, got epoch = 2"):
+        fit(*other, epochs=3, checkpoint=path, resume=True)
+    assert state(other) == before
+
+
+def test_what_was_not_changed_is_resumed(tmp_path):
+    """The tests above would pass if everything were refused."""
+    path, other, whole = tmp_path / "run.npz", made(seed=3), made()
+    meta, objects = interrupted(path)
+    checkpoint.save(path, *objects, **meta)
+    assert fit(*other, epochs=3, checkpoint=path, resume=True) == fit(*whole, epochs=3)
+    assert state(other) == state(whole)
+
+
+def test_a_file_that_another_run_replaces_meanwhile_is_read_once(tmp_path, monkeypatch):
+    path, later, whole = tmp_path / "run.npz", tmp_path / "later.npz", made()
+    interrupted(path, at=4)
+    interrupted(later, at=7)
+    load, replaced = json.loads, []
+
+    def meanwhile(text):  # at the latest when the file's tree is read, its bytes have been
+        if not replaced:
+            replaced.append(os.replace(later, path))
+        return load(text)
+
+    monkeypatch.setattr(json, "loads", meanwhile)
+    other = made(seed=3)
+    history = fit(*other, epochs=3, checkpoint=path, resume=True)
+    assert replaced
+    assert history == fit(*whole, epochs=3)
+    assert state(other) == state(whole)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and links")
+@pytest.mark.parametrize("kind", ["pipe", "link to nowhere"])
+def test_a_path_that_cannot_be_written_later_is_refused_before_training(tmp_path, kind):
+    path, run = tmp_path / "run.npz", made()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "no" / "run.npz")
+    before = state(run)
+    contract = "checkpoint to be a file, in a folder that is there"
+    with refusal(ValueError, f"fit: expected {contract}, got {str(path)!r}"):
+        fit(*run, epochs=1, checkpoint=path)
+    assert state(run) == before
