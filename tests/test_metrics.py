@@ -10,7 +10,7 @@ from tinygrad_mnist import metrics
 from tinygrad_mnist.testing.strategies import seeds
 
 NAMES = ["accuracy", "top_k_accuracy", "confusion_matrix", "precision", "recall"]
-SIDES = st.integers(1, 7)
+SIDES, CLASSES = st.integers(1, 7), st.integers(2, 7)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def refused(error, name, text):
     return refusal(error, f"metrics.{name}: {text}")
 
 
-@given(seed=seeds(), samples=SIDES, classes=SIDES, ties=st.booleans())
+@given(seed=seeds(), samples=SIDES, classes=CLASSES, ties=st.booleans())
 def test_each_is_a_plain_loop(seed, samples, classes, ties):
     pred, labels = drawn(seed, samples, classes, ties)
     matrix = looped(pred, labels)
@@ -66,7 +66,7 @@ def test_each_is_a_plain_loop(seed, samples, classes, ties):
     np.testing.assert_array_equal(metrics.recall(pred, labels), recall, strict=True)
 
 
-@given(seed=seeds(), samples=SIDES, classes=SIDES, ties=st.booleans(), nans=st.booleans())
+@given(seed=seeds(), samples=SIDES, classes=CLASSES, ties=st.booleans(), nans=st.booleans())
 def test_top_k_is_a_plain_loop(seed, samples, classes, ties, nans):
     pred, labels = drawn(seed, samples, classes, ties)
     if nans:
@@ -84,7 +84,7 @@ def test_top_5_by_default():
     assert [metrics.top_k_accuracy(pred, label) for label in range(7)] == [0, 0, 1, 1, 1, 1, 1]
 
 
-@given(seed=seeds(), samples=st.integers(1, 30), classes=st.integers(2, 7))  # it warns of 1 class
+@given(seed=seeds(), samples=st.integers(1, 30), classes=CLASSES)
 def test_each_agrees_with_scikit_learn(sklearn, seed, samples, classes):
     pred, labels = drawn(seed, samples, classes)
     predicted, every = pred.argmax(axis=1), list(range(classes))
@@ -111,7 +111,7 @@ def test_each_agrees_with_scikit_learn(sklearn, seed, samples, classes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(seed=seeds(), samples=SIDES, classes=SIDES)
+@given(seed=seeds(), samples=SIDES, classes=CLASSES)
 def test_one_hot_targets_are_labels(name, seed, samples, classes):
     pred, labels = drawn(seed, samples, classes)
     wanted = call(name, pred, labels)
@@ -129,7 +129,7 @@ def test_soft_targets_count_by_their_largest_entry(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(seed=seeds(), classes=SIDES)
+@given(seed=seeds(), classes=CLASSES)
 def test_one_sample_is_a_batch_of_one(name, seed, classes):
     pred, labels = drawn(seed, 1, classes)
     wanted = call(name, pred, labels)
@@ -198,6 +198,80 @@ def test_rows_are_true_and_columns_predicted(name):
         "recall": [1, 0],
     }
     np.testing.assert_array_equal(call(name, [[1, 0], [1, 0]], [0, 1]), wanted[name])
+
+
+KINDS = {
+    "labels": lambda labels, n: labels,
+    "labels as floats": lambda labels, n: labels.astype(float),
+    "a column": lambda labels, n: labels[:, None],
+    "a column of floats": lambda labels, n: labels[:, None].astype(float),
+    "rows": lambda labels, n: np.eye(n)[labels],
+    "rows of integers": lambda labels, n: np.eye(n, dtype=int)[labels],
+}
+
+
+@pytest.mark.parametrize("pred", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+@given(seed=seeds(), samples=SIDES, classes=CLASSES)
+def test_what_is_not_refused_is_what_scikit_learn_says(
+    sklearn, pred, target, seed, samples, classes
+):
+    predicted, true = np.random.default_rng(seed).integers(0, classes, (2, samples))
+    arrays = KINDS[pred](predicted, classes), KINDS[target](true, classes)
+    one_sample = arrays[0].ndim == 1 and arrays[0].dtype == float and sum(true) == 1
+    for name in NAMES:
+        if pred.startswith("rows") and target in ("labels", "rows", "rows of integers"):
+            every, options = list(range(classes)), {"average": None, "zero_division": np.nan}
+            wanted = {
+                "accuracy": sklearn.accuracy_score(true, predicted),
+                "top_k_accuracy": sklearn.accuracy_score(true, predicted),
+                "confusion_matrix": sklearn.confusion_matrix(true, predicted, labels=every),
+                "precision": sklearn.precision_score(true, predicted, labels=every, **options),
+                "recall": sklearn.recall_score(true, predicted, labels=every, **options),
+            }
+            np.testing.assert_allclose(call(name, *arrays), wanted[name])
+        elif not one_sample:  # whose scores are floats, and its target is one-hot
+            with pytest.raises((ValueError, TypeError), match=f"^metrics.{name}: expected "):
+                call(name, *arrays)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1,), (5, 1), (2, 3, 1)])
+def test_one_column_is_refused(name, shape):
+    contract = "expected pred of shape (..., classes) with two classes or more"
+    for target in (np.zeros(shape[:-1], int), np.zeros(shape), np.ones(shape)):
+        with refused(ValueError, name, f"{contract}, got {shape}"):
+            call(name, np.zeros(shape), target)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_predicted_labels_are_refused(name, dtype):
+    contract = "expected pred to hold scores, not predicted labels"
+    for target in ([0, 1, 0], [1, 2, 0], np.eye(3)):
+        with refused(ValueError, name, f"{contract}, got an array of shape (3,) and dtype {dtype}"):
+            call(name, np.array([0, 1, 0], dtype), target)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "row",
+    [[0.2, 5.0, 1.0], [1, 1, 0], [0, 0, 0], [-1, 1, 1], [np.nan, 1, 0], [np.inf, 0, 0], [0.2] * 3],
+    ids=str,
+)
+def test_rows_that_are_no_classes_are_refused(name, row):
+    contract = "expected target to have rows that are one-hot, or probabilities that sum to 1"
+    for target in (np.array(row, float), np.array([[0.0, 1, 0], row])):
+        got = f"an array of shape {target.shape} and dtype float64"
+        with np.errstate(all="raise"), refused(ValueError, name, f"{contract}, got {got}"):
+            call(name, np.zeros(target.shape), target)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_may_be_rounded(dtype):
+    pred, labels = drawn(0, 50, 30)
+    soft = (0.9 * np.eye(30)[labels] + 0.1 / 30).astype(dtype)
+    assert metrics.accuracy(pred, soft) == metrics.accuracy(pred, labels)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,12 +1,13 @@
 """Metrics of a classifier: how often, and on which classes, its scores are right.
 
 pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes, but at least one
-sample: there is no fraction of nothing. The predicted class is `pred.argmax(axis=-1)`: of equal
-scores the first, and a NaN counts as the largest.
+sample (there is no fraction of nothing) and two classes (the largest entry of one column is always
+the right one). The predicted class is `pred.argmax(axis=-1)`: of equal scores the first, and a NaN
+counts as the largest.
 
-target has the shape of pred, and its argmax is the true class (one-hot targets, or soft ones, of
-which only the largest entry counts); or it holds one integer label in [0, C) for each sample: (N,),
-or a scalar.
+target holds one integer label in [0, C) for each sample: (N,), or a scalar. Or it has the shape of
+pred, with rows that are one-hot, or probabilities that sum to 1; the largest entry is the true
+class.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ from tinygrad_mnist import _checks as check
 def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
     """Return the fraction of samples whose predicted class is the true one."""
     y = check.scores("metrics.accuracy", pred)
-    true = check.true_classes("metrics.accuracy", target, y.shape)
+    true = check.true_classes("metrics.accuracy", target, y)
     return int(np.count_nonzero(y.argmax(axis=-1) == true)) / true.size
 
 
@@ -29,7 +30,7 @@ def top_k_accuracy(pred: ArrayLike, target: ArrayLike, *, k: int = 5) -> float:
     """
     owner = "metrics.top_k_accuracy"
     y = check.scores(owner, pred)
-    true = check.true_classes(owner, target, y.shape)
+    true = check.true_classes(owner, target, y)
     k, classes = check.integer(owner, "k", k, at_least=1), y.shape[-1]
     if k > classes:
         raise ValueError(check.expected(owner, f"k of at most the {classes} classes", k))
@@ -63,7 +64,7 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
     y = check.scores(owner, pred)
-    true, classes = check.true_classes(owner, target, y.shape), y.shape[-1]
+    true, classes = check.true_classes(owner, target, y), y.shape[-1]
     cells = np.ravel(true * classes + y.argmax(axis=-1))
     counts = np.bincount(cells, minlength=classes**2)
     return counts.reshape(classes, classes).astype(np.int64, copy=False)

@@ -137,7 +137,7 @@ def worst_mistakes(
         raise check.value_error(owner, "pred of shape (N, classes)", y.shape)
     if x.ndim != 3 or len(x) != len(y):
         raise check.value_error(owner, f"images of shape ({len(y)}, height, width)", x.shape)
-    true, predicted = check.true_classes(owner, target, y.shape), y.argmax(axis=1)
+    true, predicted = check.true_classes(owner, target, y), y.argmax(axis=1)
     worst = _most_confident(y.astype(np.float64), predicted, true)[:count]
     rows, columns = _grid(max(1, len(worst)))
     figure = _given(owner, "figure", figure, Figure) or _new_figure(1 + 1.2 * columns, 1.6 * rows)

@@ -20,20 +20,34 @@ def class_indices(owner: object, array: NDArray[Any], num_classes: int) -> NDArr
 
 
 def scores(owner: object, pred: ArrayLike) -> NDArray[Any]:
-    """Return pred as an array with the classes on its last axis; refuse an empty one."""
+    """Return pred as an array with the classes on its last axis: two at least, and not empty."""
     y = real_array(owner, "pred", pred)
     if not (y.ndim and y.size):
         contract = "pred of shape (..., classes) with at least one element"
         raise ValueError(expected(owner, contract, f"shape {y.shape}"))
+    if y.shape[-1] == 1:  # its largest entry would always be the right one
+        raise value_error(owner, "pred of shape (..., classes) with two classes or more", y.shape)
     return y
 
 
-def true_classes(owner: object, target: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Return the class of each sample: the argmax of a target of this shape, or a label each."""
+def true_classes(owner: object, target: ArrayLike, y: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the class of each sample of the scores y: its label, or where its row is largest."""
     t = real_array(owner, "target", target)
-    if t.shape == shape:
+    if y.ndim == 1 and t.ndim and y.dtype.kind != "f":  # as scikit-learn's functions take them
+        raise value_error(owner, "pred to hold scores, not predicted labels", y)
+    if t.shape == y.shape:
+        if not are_probabilities(t):
+            contract = "target to have rows that are one-hot, or probabilities that sum to 1"
+            raise value_error(owner, contract, t)
         return np.asarray(t.argmax(axis=-1))
-    if t.shape != shape[:-1]:
-        contract = f"target of shape {shape}, or labels of shape {shape[:-1]}"
+    if t.shape != y.shape[:-1]:
+        contract = f"target of shape {y.shape}, or labels of shape {y.shape[:-1]}"
         raise value_error(owner, contract, t.shape)
-    return class_indices(owner, t, shape[-1])
+    return class_indices(owner, t, y.shape[-1])
+
+
+def are_probabilities(t: NDArray[Any]) -> bool:
+    """Return whether each row of t is one-hot, or holds numbers >= 0 that sum to 1."""
+    if not (t.min() >= 0 and t.max() <= 2):  # NaN and infinity among them
+        return False
+    return bool((abs(t.sum(axis=-1, dtype=np.float64) - 1) < 1e-3).all())  # float16 may be off by 5e-4
