@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tinygrad_mnist._checks.refusal import REMEDIES
+
 ROOT = Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "tinygrad_mnist"
 PAGES = sorted((DOCS / "pages").glob("*.md"))
@@ -147,6 +149,11 @@ def test_every_error_has_a_line_of_advice_and_every_line_an_error():
     assert "x of shape (..., …)" in found
     assert "keeps-dy" in rules
     assert set(ADVICE) == found | rules
+
+
+def test_every_note_is_in_the_advice_for_its_contract():
+    for contract, remedy in REMEDIES.items():
+        assert remedy in ADVICE[contract]
 
 
 def test_errors_are_made_by_expected():

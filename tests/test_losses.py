@@ -89,6 +89,14 @@ def test_shapes_are_never_broadcast_and_never_empty(shapes, text):
         loss.backward()
 
 
+def test_labels_as_targets_are_refused_with_the_remedy():
+    text = "MSELoss: expected target of shape (4, 10), got (4,)"
+    with refusal(ValueError, text) as caught:
+        MSELoss()(np.zeros((4, 10)), np.arange(4))
+    (note,) = caught.value.__notes__
+    assert "`one_hot` turns labels into targets." in note
+
+
 @pytest.mark.parametrize(
     ("bad", "got"),
     [

@@ -45,7 +45,8 @@ class MSELoss:
         y, t = check.floats(self, "pred", pred), check.floats(self, "target", target)
         if t.dtype != y.dtype:
             t = t.astype(y.dtype)
-        check.same_shape(self, "target", t, y.shape)
+        if t.shape != y.shape:
+            raise check.value_error(self, f"target of shape {y.shape}", t.shape)
         if not y.size:
             contract = "pred with at least one element"
             raise ValueError(check.expected(self, contract, f"shape {y.shape}"))

@@ -84,6 +84,61 @@ def test_early_stopping_needs_patience():
         EarlyStopping(patience=0)
 
 
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "acuracy"])
+@pytest.mark.parametrize("make", [EarlyStopping, lambda *a: BestCheckpoint("x", *a)])
+def test_what_will_not_be_recorded_is_refused_before_training(monitor, validated, make, tmp_path):
+    model, loss, optimizer, loader = small_run()
+    before, rng = model.state_dict(), loader.rng.bit_generator.state
+    names = "epoch, lr, loss" + ", val_loss" * validated
+    callback, path = make(monitor, "max"), tmp_path / "run.npz"
+    callbacks = [LearningRate(lambda t: 0.0), callback]
+    options = {"callbacks": callbacks, "validation": loader if validated else None}
+    if monitor in names:
+        callback.before_run(Run(model, optimizer, History(), epochs=1, columns=names.split(", ")))
+        return
+    owner = type(callback).__name__
+    text = f"{owner}: expected monitor to be one of {names}, got '{monitor}'"
+    with refusal(ValueError, text) as caught:
+        fit(model, loss, optimizer, loader, epochs=2, checkpoint=path, **options)
+    assert caught.value.__notes__ == ['Names with "val_" need `validation` in `fit`.']
+    assert optimizer.lr == 9
+    assert not path.exists()
+    assert loader.rng.bit_generator.state == rng
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_callback_may_record_a_number_of_its_own_for_others_to_monitor():
+    class Counts(Callback):
+        def before_run(self, run):
+            run.columns.append("count")
+
+        def after_epoch(self, run):
+            run.history.records[-1]["count"] = -run.epoch
+
+    callbacks = [Counts(), EarlyStopping("count", "max", patience=2)]
+    history = fit(*small_run(), epochs=9, callbacks=callbacks)
+    assert history.column("count") == [-1, -2, -3]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "got"),
+    [
+        ("nope/best.npz", ValueError, "'nope/best.npz'"),
+        (".", ValueError, "'.'"),
+        (None, TypeError, "None"),
+    ],
+)
+def test_a_best_checkpoint_that_could_not_be_written_is_refused_before_training(path, error, got):
+    model, *rest = small_run()
+    before = model.state_dict()
+    contract = "BestCheckpoint: expected path to be a file, in a folder that is there"
+    with refusal(error, f"{contract}, got {got}"):
+        fit(model, *rest, epochs=2, callbacks=[BestCheckpoint(path, "loss")])
+    np.testing.assert_array_equal(model.weight.data, before["weight"])
+
+
 def test_a_number_that_is_not_measured_is_named():
     text = "History: expected one of epoch, loss, in every record, got 'val_loss'"
     with refusal(ValueError, text):

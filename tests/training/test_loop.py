@@ -12,7 +12,17 @@ from helpers import bits, refusal, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, Module, MSELoss, ReLU, Sequential
+from tinygrad_mnist import (
+    SGD,
+    DataLoader,
+    Dropout,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    ReLU,
+    Sequential,
+)
 from tinygrad_mnist.metrics import accuracy
 from tinygrad_mnist.optim.schedules import step_decay
 from tinygrad_mnist.training import (
@@ -130,6 +140,146 @@ def test_a_metric_that_is_not_one_number_is_named(value, got):
     model, loss, _, loader = made()
     with refusal(TypeError, f"spread: expected a metric to be one number, got {got}"):
         evaluate(model, loss, loader, metrics=[spread])
+
+
+def targets_of(kind, n=12):
+    labels = np.arange(n) % 3
+    return {
+        "labels": labels,
+        "one-hot": np.eye(3)[labels],
+        "one-hot integers": np.eye(3, dtype=np.uint8)[labels],
+        "probabilities": 0.9 * np.eye(3, dtype=np.float32)[labels] + 0.1 / 3,
+        "one column": np.linspace(0, 1, n)[:, None],
+        "one column of integers": labels[:, None],
+        "one column of ones": np.ones((n, 1)),
+        "many columns": np.random.default_rng(0).random((n, 3)),
+        "many columns of integers": np.arange(3 * n).reshape(n, 3),
+        "several classes at once": np.array([[1, 0, 1], [0, 1, 0]] * (n // 2)),
+        "-1 and 1": 2 * np.eye(3)[labels] - 1,
+        "NaN": np.full((n, 3), np.nan),
+    }[kind]
+
+
+class AnyLoss:
+    """Takes whatever target there is."""
+
+    def __call__(self, y, t):
+        self.y = y
+        return float(np.sum(y * y))
+
+    def backward(self):
+        return 2 * self.y
+
+
+@pytest.mark.parametrize("form", ["loader", "samples", "list", "arrays"])
+@pytest.mark.parametrize("kind", ["labels", "one-hot", "one-hot integers", "probabilities"])
+def test_accuracy_is_measured_by_default_where_targets_are_classes(kind, form):
+    assert default_columns(kind, form) == ["loss", "accuracy"]
+
+
+@pytest.mark.parametrize("form", ["loader", "samples", "list", "arrays", "generator"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one column",
+        "one column of integers",
+        "one column of ones",
+        "many columns",
+        "many columns of integers",
+        "several classes at once",
+        "-1 and 1",
+        "NaN",
+    ],
+)
+def test_a_regression_has_no_accuracy_by_default(kind, form):
+    assert default_columns(kind, form) == ["loss"]
+
+
+def default_columns(kind, form):
+    """What fit and evaluate measure without `metrics`, with data of this form."""
+    t = targets_of(kind)
+    x = np.ones((len(t), 4))
+    model = Linear(4, t.shape[1] if t.ndim > 1 else 3, rng=0)
+    batch_size = None if form == "samples" else 5
+    loader = DataLoader(x, t, batch_size, shuffle=True, rng=0)
+    data = {
+        "list": lambda: list(loader),
+        "arrays": lambda: (x, t),
+        "generator": lambda: (pair for pair in loader),
+    }.get(form, lambda: loader)
+    measured = list(evaluate(model, AnyLoss(), data()))
+    optimizer = SGD(model.parameters(), 0.0)
+    train = loader if form == "arrays" else data()
+    history = fit(model, AnyLoss(), optimizer, train, epochs=1, validation=data())
+    wanted = ["epoch", "lr", *measured, *(f"val_{name}" for name in measured)]
+    assert list(history.records[0]) == wanted
+    return measured
+
+
+def test_to_look_at_targets_begins_no_epoch_and_reads_no_more_than_it_says():
+    class Targets(DataLoader):
+        def __iter__(self):
+            raise AssertionError
+
+    t = np.eye(3)[np.arange(2000) % 3]
+    t[1000:] = 7.0
+    loader = Targets(np.ones((2000, 4)), t, shuffle=True, rng=0)
+    state, model = loader.rng.bit_generator.state, Linear(4, 3)
+    with pytest.raises(AssertionError):
+        fit(model, MSELoss(), SGD(model.parameters(), 0.1), loader, epochs=1)
+    assert loader.rng.bit_generator.state == state
+    accuracies = DataLoader(loader.inputs[:1000], t[:1000], 100)
+    assert "accuracy" in evaluate(model, MSELoss(), accuracies)
+
+
+def test_a_metric_that_refuses_does_so_before_the_parameters_move():
+    model = Linear(4, 1, rng=0)
+    before = weights(model)
+    loader = DataLoader(np.ones((6, 4)), np.ones((6, 1)), 2)
+    text = "metrics.accuracy: expected pred of shape (..., classes) with two classes or more"
+    with refusal(ValueError, f"{text}, got (2, 1)") as caught:
+        fit(model, MSELoss(), SGD(model.parameters(), 1), loader, epochs=1, metrics=["accuracy"])
+    assert "np.hstack([1 - p, p])" in caught.value.__notes__[0]
+    assert weights(model) == before
+
+
+@pytest.mark.parametrize("kind", [np.asarray, np.float32])
+def test_two_arrays_will_do_as_validation(kind):
+    model, loss, optimizer, loader = made(shuffle=False)
+    x, t = (kind(a) for a in (loader.inputs, loader.targets))
+    wanted = evaluate(model, loss, DataLoader(x, t, batch_size=10))
+    assert evaluate(model, loss, (x, t)) == pytest.approx(wanted)
+    history = fit(model, loss, optimizer, loader, epochs=2, validation=(x, t))
+    assert history.records[-1]["val_loss"] == pytest.approx(evaluate(model, loss, (x, t))["loss"])
+    many = np.random.default_rng(0).random((1500, 5)), np.eye(3)[np.arange(1500) % 3]
+    wanted = loss(model.eval()(many[0]), many[1])
+    assert evaluate(model, loss, many)["loss"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("container", [list, tuple])
+def test_two_pairs_are_no_two_arrays(container):
+    model, loss, _, loader = made(batch_size=5, shuffle=False)
+    pairs = container(loader)
+    assert len(pairs) == 2
+    assert evaluate(model, loss, pairs) == evaluate(model, loss, loader)
+
+
+def test_an_optimizer_of_one_parameter_too_many_is_refused():
+    model, loss, _, loader = made()
+    before = weights(model)
+    optimizer = SGD([*model.parameters(), Parameter([1.0])], 0.1)
+    text = "an optimizer of the model's parameters, got 1 of another model"
+    with refusal(ValueError, f"fit: expected {text}"):
+        fit(model, loss, optimizer, loader, epochs=1)
+    assert weights(model) == before
+
+
+def test_an_optimizer_of_some_of_the_parameters_leaves_the_others():
+    model, loss, _, loader = made()
+    before = weights(model)
+    fit(model, loss, SGD(model[3].parameters(), 0.1), loader, epochs=1)
+    moved = {name for name, now in weights(model).items() if now != before[name]}
+    assert moved == {"3.weight", "3.bias"}
 
 
 def test_any_iterable_of_batches_will_do():
@@ -501,6 +651,13 @@ def test_the_bar_is_for_terminals_and_on_request(monkeypatch, progress, terminal
         assert f"{name}={history.records[-1][name]:.3g}" in last
 
 
+OTHERS = SGD(made()[0].parameters(), 0.1)
+PAIR = np.ones((2, 4)), np.ones((2, 3))
+LIST = "metrics to be a list of names and functions"
+LOSS = "a loss to call, with a backward"
+OWN = "an optimizer of the model's parameters"
+CALLBACKS = "callbacks to be Callbacks"
+PAIRS = "a DataLoader, or an iterable of pairs"
 NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their own"
 
 
@@ -540,7 +697,24 @@ NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their
         ({"metrics": ["loss"]}, ValueError, f"{NAMES}, got 'loss'"),
         ({"metrics": ["accuracy", accuracy]}, ValueError, f"{NAMES}, got a function"),
         ({"metrics": [3]}, TypeError, f"{NAMES}, got 3"),
-        ({"metrics": "accuracy"}, ValueError, f"{NAMES}, got 'a'"),
+        ({"metrics": "accuracy"}, TypeError, f"{LIST}, got 'accuracy'"),
+        ({"metrics": accuracy}, TypeError, f"{LIST}, got a function"),
+        ({"model": Sequential}, TypeError, "a Module, got the class Sequential"),
+        ({"loss": MSELoss}, TypeError, f"{LOSS}, got the class MSELoss"),
+        ({"loss": mean_error}, TypeError, f"{LOSS}, got a function"),
+        ({"loss": "mse"}, TypeError, f"{LOSS}, got 'mse'"),
+        ({"optimizer": SGD}, TypeError, "an Optimizer, got the class SGD"),
+        ({"optimizer": OTHERS}, ValueError, f"{OWN}, got 4 of another model"),
+        ({"callbacks": EarlyStopping("loss")}, TypeError, f"{CALLBACKS}, got a EarlyStopping"),
+        ({"train_loader": PAIR}, TypeError, f"{PAIRS}, got a tuple"),
+        ({"train_loader": 3}, TypeError, f"{PAIRS}, got 3"),
+        ({"validation": 3}, TypeError, f"{PAIRS}, got 3"),
+        ({"validation": PAIR}, ValueError, "validation inputs of shape (..., 5), got (2, 4)"),
+        (
+            {"validation": DataLoader(np.ones((2, 5)), np.ones((2, 4)))},
+            ValueError,
+            "validation targets of shape (..., 3), got (2, 4)",
+        ),
         ({"train_loader": []}, ValueError, "a loader with at least one sample, got none"),
         (
             {"train_loader": [], "checkpoint": "x"},
@@ -551,11 +725,48 @@ NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their
 )
 def test_refusals_change_nothing(change, error, text):
     model, loss, optimizer, loader = made()
-    before = weights(model)
-    arguments = {"train_loader": loader, "epochs": 1, **change}
+    before, state = weights(model), loader.rng.bit_generator.state
+    arguments = {"model": model, "loss": loss, "optimizer": optimizer, "train_loader": loader}
     with refusal(error, f"fit: expected {text}"):
-        fit(model, loss, optimizer, **arguments)
+        fit(**{**arguments, "epochs": 1, **change})
     assert weights(model) == before
+    assert loader.rng.bit_generator.state == state
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": Sequential}, "a Module, got the class Sequential"),
+        ({"loss": MSELoss}, "a loss to call, with a backward, got the class MSELoss"),
+        ({"loader": 3}, "a DataLoader, or an iterable of pairs, got 3"),
+        ({"metrics": "accuracy"}, "metrics to be a list of names and functions, got 'accuracy'"),
+    ],
+)
+def test_evaluate_refuses_in_the_same_words(change, text):
+    model, loss, _, loader = made()
+    with refusal(TypeError, f"evaluate: expected {text}"):
+        evaluate(**{"model": model, "loss": loss, "loader": loader, **change})
+
+
+def test_validation_may_have_labels_for_rows_or_sequences_of_another_length():
+    model, _, optimizer, loader = made()
+    validation = DataLoader(loader.inputs, loader.targets.argmax(axis=1))
+    fit(model, AnyLoss(), optimizer, loader, epochs=1, validation=validation)
+    words = DataLoader(np.ones((4, 7), int), np.eye(2)[[0, 1, 0, 1]])
+    longer = DataLoader(np.ones((4, 9), int), np.eye(2)[[0, 1, 0, 1]])
+    table = Parameter([[0.0, 1.0], [1.0, 0.0]])
+
+    class Bag(Module):
+        def forward(self, x):
+            self.x = x
+            return table.data[x].mean(axis=1)
+
+        def backward(self, dy):
+            table.accumulate(np.zeros((2, 2)))
+
+    bag = Bag()
+    bag.table = table
+    fit(bag, MSELoss(), SGD([table], 0.1), words, epochs=1, validation=longer)
 
 
 def test_a_refused_resume_changes_nothing(tmp_path):

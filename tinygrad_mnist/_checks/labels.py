@@ -48,6 +48,7 @@ def true_classes(owner: object, target: ArrayLike, y: NDArray[Any]) -> NDArray[n
 
 def are_probabilities(t: NDArray[Any]) -> bool:
     """Return whether each row of t is one-hot, or holds numbers >= 0 that sum to 1."""
-    if not (t.min() >= 0 and t.max() <= 2):  # NaN and infinity among them
+    if not (t.min() >= 0 and t.max() <= 2):  # nor NaN or infinity
         return False
-    return bool((abs(t.sum(axis=-1, dtype=np.float64) - 1) < 1e-3).all())  # float16 may be off by 5e-4
+    sums = t.sum(axis=-1, dtype=np.float64)
+    return bool((abs(sums - 1) < 1e-3).all())  # float16 may be off by 5e-4

@@ -7,8 +7,29 @@ import numbers
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
+
+Refused = TypeVar("Refused", TypeError, ValueError)
+
+# What helps most, by contract, with … for what differs: a note on the error.
+REMEDIES = {
+    "pred of shape (..., classes) with two classes or more": "For one output p in [0, 1], pass "
+    "`np.hstack([1 - p, p])` and labels of shape (N,). In a regression, leave accuracy out.",
+    "pred to hold scores, not predicted labels": "Pass the scores that were the argument of "
+    "`argmax`, or `one_hot(predicted, num_classes)`.",
+    "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
+    " accuracy out: `metrics=()`.",
+    "target of shape …": "`one_hot` turns labels into targets. A target of a single output is "
+    "`(N, 1)`: `t[:, None]`.",
+    "a loss to call, with a backward": "Pass an object, not the class: `MSELoss()`.",
+    "an Optimizer": "Pass an object, not the class: `SGD(model.parameters(), lr=0.1)`.",
+    "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
+    "batches.",
+    "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
+    "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
+}
 
 
 def expected(owner: object, contract: str, value: object) -> str:
@@ -19,12 +40,19 @@ def expected(owner: object, contract: str, value: object) -> str:
 
 def type_error(owner: object, contract: str, value: object) -> TypeError:
     """Return a refusal of a value for its type."""
-    return TypeError(expected(owner, contract, described(value)))
+    return _with_remedy(TypeError(expected(owner, contract, described(value))), contract)
 
 
 def value_error(owner: object, contract: str, value: object) -> ValueError:
     """Return a refusal of a value."""
-    return ValueError(expected(owner, contract, described(value)))
+    return _with_remedy(ValueError(expected(owner, contract, described(value))), contract)
+
+
+def _with_remedy(error: Refused, contract: str) -> Refused:
+    for pattern, remedy in REMEDIES.items():
+        if re.fullmatch(re.escape(pattern).replace("…", ".*"), contract):
+            error.add_note(remedy)
+    return error
 
 
 def described(value: object) -> str:

@@ -1,7 +1,7 @@
 """The loss and the metrics of an epoch, as they would be on all its samples at once."""
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tinygrad_mnist import _checks as check
@@ -16,6 +16,7 @@ _NAMED: dict[str, Metric] = {
     "top_k_accuracy": metric_functions.top_k_accuracy,
 }
 _OWN_COLUMNS = ("epoch", "lr", "loss")
+_LOOKED_AT = 1000  # targets of a DataLoader, which may be far larger than memory
 
 
 class Averages:
@@ -56,8 +57,15 @@ class Averages:
         self.totals = dict(state["totals"])
 
 
-def named(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
-    """Return functions by name for metrics given as names or functions, or refuse them."""
+def named(owner: str, metrics: Sequence[str | Metric] | None, loader: Any) -> dict[str, Metric]:
+    """Return functions by name for metrics given as names or functions, or refuse them.
+
+    None stands for accuracy, if the targets of the loader are classes.
+    """
+    if metrics is None:
+        metrics = ["accuracy"] if _has_classes(owner, loader) else []
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise check.type_error(owner, "metrics to be a list of names and functions", metrics)
     found: dict[str, Metric] = {}
     for metric in metrics:
         name: Any = metric if isinstance(metric, str) else getattr(metric, "__name__", None)
@@ -69,3 +77,16 @@ def named(owner: str, metrics: Sequence[str | Metric]) -> dict[str, Metric]:
             raise check.value_error(owner, contract, metric)
         found[name] = function
     return found
+
+
+def _has_classes(owner: str, loader: Any) -> bool:
+    """Return whether the targets are labels, or rows for `accuracy`, as far as one can see."""
+    if isinstance(loader, DataLoader):
+        t = loader.targets[:_LOOKED_AT]
+    elif isinstance(loader, (list, tuple)) and loader:
+        t = check.real_array(owner, "targets", loader[0][1])
+    else:  # to look would begin an epoch
+        return False
+    if t.ndim == 1:
+        return t.dtype.kind in "iu"
+    return t.size > 0 and t.shape[-1] > 1 and check.are_probabilities(t)

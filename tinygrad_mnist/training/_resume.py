@@ -61,10 +61,7 @@ class RunFile:
         if every is not None:
             every = check.integer("fit", "checkpoint_every", every, at_least=1)
         if path is not None:
-            real = Path(os.path.realpath(path))  # where a link leads
-            if not real.parent.is_dir() or (real.exists() and not real.is_file()):
-                contract = "checkpoint to be a file, in a folder that is there"
-                raise ValueError(check.expected("fit", contract, repr(str(path))))
+            check.file_path("fit", "checkpoint", path)
         self.path, self.every, self._run, self._loader = path, every, run, loader
         self._objects = run.model, run.optimizer, loader, run.history
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tinygrad_mnist import _checks as check
@@ -26,6 +26,7 @@ class Run:
     epoch: int = 0  # the one in progress, from 1
     step: int = 0  # how many steps the optimizer has made
     stopped: bool = False
+    columns: list[str] = field(default_factory=list)  # the names that each record will have
 
     def stop(self) -> None:
         """End the training: no further epoch begins."""
@@ -37,6 +38,12 @@ class Callback:
 
     A run resumed within an epoch does not call before_epoch for it again.
     """
+
+    def before_run(self, run: Run) -> None:
+        """Refuse what cannot work, before anything changes. `run.columns` names what is recorded.
+
+        A callback that adds a number to the records adds its name there.
+        """
 
     def before_epoch(self, run: Run) -> None:
         """Act before epoch `run.epoch`; after `run.stop()` it does not begin."""
@@ -79,6 +86,11 @@ class _Monitoring(Callback):
         is_loss = str(monitor).endswith("loss")
         self.monitor, self.mode = monitor, "min" if mode is None and is_loss else mode
 
+    def before_run(self, run: Run) -> None:
+        if self.monitor not in run.columns:
+            contract = f"monitor to be one of {', '.join(run.columns)}"
+            raise check.value_error(self, contract, self.monitor)
+
     def epochs_since_best(self, run: Run) -> int:
         """Return how many epochs ago the first best record was; NaN is worse than anything."""
         sign = 1 if self.mode == "min" else -1
@@ -91,7 +103,7 @@ class EarlyStopping(_Monitoring):
     """Stop when a number in the history has not improved for `patience` epochs.
 
     Args:
-        monitor: Its name in the records; a record without it is a ValueError in `fit`.
+        monitor: Its name in the records; `fit` refuses another one before it trains.
         mode: "min" if less is better, "max" if more is; may be left out for a loss.
         patience: How many epochs without a new best are allowed, at least 1.
     """
@@ -124,6 +136,10 @@ class BestCheckpoint(_Monitoring):
     ) -> None:
         super().__init__(monitor, mode)
         self.path, self.meta = path, meta
+
+    def before_run(self, run: Run) -> None:
+        super().before_run(run)
+        check.file_path(self, "path", self.path)
 
     def after_epoch(self, run: Run) -> None:
         if not self.epochs_since_best(run):

@@ -8,13 +8,14 @@ is NaN or infinite.
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
@@ -25,15 +26,16 @@ from tinygrad_mnist.training.history import History
 
 Pairs = Iterable[tuple[Any, Any]]
 
+_BATCH_SIZE = 512  # of two arrays that are given in place of a loader
 _SHOWN_EVERY = 50  # batches: to write the averages beside the bar takes some 20 us
 
 
 def evaluate(
     model: Module,
     loss: Loss,
-    loader: Pairs,
+    loader: Pairs | tuple[Any, Any],
     *,
-    metrics: Sequence[str | Metric] = ("accuracy",),
+    metrics: Sequence[str | Metric] | None = None,
 ) -> dict[str, float]:
     """Return "loss" and each metric by its name, over all of loader, in evaluation mode.
 
@@ -44,11 +46,16 @@ def evaluate(
         model: Any Module.
         loss: MSELoss, or any loss that is called the same way. One whose `reduction` is "sum" is
             summed over the batches.
-        loader: A DataLoader, or any iterable of pairs of batches, with at least one sample.
+        loader: A DataLoader, any iterable of pairs of batches, or a tuple of two arrays (x, t); with
+            at least one sample.
         metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
-            return one number for a batch.
+            return one number for a batch. Left out, it is accuracy if the targets are classes:
+            integer labels (N,), or rows that are one-hot or probabilities. The first 1,000 of a
+            DataLoader are looked at, or the first batch of a list; of other iterables, none.
     """
-    averages = Averages(loss, named("evaluate", metrics), loader)
+    _check_parts("evaluate", model, loss, "__call__")
+    loader = _pairs("evaluate", loader)
+    averages = Averages(loss, named("evaluate", metrics, loader), loader)
     with _modes_kept(model):
         model.eval()
         for x, t in loader:
@@ -64,8 +71,8 @@ def fit(
     train_loader: Pairs,
     *,
     epochs: int,
-    validation: Pairs | None = None,
-    metrics: Sequence[str | Metric] = ("accuracy",),
+    validation: Pairs | tuple[Any, Any] | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -81,11 +88,12 @@ def fit(
     Args:
         model: Any Module.
         loss: MSELoss, or any loss that is called the same way; see `evaluate`.
-        optimizer: An Optimizer of the model's parameters.
+        optimizer: An Optimizer of parameters of the model: all of them, or those that shall move.
         train_loader: A DataLoader, or any iterable of pairs that can be iterated over again.
         epochs: How many in all, also with resume.
-        validation: The same for data that is not trained on; unshuffled, for repeatable numbers.
-        metrics: As for `evaluate`.
+        validation: Data that is not trained on, as for `evaluate`; unshuffled, for repeatable
+            numbers.
+        metrics: As for `evaluate`; left out, the targets of train_loader decide.
         callbacks: Called in order around epochs and steps: LearningRate, EarlyStopping,
             BestCheckpoint, or your own.
         progress: Show a bar for each epoch; there is none where stderr is no terminal.
@@ -99,15 +107,24 @@ def fit(
             the optimizer are set back to the start of the epoch, or to where it was resumed.
         CheckpointError: With resume, the file is damaged, or of another model, optimizer or
             loader, or of other metrics. Nothing has changed then.
-        ValueError: A number outside its interval, no such metric, no sample in an epoch, or the
-            file stands within an epoch after the last.
+        ValueError: A number outside its interval, no such metric, an optimizer of other parameters,
+            a callback that monitors what is not measured, no sample in an epoch, or the file
+            stands within an epoch after the last.
+        TypeError: An argument of the wrong type.
     """
-    functions = named("fit", metrics)
+    _check_parts("fit", model, loss, "backward")
+    _check_optimizer(optimizer, model)
+    train_loader = _pairs("fit", train_loader, arrays=False)
+    functions = named("fit", metrics, train_loader)
+    columns = ["loss", *functions]
+    if validation is not None:
+        validation = _pairs("fit", validation)
+        _check_widths(train_loader, validation)
+        columns += [f"val_{name}" for name in columns]
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise check.type_error("fit", "callbacks to be Callbacks", callback)
     run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
+    run.columns += ["epoch", "lr", *columns]
+    _check_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
     with _modes_kept(model):
@@ -124,7 +141,7 @@ def fit(
                     _show(bar, averages)
                 measured = averages.result("fit")
                 if validation is not None:
-                    measured |= _validated(run, loss, validation, metrics)
+                    measured |= _validated(run, loss, validation, functions)
                 bar.set_postfix(measured)
             left = None
             run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
@@ -132,6 +149,57 @@ def fit(
                 callback.after_epoch(run)
             file.save()
     return run.history
+
+
+def _check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
+    if not isinstance(model, Module):
+        raise check.type_error(owner, "a Module", model)
+    if isinstance(loss, type) or not (callable(loss) and hasattr(loss, method)):
+        raise check.type_error(owner, "a loss to call, with a backward", loss)
+
+
+def _check_optimizer(optimizer: Optimizer, model: Module) -> None:
+    """Refuse an optimizer of other parameters; one of some of the model's leaves the others."""
+    if not isinstance(optimizer, Optimizer):
+        raise check.type_error("fit", "an Optimizer", optimizer)
+    own = {id(p) for p in model.parameters()}
+    others = sum(id(p) not in own for p in optimizer.params)
+    if others:
+        contract, found = "an optimizer of the model's parameters", f"{others} of another model"
+        raise ValueError(check.expected("fit", contract, found))
+
+
+def _pairs(owner: str, loader: Any, *, arrays: bool = True) -> Any:
+    """Return what yields pairs, or refuse it; of two arrays, if they may be given, a DataLoader."""
+    two = isinstance(loader, tuple) and len(loader) == 2
+    if two and all(hasattr(part, "__array__") for part in loader):
+        if arrays:
+            return DataLoader(loader[0], loader[1], _BATCH_SIZE)
+        raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
+    if not isinstance(loader, Iterable):
+        raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
+    return loader
+
+
+def _check_callbacks(callbacks: Sequence[Callback], run: Run) -> None:
+    if not isinstance(callbacks, Iterable):
+        raise check.type_error("fit", "callbacks to be Callbacks", callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise check.type_error("fit", "callbacks to be Callbacks", callback)
+        callback.before_run(run)
+
+
+def _check_widths(train: Any, validation: Any) -> None:
+    """Refuse validation arrays with another number of features than the training arrays have."""
+    if not type(train) is type(validation) is DataLoader:
+        return
+    for name in ("inputs", "targets"):
+        array, other = getattr(train, name), getattr(validation, name)
+        counted = array.dtype.kind == "f" and array.ndim > 1 and other.ndim > 1  # no words, labels
+        if counted and array.shape[-1] != other.shape[-1]:
+            contract = f"validation {name} of shape (..., {array.shape[-1]})"
+            raise check.value_error("fit", contract, other.shape)
 
 
 def _begins(run: Run, callbacks: Sequence[Callback]) -> bool:
@@ -156,16 +224,16 @@ def _steps(
         _refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
         optimizer.zero_grad()
         model.backward(loss.backward())
+        averages.add(value, y, t)  # first, since a metric may refuse
         optimizer.step()
         run.step += 1
-        averages.add(value, y, t)
         yield
 
 
 def _validated(
-    run: Run, loss: Loss, validation: Pairs, metrics: Sequence[str | Metric]
+    run: Run, loss: Loss, validation: Pairs, functions: Mapping[str, Metric]
 ) -> dict[str, float]:
-    measured = evaluate(run.model, loss, validation, metrics=metrics)
+    measured = evaluate(run.model, loss, validation, metrics=[*functions.values()])
     _refuse_unless_finite(measured["loss"], f"in the validation of epoch {run.epoch}")
     return {f"val_{name}": value for name, value in measured.items()}
 
