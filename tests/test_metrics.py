@@ -256,7 +256,16 @@ def test_predicted_labels_are_refused(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "row",
-    [[0.2, 5.0, 1.0], [1, 1, 0], [0, 0, 0], [-1, 1, 1], [np.nan, 1, 0], [np.inf, 0, 0], [0.2] * 3],
+    [
+        [0.2, 5.0, 1.0],
+        [1, 1, 0],
+        [0, 0, 0],
+        [-1, 1, 1],
+        [np.nan, 1, 0],
+        [np.inf, 0, 0],
+        [0.2] * 3,
+        [1e308] * 3,
+    ],
     ids=str,
 )
 def test_rows_that_are_no_classes_are_refused(name, row):
@@ -269,8 +278,10 @@ def test_rows_that_are_no_classes_are_refused(name, row):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_probabilities_may_be_rounded(dtype):
+    thirds = np.full((1, 3), 1 / 3, dtype)  # their sum is 0.99976 in float16
+    assert metrics.accuracy([[1.0, 0.0, 0.0]], thirds) == 1
     pred, labels = drawn(0, 50, 30)
-    soft = (0.9 * np.eye(30)[labels] + 0.1 / 30).astype(dtype)
+    soft = (0.7 * np.eye(30)[labels] + 0.3 / 30).astype(dtype)
     assert metrics.accuracy(pred, soft) == metrics.accuracy(pred, labels)
 
 

@@ -149,6 +149,7 @@ def targets_of(kind, n=12):
         "one-hot": np.eye(3)[labels],
         "one-hot integers": np.eye(3, dtype=np.uint8)[labels],
         "probabilities": 0.9 * np.eye(3, dtype=np.float32)[labels] + 0.1 / 3,
+        "numbers": np.linspace(0, 1, n),
         "one column": np.linspace(0, 1, n)[:, None],
         "one column of integers": labels[:, None],
         "one column of ones": np.ones((n, 1)),
@@ -181,6 +182,7 @@ def test_accuracy_is_measured_by_default_where_targets_are_classes(kind, form):
 @pytest.mark.parametrize(
     "kind",
     [
+        "numbers",
         "one column",
         "one column of integers",
         "one column of ones",
@@ -216,20 +218,20 @@ def default_columns(kind, form):
     return measured
 
 
-def test_to_look_at_targets_begins_no_epoch_and_reads_no_more_than_it_says():
-    class Targets(DataLoader):
-        def __iter__(self):
-            raise AssertionError
+@pytest.mark.parametrize(("other", "names"), [(999, []), (1000, ["accuracy"])])
+def test_the_first_thousand_targets_decide_and_no_epoch_begins(other, names):
+    class Sees(Callback):
+        def before_run(self, run):
+            assert run.columns == ["epoch", "lr", "loss", *names]
+            raise Killed
 
     t = np.eye(3)[np.arange(2000) % 3]
-    t[1000:] = 7.0
-    loader = Targets(np.ones((2000, 4)), t, shuffle=True, rng=0)
-    state, model = loader.rng.bit_generator.state, Linear(4, 3)
-    with pytest.raises(AssertionError):
-        fit(model, MSELoss(), SGD(model.parameters(), 0.1), loader, epochs=1)
+    t[other] = 7.0
+    loader, model = DataLoader(np.ones((2000, 4)), t, shuffle=True, rng=0), Linear(4, 3)
+    state = loader.rng.bit_generator.state
+    with pytest.raises(Killed):
+        fit(model, MSELoss(), SGD(model.parameters(), 1), loader, epochs=1, callbacks=[Sees()])
     assert loader.rng.bit_generator.state == state
-    accuracies = DataLoader(loader.inputs[:1000], t[:1000], 100)
-    assert "accuracy" in evaluate(model, MSELoss(), accuracies)
 
 
 def test_a_metric_that_refuses_does_so_before_the_parameters_move():
@@ -782,8 +784,9 @@ def test_a_refused_resume_changes_nothing(tmp_path):
 def test_evaluate_refuses_no_samples():
     model, loss, _, _ = made()
     text = "evaluate: expected a loader with at least one sample, got none"
-    with refusal(ValueError, text):
-        evaluate(model, loss, [])
+    for nothing in ([], DataLoader(np.ones((0, 5)), np.ones((0, 3)))):
+        with refusal(ValueError, text):
+            evaluate(model, loss, nothing)
 
 
 @pytest.mark.slow
