@@ -142,6 +142,54 @@ def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
         np.testing.assert_allclose(a.data, b.data, rtol=1e-12, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("where", ["x", "t", "weight"])
+def test_a_rate_of_0_leaves_the_weights_as_the_eager_loop_does(where, options, value, dtype):
+    rng = np.random.default_rng(0)
+    x, t = rng.random((9, 4)) * (rng.random((9, 4)) < 0.5), rng.random((9, 2))
+    eager = model_of_two().astype(dtype)
+    {"x": x, "t": t, "weight": eager[0].weight.data}[where][3, 1] = value
+    fast, before = copy.deepcopy(eager), eager.state_dict()
+    optimizers = [SGD(model.parameters(), 0.0, **options) for model in (eager, fast)]
+    with np.errstate(invalid="ignore"):
+        wanted = eager_pass(eager, MSELoss(), optimizers[0], x, t)
+        found = compile_sgd(fast, MSELoss(), optimizers[1])(x, t)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, equal_nan=True)
+    for name, array in fast.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+        np.testing.assert_array_equal(eager.state_dict()[name], before[name])
+    velocities = [optimizer.state_dict()["velocities"] for optimizer in optimizers]
+    for a, b in zip(*velocities, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
+    assert streams(fast) == streams(eager)
+
+
+@pytest.mark.parametrize("view", [lambda w: w, lambda w: w[::-1], lambda w: w[1:3], lambda w: w.T])
+@pytest.mark.parametrize("name", ["inputs", "targets"])
+def test_data_that_a_step_would_change_are_refused(name, view):
+    model = Sequential(Linear(4, 4, rng=0), ReLU(), Linear(4, 4, rng=1))
+    before, rng = model.state_dict(), np.random.default_rng(0)
+    weight = view(model[2].weight.data)
+    arrays = {n: rng.random((len(weight), 4), np.float32) for n in ("inputs", "targets")}
+    train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+    text = f"train: expected {name} that share no memory with a parameter, got a view of one"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        train(**{**arrays, name: weight})
+    assert all((model.state_dict()[n] == before[n]).all() for n in before)
+    train(**{**arrays, name: weight.copy()})
+
+
+def test_one_output_has_no_accuracy():
+    model = Sequential(Linear(4, 1, rng=0))
+    loss, accuracy = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(
+        np.eye(4), np.ones((4, 1))
+    )
+    assert np.isfinite(loss)
+    assert np.isnan(accuracy)
+
+
 def model_of_two():
     return Sequential(Linear(4, 3, rng=0), ReLU(), Dropout(0.5, rng=1), Linear(3, 2, rng=2))
 
@@ -248,6 +296,15 @@ def with_another_bias():
 )
 def test_other_models_are_refused(model, error, text):
     with pytest.raises(error, match="^" + re.escape(f"compile_sgd: {text}") + "$"):
+        compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 5), (6,), (3, 2, 1), ()])
+def test_a_weight_of_another_shape_is_refused(shape):
+    model = Sequential(Linear(3, 2))
+    model[0].weight = Parameter(np.zeros(shape))
+    text = f"Linear: expected weight of shape (3, 2), got {shape}"
+    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
         compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
 
 

@@ -138,6 +138,15 @@ def test_pairs_of_a_memmap_are_views_of_the_map_and_shuffled_batches_copies(tmp_
             assert np.shares_memory(a, x) == (not shuffle or batch_size is None)
 
 
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"drop_last": True}], ids=str)
+def test_an_empty_part_of_a_memmap_yields_nothing(tmp_path, batch_size, options):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(6, 3))
+    loader = DataLoader(x[:0], x[:0], batch_size, **options)
+    assert list(loader) == []
+    assert len(loader) == 0
+
+
 def test_a_shuffled_memmap_takes_no_more_memory_than_its_order_and_a_batch(tmp_path):
     x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(10_000, 1000))  # 40 MB, as a sparse file
     with traced_memory() as memory:

@@ -38,6 +38,13 @@ def test_a_relu_has_the_dtype_of_its_input(dtype):
     assert layer.backward(np.ones(3)).dtype == dtype
 
 
+def test_an_array_without_axes_gives_an_array():
+    layer = ReLU()
+    for array in (layer(np.array(2.0)), layer.backward(np.array(3.0))):
+        assert type(array) is np.ndarray
+        assert array.shape == ()
+
+
 class Softplus(Elementwise):
     """f(x) = log(1 + exp(x)); f'(x) = 1 / (1 + exp(-x))."""
 

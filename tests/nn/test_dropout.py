@@ -42,6 +42,24 @@ def test_masks_are_new_each_time_and_repeat_with_the_seed():
     assert (Dropout()(x) != Dropout()(x)).any()
 
 
+@pytest.mark.parametrize("layer", [Dropout(0.5, rng=0), Dropout(0.5).eval(), Dropout(0)])
+def test_an_array_without_axes_gives_an_array(layer):
+    for array in (layer(np.array(2.0)), layer.backward(np.array(3.0))):
+        assert type(array) is np.ndarray
+        assert array.shape == ()
+
+
+@pytest.mark.parametrize("then", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("first", [0.0, 0.5])
+def test_backward_follows_the_p_of_its_forward(first, then):
+    x, layer = np.ones(100), Dropout(first, rng=0)
+    y = layer(x)
+    layer.p = then
+    np.testing.assert_array_equal(layer.backward(x), y)
+    layer.eval()
+    np.testing.assert_array_equal(layer.backward(x), y)
+
+
 def test_a_draw_equal_to_p_is_kept():
     # draws are in [0, 1): the fraction of those below p is p
     draws = np.random.default_rng(0).random(50, dtype=np.float32)

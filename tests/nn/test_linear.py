@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import refusal
+from helpers import refusal, refusal_starting
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import Linear
+from tinygrad_mnist import Linear, Parameter
 
 
 @given(
@@ -121,3 +121,23 @@ def test_refusals(args, kwargs, error, text):
 def test_a_wrong_number_of_features_is_refused(shape):
     with refusal(ValueError, f"Linear: expected x of shape (..., 784), got {shape}"):
         Linear(784, 10)(np.zeros(shape))
+
+
+@pytest.mark.parametrize("x", [np.ones(4), np.ones((1, 4)), np.ones((2, 3, 4))], ids=np.shape)
+@pytest.mark.parametrize(
+    ("name", "wanted", "shape"),
+    [
+        *(("weight", (4, 3), shape) for shape in [(4, 1), (3, 4), (4,), (12,), (4, 3, 1), ()]),
+        *(("bias", (3,), shape) for shape in [(1,), (3, 1), (1, 3), (4,), ()]),
+    ],
+)
+def test_a_parameter_replaced_by_one_of_another_shape_is_refused_at_use(name, wanted, shape, x):
+    layer = Linear(4, 3, rng=0)
+    layer(x)
+    setattr(layer, name, Parameter(np.ones(shape)))
+    with refusal(ValueError, f"Linear: expected {name} of shape {wanted}, got {shape}"):
+        layer(x)
+    with refusal_starting(RuntimeError, "Linear: expected a forward before backward"):
+        layer.backward(np.ones((*x.shape[:-1], 3)))
+    setattr(layer, name, Parameter(np.ones(wanted)))
+    assert layer(x).shape == (*x.shape[:-1], 3)

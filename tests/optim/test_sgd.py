@@ -199,6 +199,32 @@ def test_settings_are_refused(kwargs, error, text):
         SGD([Parameter(1.0)], **kwargs)
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_three_steps_after_astype_are_those_of_float64_throughout(nesterov):
+    """Momentum built up in float32 goes on in float64, as if it had always been float64."""
+    rng = np.random.default_rng(0)
+    start, grads = rng.integers(-8, 8, 5) / 4, rng.integers(-8, 8, (6, 5)) / 4
+    found = Parameter(start.astype(np.float32))
+    wanted = Parameter(start)
+    optimizers = [SGD([p], 0.5, 0.5, 0.5, nesterov) for p in (found, wanted)]
+    for step, grad in enumerate(grads):
+        if step == 3:  # until here every number fits float32: no bit is lost
+            found.astype(np.float64)
+            (velocity,) = optimizers[0].state_dict()["velocities"]
+            assert velocity.dtype == np.float64
+        grad = grad + (step >= 3) * 1e-9  # float32 would lose it
+        for p, optimizer in zip((found, wanted), optimizers, strict=True):
+            p.grad = grad
+            optimizer.step()
+    np.testing.assert_array_equal(found.data, wanted.data)
+    states = [optimizer.state_dict()["velocities"][0] for optimizer in optimizers]
+    np.testing.assert_array_equal(*states)
+    found.astype(np.float32)
+    state = optimizers[0].state_dict()
+    assert state["velocities"][0].dtype == np.float32
+    optimizers[0].load_state_dict(state)
+
+
 def test_repr():
     assert repr(SGD([Parameter(1.0)], 0.1, 0.9, nesterov=True)) == (
         "SGD(1 parameters, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=True)"

@@ -4,6 +4,7 @@ Sample by sample, Python itself is most of the cost of a small network, and work
 the rest. Here one kernel runs the whole chain, and leaves zeros out.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,9 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
             optimizer.step()
 
     and returns the mean of the values and the fraction of samples whose largest output is at the
-    target's largest entry. inputs (N, I) and targets (N, O) may be read-only or memory-mapped: they
-    are converted in small parts. Settings, modes and weights are read again at each call. Ctrl-C
-    stops it within a fraction of a second, between two samples.
+    target's largest entry (NaN for a single output). inputs (N, I) and targets (N, O) may be
+    read-only or memory-mapped: they are converted in small parts. Settings, modes and weights are
+    read again at each call. Ctrl-C stops it within a fraction of a second, between two samples.
 
     model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS; loss
     is an MSELoss, and optimizer an SGD of exactly the model's parameters. For all else, also
@@ -58,6 +59,7 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
         if not len(x if indices is None else indices):
             return 0.0, 0.0
         check.writeable("train", optimizer.params)
+        _refuse_shared_memory({"inputs": x, "targets": t}, optimizer)
         return _Pass(plan, rules, loss, optimizer).run(x, t, indices)
 
     return train
@@ -78,6 +80,14 @@ def _checked(model: Module, loss: MSELoss, optimizer: SGD) -> tuple[kernel.Plan,
         raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
     shared_dtype(owner, params, remedy)
     return planned(owner, rules, optimizer.params), list(rules.values())
+
+
+def _refuse_shared_memory(arrays: dict[str, NDArray[Any]], optimizer: SGD) -> None:
+    """Refuse data that a step of the loop would change: the kernel works on copies."""
+    for name, array in arrays.items():
+        if any(np.may_share_memory(array, p.data) for p in optimizer.params):
+            contract = f"{name} that share no memory with a parameter"
+            raise ValueError(check.expected("train", contract, "a view of one"))
 
 
 class _Pass:
@@ -105,9 +115,11 @@ class _Pass:
         """Train on the samples in order, a chunk at a time; return mean loss and accuracy."""
         total, hits, samples = 0.0, 0, len(x) if order is None else len(order)
         dtype, state = self.flat.dtype, (self.plan, self.flat, self.velocity, self.settings)
+        still = self.flat.copy() if self.settings.lr == 0 else None
+        chunk_size = _CHUNK if still is None else 1
         try:
-            for start in range(0, samples, _CHUNK):
-                part = slice(start, start + _CHUNK)
+            for start in range(0, samples, chunk_size):
+                part = slice(start, start + chunk_size)
                 rows = part if order is None else order[part]
                 chunk = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
                 masks = drawn_masks(self.plan, self.rules, len(chunk[0]))
@@ -115,9 +127,12 @@ class _Pass:
                     *state, *chunk, masks, self.factors, self.scratch
                 )
                 total, hits = total + error / self.n, hits + correct
+                if still is not None:  # BLAS moves nothing for lr = 0; the kernel adds 0 * NaN
+                    self.flat[:] = still
         finally:  # also after Ctrl-C
             self._write_back()
-        return total / samples, hits / samples
+        accuracy = hits / samples if t.shape[1] > 1 else math.nan
+        return total / samples, accuracy
 
     def _write_back(self) -> None:
         optimizer = self.optimizer

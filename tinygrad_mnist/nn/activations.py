@@ -26,10 +26,11 @@ class Elementwise(Module):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._derivative = None
         y, self._derivative = self.compute(check.floats(self, "x", x))
-        return y
+        return y if y.ndim else np.asarray(y)  # NumPy makes a scalar of an array without axes
 
     def backward(self, dy: ArrayLike) -> Any:
-        return check.cotangent(self, dy, self._derivative) * self._derivative  # type: ignore[operator]
+        dx = check.cotangent(self, dy, self._derivative) * self._derivative  # type: ignore[operator]
+        return dx if dx.ndim else np.asarray(dx)
 
 
 class ReLU(Elementwise):

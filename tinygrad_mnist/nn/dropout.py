@@ -39,12 +39,14 @@ class Dropout(Module):
         x = check.floats(self, "x", x)
         self._scale = self._drawn_scale(x) if self.training and self.p > 0 else None
         y = x.copy() if self._scale is None else x * self._scale
+        y = y if y.ndim else np.asarray(y)  # NumPy makes a scalar of an array without axes
         self._y = y[...]  # a view: the caller may reshape y in place
         return y
 
     def backward(self, dy: ArrayLike) -> Any:
         dy = check.cotangent(self, dy, self._y)
-        return dy.copy() if self._scale is None else dy * self._scale
+        dx = dy.copy() if self._scale is None else dy * self._scale
+        return dx if dx.ndim else np.asarray(dx)
 
     def _drawn_scale(self, x: FloatArray) -> NDArray[Any]:
         mask = np.asarray(self.draw_mask(x.shape), bool)

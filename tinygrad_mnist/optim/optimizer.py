@@ -68,10 +68,13 @@ class Optimizer(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return the settings and copies of the slots: all that the next steps depend on.
 
-        A slot is a list of arrays in the order of the parameters, empty before the first step that
-        uses it.
+        A slot is a list of arrays in the order and the dtypes of the parameters, empty before the
+        first step that uses it.
         """
-        copies = {name: [a.copy() for a in arrays] for name, arrays in self._slots.items()}
+        copies = {
+            name: [a.astype(p.data.dtype) for a, p in zip(arrays, self.params, strict=False)]
+            for name, arrays in self._slots.items()
+        }
         return {**self._settings(), **copies}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
