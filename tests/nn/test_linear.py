@@ -141,3 +141,15 @@ def test_a_parameter_replaced_by_one_of_another_shape_is_refused_at_use(name, wa
         layer.backward(np.ones((*x.shape[:-1], 3)))
     setattr(layer, name, Parameter(np.ones(wanted)))
     assert layer(x).shape == (*x.shape[:-1], 3)
+
+
+def test_a_parameter_that_was_replaced_is_forgotten():
+    layer = Linear(4, 3, rng=0)
+    layer(np.ones(4))
+    layer.weight = weight = Parameter(np.ones((4, 3)))
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    assert next(layer.parameters()) is weight
+    np.testing.assert_array_equal(layer(np.ones(4)), [4, 4, 4])
+    layer.bias = None
+    assert layer.state_dict().keys() == {"weight"}
+    np.testing.assert_array_equal(layer(np.ones(4)), [4, 4, 4])

@@ -251,6 +251,7 @@ def test_two_arrays_will_do_as_validation(kind):
     x, t = (kind(a) for a in (loader.inputs, loader.targets))
     wanted = evaluate(model, loss, DataLoader(x, t, batch_size=10))
     assert evaluate(model, loss, (x, t)) == pytest.approx(wanted)
+    assert evaluate(model, loss, [x, t]) == pytest.approx(wanted)
     history = fit(model, loss, optimizer, loader, epochs=2, validation=(x, t))
     assert history.records[-1]["val_loss"] == pytest.approx(evaluate(model, loss, (x, t))["loss"])
     many = np.random.default_rng(0).random((1500, 5)), np.eye(3)[np.arange(1500) % 3]
@@ -709,7 +710,14 @@ NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their
         ({"optimizer": OTHERS}, ValueError, f"{OWN}, got 4 of another model"),
         ({"callbacks": EarlyStopping("loss")}, TypeError, f"{CALLBACKS}, got a EarlyStopping"),
         ({"train_loader": PAIR}, TypeError, f"{PAIRS}, got a tuple"),
+        ({"train_loader": list(PAIR)}, TypeError, f"{PAIRS}, got a list"),
+        (
+            {"train_loader": PAIR[0]},
+            TypeError,
+            f"{PAIRS}, got an array of shape (2, 4) and dtype float64",
+        ),
         ({"train_loader": 3}, TypeError, f"{PAIRS}, got 3"),
+        ({"validation": [*PAIR, 1]}, TypeError, f"{PAIRS}, got a list"),
         ({"validation": 3}, TypeError, f"{PAIRS}, got 3"),
         ({"validation": PAIR}, ValueError, "validation inputs of shape (..., 5), got (2, 4)"),
         (

@@ -1,7 +1,5 @@
 """Linear: a matrix product and a shift."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -31,7 +29,8 @@ class Linear(Module):
     weight: check.Setting[Parameter] = Held()
     bias: check.Setting[Parameter | None] = Held(or_none=True)
     _x: FloatArray | None = None  # of the last forward
-    _checked: Any = None  # the weight and bias whose shapes are known to be right
+    _W: FloatArray | None = None  # of the last forward, with the shapes that they must have
+    _b: FloatArray | None = None
 
     def __init__(
         self,
@@ -58,10 +57,10 @@ class Linear(Module):
         self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        self._x = None
-        if self._checked != (self.weight, self.bias):
-            self._check_shapes()
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
+        self._x = None
+        if W is not self._W or b is not self._b:
+            self._check_shapes(W, b)
         x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
             raise check.value_error(self, f"x of shape (..., {W.shape[0]})", x.shape)
@@ -78,13 +77,12 @@ class Linear(Module):
         self.weight.accumulate_product(x, dy)
         return _blas.times_transposed(dy, W) if self.input_grad else None
 
-    def _check_shapes(self) -> None:
+    def _check_shapes(self, W: FloatArray, b: FloatArray | None) -> None:
         """Refuse Parameters of other shapes than those that they replaced."""
-        shape = self.in_features, self.out_features
-        check.same_shape(self, "weight", self.weight.data, shape)
-        if self.bias is not None:
-            check.same_shape(self, "bias", self.bias.data, shape[1:])
-        self._checked = self.weight, self.bias
+        check.same_shape(self, "weight", W, (self.in_features, self.out_features))
+        if b is not None:
+            check.same_shape(self, "bias", b, (self.out_features,))
+        self._W, self._b = W, b
 
     def _hyperparameters(self) -> dict[str, object]:
         return {**super()._hyperparameters(), "bias": self.bias is not None}

@@ -171,14 +171,20 @@ def _check_optimizer(optimizer: Optimizer, model: Module) -> None:
 
 def _pairs(owner: str, loader: Any, *, arrays: bool = True) -> Any:
     """Return what yields pairs, or refuse it; of two arrays, if they may be given, a DataLoader."""
-    two = isinstance(loader, tuple) and len(loader) == 2
-    if two and all(hasattr(part, "__array__") for part in loader):
-        if arrays:
-            return DataLoader(loader[0], loader[1], _BATCH_SIZE)
-        raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
-    if not isinstance(loader, Iterable):
+    if arrays and _is_pair(loader) and all(map(_is_array, loader)):
+        return DataLoader(loader[0], loader[1], _BATCH_SIZE)
+    first = loader[:1] if isinstance(loader, (list, tuple)) else ()
+    if not isinstance(loader, Iterable) or _is_array(loader) or not all(map(_is_pair, first)):
         raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
     return loader
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
 
 
 def _check_callbacks(callbacks: Sequence[Callback], run: Run) -> None:
