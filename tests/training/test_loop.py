@@ -254,9 +254,18 @@ def test_two_arrays_will_do_as_validation(kind):
     assert evaluate(model, loss, [x, t]) == pytest.approx(wanted)
     history = fit(model, loss, optimizer, loader, epochs=2, validation=(x, t))
     assert history.records[-1]["val_loss"] == pytest.approx(evaluate(model, loss, (x, t))["loss"])
+    rows = []
+
+    class Sees(FailsAt):
+        def forward(self, x):
+            rows.append(len(x))
+            return x
+
     many = np.random.default_rng(0).random((1500, 5)), np.eye(3)[np.arange(1500) % 3]
     wanted = loss(model.eval()(many[0]), many[1])
+    model = Sequential(*model, Sees(0, None))
     assert evaluate(model, loss, many)["loss"] == pytest.approx(wanted)
+    assert rows == [512, 512, 476]
 
 
 @pytest.mark.parametrize("container", [list, tuple])
@@ -272,8 +281,9 @@ def test_an_optimizer_of_one_parameter_too_many_is_refused():
     before = weights(model)
     optimizer = SGD([*model.parameters(), Parameter([1.0])], 0.1)
     text = "an optimizer of the model's parameters, got 1 of another model"
-    with refusal(ValueError, f"fit: expected {text}"):
+    with refusal(ValueError, f"fit: expected {text}") as caught:
         fit(model, loss, optimizer, loader, epochs=1)
+    assert "run the cell of the optimizer again" in caught.value.__notes__[0]
     assert weights(model) == before
 
 

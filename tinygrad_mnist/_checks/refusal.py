@@ -28,6 +28,12 @@ REMEDIES = {
     "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
     "batches.",
     "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
+    "callbacks to be Callbacks": "Derive a callback from `Callback`, and pass a list, even of one.",
+    "an optimizer of the model's parameters": "In a notebook, run the cell of the optimizer again "
+    "after that of the model.",
+    "layer … to be a Module": "A Sequential takes Module objects: `ReLU()`, not `ReLU`; "
+    "`Sequential(*layers)`, not `Sequential(layers)`.",
+    "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
     "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
 }
 
@@ -40,15 +46,16 @@ def expected(owner: object, contract: str, value: object) -> str:
 
 def type_error(owner: object, contract: str, value: object) -> TypeError:
     """Return a refusal of a value for its type."""
-    return _with_remedy(TypeError(expected(owner, contract, described(value))), contract)
+    return with_remedy(TypeError(expected(owner, contract, described(value))), contract)
 
 
 def value_error(owner: object, contract: str, value: object) -> ValueError:
     """Return a refusal of a value."""
-    return _with_remedy(ValueError(expected(owner, contract, described(value))), contract)
+    return with_remedy(ValueError(expected(owner, contract, described(value))), contract)
 
 
-def _with_remedy(error: Refused, contract: str) -> Refused:
+def with_remedy(error: Refused, contract: str) -> Refused:
+    """Return the error, with a note of what helps where the table has one for its contract."""
     for pattern, remedy in REMEDIES.items():
         if re.fullmatch(re.escape(pattern).replace("…", ".*"), contract):
             error.add_note(remedy)

@@ -166,7 +166,7 @@ def _check_optimizer(optimizer: Optimizer, model: Module) -> None:
     others = sum(id(p) not in own for p in optimizer.params)
     if others:
         contract, found = "an optimizer of the model's parameters", f"{others} of another model"
-        raise ValueError(check.expected("fit", contract, found))
+        raise check.with_remedy(ValueError(check.expected("fit", contract, found)), contract)
 
 
 def _pairs(owner: str, loader: Any, *, arrays: bool = True) -> Any:
