@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
+from tinygrad_mnist._checks.refusal import (
+    described,
+    expected,
+    type_error,
+    value_error,
+    with_remedy,
+)
 
 T = TypeVar("T")
 
@@ -94,7 +100,7 @@ def file_path(owner: object, name: str, path: Any) -> Any:
         raise type_error(owner, contract, path)
     real = Path(os.path.realpath(path))  # where a link leads
     if not real.parent.is_dir() or (real.exists() and not real.is_file()):
-        raise ValueError(expected(owner, contract, repr(str(path))))
+        raise with_remedy(ValueError(expected(owner, contract, repr(str(path)))), contract)
     return path
 
 

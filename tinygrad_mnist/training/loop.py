@@ -46,8 +46,8 @@ def evaluate(
         model: Any Module.
         loss: MSELoss, or any loss that is called the same way. One whose `reduction` is "sum" is
             summed over the batches.
-        loader: A DataLoader, any iterable of pairs of batches, or a tuple of two arrays (x, t); with
-            at least one sample.
+        loader: A DataLoader, an iterable of pairs of batches, or two arrays (x, t); with at least
+            one sample.
         metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
             return one number for a batch. Left out, it is accuracy if the targets are classes:
             integer labels (N,), or rows that are one-hot or probabilities. The first 1,000 of a
