@@ -403,6 +403,18 @@ def test_a_validation_loss_that_is_no_number_stops_it_too():
         fit(model, loss, optimizer, loader, epochs=5, validation=bad)
 
 
+def test_callbacks_may_come_from_an_iterator():
+    seen = []
+
+    class Sees(Callback):
+        def before_epoch(self, run):
+            seen.append(run.epoch)
+
+    model, loss, optimizer, loader = made()
+    fit(model, loss, optimizer, loader, epochs=2, callbacks=iter([Sees()]))
+    assert seen == [1, 2]
+
+
 def test_callbacks_are_called_in_order_and_may_stop():
     calls = []
 

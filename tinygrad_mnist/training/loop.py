@@ -8,25 +8,29 @@ is NaN or infinite.
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training._arguments import (
+    Pairs,
+    check_optimizer,
+    check_parts,
+    check_widths,
+    checked_callbacks,
+    pairs_of,
+)
 from tinygrad_mnist.training._averages import Averages, Metric, named
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
 from tinygrad_mnist.training.history import History
 
-Pairs = Iterable[tuple[Any, Any]]
-
-_BATCH_SIZE = 512  # of two arrays that are given in place of a loader
 _SHOWN_EVERY = 50  # batches: to write the averages beside the bar takes some 20 us
 
 
@@ -53,8 +57,8 @@ def evaluate(
             integer labels (N,), or rows that are one-hot or probabilities. The first 1,000 of a
             DataLoader are looked at, or the first batch of a list; of other iterables, none.
     """
-    _check_parts("evaluate", model, loss, "__call__")
-    loader = _pairs("evaluate", loader)
+    check_parts("evaluate", model, loss, "__call__")
+    loader = pairs_of("evaluate", loader)
     averages = Averages(loss, named("evaluate", metrics, loader), loader)
     with _modes_kept(model):
         model.eval()
@@ -112,19 +116,19 @@ def fit(
             stands within an epoch after the last.
         TypeError: An argument of the wrong type.
     """
-    _check_parts("fit", model, loss, "backward")
-    _check_optimizer(optimizer, model)
-    train_loader = _pairs("fit", train_loader, arrays=False)
+    check_parts("fit", model, loss, "backward")
+    check_optimizer(optimizer, model)
+    train_loader = pairs_of("fit", train_loader, arrays=False)
     functions = named("fit", metrics, train_loader)
     columns = ["loss", *functions]
     if validation is not None:
-        validation = _pairs("fit", validation)
-        _check_widths(train_loader, validation)
+        validation = pairs_of("fit", validation)
+        check_widths(train_loader, validation)
         columns += [f"val_{name}" for name in columns]
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
     run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
     run.columns += ["epoch", "lr", *columns]
-    _check_callbacks(callbacks, run)
+    callbacks = checked_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
     with _modes_kept(model):
@@ -149,63 +153,6 @@ def fit(
                 callback.after_epoch(run)
             file.save()
     return run.history
-
-
-def _check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
-    if not isinstance(model, Module):
-        raise check.type_error(owner, "a Module", model)
-    if isinstance(loss, type) or not (callable(loss) and hasattr(loss, method)):
-        raise check.type_error(owner, "a loss to call, with a backward", loss)
-
-
-def _check_optimizer(optimizer: Optimizer, model: Module) -> None:
-    """Refuse an optimizer of other parameters; one of some of the model's leaves the others."""
-    if not isinstance(optimizer, Optimizer):
-        raise check.type_error("fit", "an Optimizer", optimizer)
-    own = {id(p) for p in model.parameters()}
-    others = sum(id(p) not in own for p in optimizer.params)
-    if others:
-        contract, found = "an optimizer of the model's parameters", f"{others} of another model"
-        raise check.with_remedy(ValueError(check.expected("fit", contract, found)), contract)
-
-
-def _pairs(owner: str, loader: Any, *, arrays: bool = True) -> Any:
-    """Return what yields pairs, or refuse it; of two arrays, if they may be given, a DataLoader."""
-    if arrays and _is_pair(loader) and all(map(_is_array, loader)):
-        return DataLoader(loader[0], loader[1], _BATCH_SIZE)
-    first = loader[:1] if isinstance(loader, (list, tuple)) else ()
-    if not isinstance(loader, Iterable) or _is_array(loader) or not all(map(_is_pair, first)):
-        raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
-    return loader
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2
-
-
-def _is_array(value: object) -> bool:
-    return hasattr(value, "__array__")
-
-
-def _check_callbacks(callbacks: Sequence[Callback], run: Run) -> None:
-    if not isinstance(callbacks, Iterable):
-        raise check.type_error("fit", "callbacks to be Callbacks", callbacks)
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise check.type_error("fit", "callbacks to be Callbacks", callback)
-        callback.before_run(run)
-
-
-def _check_widths(train: Any, validation: Any) -> None:
-    """Refuse validation arrays with another number of features than the training arrays have."""
-    if not type(train) is type(validation) is DataLoader:
-        return
-    for name in ("inputs", "targets"):
-        array, other = getattr(train, name), getattr(validation, name)
-        counted = array.dtype.kind == "f" and array.ndim > 1 and other.ndim > 1  # no words, labels
-        if counted and array.shape[-1] != other.shape[-1]:
-            contract = f"validation {name} of shape (..., {array.shape[-1]})"
-            raise check.value_error("fit", contract, other.shape)
 
 
 def _begins(run: Run, callbacks: Sequence[Callback]) -> bool:

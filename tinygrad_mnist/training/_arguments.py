@@ -1,0 +1,76 @@
+"""What `fit` and `evaluate` are given, looked at before anything changes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.data import DataLoader
+from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training.callbacks import Callback, Run
+
+Pairs = Iterable[tuple[Any, Any]]
+
+_BATCH_SIZE = 512  # of two arrays that are given in place of a loader
+
+
+def check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
+    """Refuse what is no model, and a loss without this method, such as its class."""
+    if not isinstance(model, Module):
+        raise check.type_error(owner, "a Module", model)
+    if isinstance(loss, type) or not (callable(loss) and hasattr(loss, method)):
+        raise check.type_error(owner, "a loss to call, with a backward", loss)
+
+
+def check_optimizer(optimizer: Optimizer, model: Module) -> None:
+    """Refuse an optimizer of other parameters; one of some of the model's leaves the others."""
+    if not isinstance(optimizer, Optimizer):
+        raise check.type_error("fit", "an Optimizer", optimizer)
+    own = {id(p) for p in model.parameters()}
+    others = sum(id(p) not in own for p in optimizer.params)
+    if others:
+        contract, found = "an optimizer of the model's parameters", f"{others} of another model"
+        raise check.with_remedy(ValueError(check.expected("fit", contract, found)), contract)
+
+
+def pairs_of(owner: str, loader: Any, *, arrays: bool = True) -> Any:
+    """Return what yields pairs, or refuse it; of two arrays, if they may be given, a DataLoader."""
+    if arrays and _is_pair(loader) and all(map(_is_array, loader)):
+        return DataLoader(loader[0], loader[1], _BATCH_SIZE)
+    first = loader[:1] if isinstance(loader, (list, tuple)) else ()
+    if not isinstance(loader, Iterable) or _is_array(loader) or not all(map(_is_pair, first)):
+        raise check.type_error(owner, "a DataLoader, or an iterable of pairs", loader)
+    return loader
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
+
+
+def checked_callbacks(callbacks: Iterable[Callback], run: Run) -> list[Callback]:
+    """Return the callbacks, each of which has looked at the run; refuse what are none."""
+    if not isinstance(callbacks, Iterable):
+        raise check.type_error("fit", "callbacks to be Callbacks", callbacks)
+    checked = list(callbacks)
+    for callback in checked:
+        if not isinstance(callback, Callback):
+            raise check.type_error("fit", "callbacks to be Callbacks", callback)
+        callback.before_run(run)
+    return checked
+
+
+def check_widths(train: Any, validation: Any) -> None:
+    """Refuse validation arrays with another number of features than the training arrays have."""
+    if not type(train) is type(validation) is DataLoader:
+        return
+    for name in ("inputs", "targets"):
+        array, other = getattr(train, name), getattr(validation, name)
+        counted = array.dtype.kind == "f" and array.ndim > 1 and other.ndim > 1  # no words, labels
+        if counted and array.shape[-1] != other.shape[-1]:
+            contract = f"validation {name} of shape (..., {array.shape[-1]})"
+            raise check.value_error("fit", contract, other.shape)
