@@ -1,10 +1,9 @@
 """How Sphinx builds the site: python -m sphinx -W -n -b html docs docs/_build.
 
 Nothing is fetched, neither by the build nor by the pages: formulas become MathML, which browsers
-draw by themselves, and the pictures are drawn here.
+draw by themselves.
 """
 
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, NewType, TypeVar
@@ -12,11 +11,6 @@ from typing import Generic, NewType, TypeVar
 import numpy.typing
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-
-DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS))
-
-from figures import draw  # noqa: E402
 
 project = "tinygrad_mnist"
 version = release = metadata.version(project)
@@ -84,11 +78,6 @@ def _without_last_line(app, doctree):
         block[:] = [nodes.Text(block.rawsource)]
 
 
-def _draw_pictures(app):
-    for page in sorted((DOCS / "pages").glob("*.md")):
-        draw(page)
-
-
 def _lead_to_the_first_page(app, error):
     if error is None and app.builder.format == "html":
         target = app.builder.get_target_uri(root_doc)
@@ -97,8 +86,7 @@ def _lead_to_the_first_page(app, error):
 
 
 def setup(app):
-    """Register the formulas, the pictures and the first page."""
+    """Register the formulas and the first page."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
-    app.connect("builder-inited", _draw_pictures)
     app.connect("doctree-read", _without_last_line)
     app.connect("build-finished", _lead_to_the_first_page)

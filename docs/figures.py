@@ -1,9 +1,9 @@
-"""The pictures of the pages, each drawn by the page's own code, and the README's.
+"""Draw the pictures of the pages and of the README again: .venv/bin/python docs/figures.py.
 
-A page that shows `../_figures/training/curves.svg` is docs/pages/training.md, and its code assigns
-a matplotlib Figure to `curves`; they are drawn whenever the site is built. The README's picture,
-docs/notebook.png, takes some minutes: `.venv/bin/python docs/figures.py` draws it again, with the
-networks of docs/pages/notebook.md.
+A page that shows `../pictures/tutorial/curves.png` is docs/pages/tutorial.md, and its code assigns
+a matplotlib Figure to `curves`. The README's docs/notebook.png shows the networks of
+docs/pages/notebook.md after 120 epochs, and takes some minutes. Needs the extras `compiled` and
+`plot`.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ DOCS = Path(__file__).parent
 
 def draw(page):
     """Run the code of a page that shows pictures, and save them."""
-    names = re.findall(rf"\(\.\./_figures/{page.stem}/(\w+)\.svg\)", page.read_text())
+    names = re.findall(rf"\(\.\./pictures/{page.stem}/(\w+)\.png\)", page.read_text())
     if not names:
         return
     found = run(page)
-    folder = DOCS / "_figures" / page.stem
+    folder = DOCS / "pictures" / page.stem
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        found[name].savefig(folder / f"{name}.svg")
+        found[name].savefig(folder / f"{name}.png", dpi=120)
 
 
 def run(page):
@@ -70,4 +70,6 @@ def plotted(epochs, right, wrong):
 
 
 if __name__ == "__main__":
+    for page in sorted((DOCS / "pages").glob("*.md")):
+        draw(page)
     draw_notebook()

@@ -70,7 +70,7 @@ def test_every_page_is_linked_from_the_readme():
 def test_every_link_leads_somewhere(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#\s]+)", text):
-        if not target.startswith(("https://", "../_figures/")):  # those are drawn with the site
+        if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:examples|docs|tests|tinygrad_mnist)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
