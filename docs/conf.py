@@ -54,10 +54,11 @@ from tinygrad_mnist import Linear  # noqa: E402
 # Sphinx would show the type of this attribute for the argument of the same name
 del Linear.__annotations__["bias"]
 
-# types of other projects, whose documentation is elsewhere, and the three names above
+# types of other projects, whose documentation is elsewhere, the three names above, and what
+# `tinygrad_mnist.settings` makes
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
-    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray)"),
+    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray|Setting)"),
 ]
 
 

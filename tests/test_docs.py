@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import importlib.util
+import inspect
 import re
 import textwrap
 from pathlib import Path
@@ -15,6 +16,9 @@ ROOT = Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "tinygrad_mnist"
 PAGES = sorted((DOCS / "pages").glob("*.md"))
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+API = dict(
+    re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", (DOCS / "pages" / "api.md").read_text(), re.S | re.M)
+)
 REFUSAL = SOURCES[PACKAGE / "_checks" / "refusal.py"]
 
 
@@ -36,12 +40,14 @@ def test_every_block_of_python_is_run_or_is_from_the_package(page):
     assert blocks
     source = "\n".join(path.read_text() for path in SOURCES)
     for _, block in blocks:
-        assert block.lstrip().startswith(">>>") or textwrap.indent(block, "    ") in source, block
+        shifted = [textwrap.indent(block, depth * "    ") for depth in range(4)]
+        assert block.lstrip().startswith(">>>") or any(map(source.__contains__, shifted)), block
 
 
 def test_every_public_module_is_in_the_api():
-    text = (DOCS / "pages" / "api.md").read_text()
+    text = (DOCS / "reference.rst").read_text()
     shown = re.findall(r"^\.\. automodule:: tinygrad_mnist\.([\w.]+)$", text, re.M)
+    assert API.keys() == {"tinygrad_mnist"} | set(shown)
     parts = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "py."))}
     parts -= {"module", "parameter"}  # whose names are the package's
     assert {name.partition(".")[0] for name in shown} == parts
@@ -49,6 +55,26 @@ def test_every_public_module_is_in_the_api():
     alone = {"data.mnist", "data.transforms", "optim.schedules", "training.checkpoint"}
     alone |= {"interop.keras", "interop.safetensors", "testing.strategies"}
     assert set(shown) == alone | parts - {"interop"}
+
+
+@pytest.mark.parametrize("name", API)
+def test_the_api_lists_every_name_with_the_first_line_of_its_docstring(name):
+    path = "tinygrad_mnist" if name == "tinygrad_mnist" else f"tinygrad_mnist.{name}"
+    module = pytest.importorskip(path, exc_type=ImportError)
+    told = dict(re.findall(r"^- `(\w+)`: (.*)$", API[name], re.M))
+    assert name == "tinygrad_mnist" or inspect.getdoc(module).splitlines()[0] in API[name]
+    for public in module.__all__ if hasattr(module, "__all__") else defined_in(module):
+        found = getattr(module, public)
+        described = inspect.isclass(found) or inspect.isfunction(found)
+        assert told[public] == (
+            inspect.getdoc(found).splitlines()[0] if described else told[public]
+        )
+    assert all(hasattr(module, public) for public in told)
+
+
+def defined_in(module):
+    own = (v for v in vars(module).values() if getattr(v, "__module__", None) == module.__name__)
+    return [v.__name__ for v in own if callable(v) and not v.__name__.startswith("_")]
 
 
 def test_a_picture_is_what_the_pages_code_leaves_under_its_name(tmp_path):
