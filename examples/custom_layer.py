@@ -20,7 +20,7 @@ class PReLU(Module):
         self.slope = Parameter(slope)
 
     def forward(self, x):
-        self._x = np.array(x)  # a copy: the caller may change x before backward
+        self._x = np.array(x, self.slope.data.dtype)  # a copy: the caller may change x later
         return np.where(self._x > 0, self._x, self.slope.data * self._x)
 
     def backward(self, dy):

@@ -10,11 +10,15 @@ import argparse
 import sys
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import center_of_mass
 
 from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.training import checkpoint
+
+try:
+    from PIL import Image
+except ImportError as error:
+    sys.exit(f"{error}: run pip install -e '.[plot]'")
 
 SHADES = np.array(list(" .:-=+*#%@"))  # from paper to ink
 

@@ -12,20 +12,26 @@ devices end with the same weights, to rounding.
 """
 
 import argparse
+import sys
 import tempfile
 
-import jax
 import numpy as np
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.interop.keras import (
-    from_keras,
-    keras,
-    to_keras,
-    to_keras_loss,
-    to_keras_optimizer,
-)
+
+try:
+    import jax
+
+    from tinygrad_mnist.interop.keras import (
+        from_keras,
+        keras,
+        to_keras,
+        to_keras_loss,
+        to_keras_optimizer,
+    )
+except ImportError as error:
+    sys.exit(f"{error}: run pip install -e '.[keras]'")
 
 SHARDS = 8
 

@@ -1,6 +1,7 @@
 """Each example as a user runs it, on few epochs, and the replay against the published numbers."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -305,6 +306,19 @@ def test_predict_names_what_it_cannot_read_and_goes_on(trained, tmp_path):
         f"cannot identify image file '{paths[2]}'",
         "[Errno 2] No such file or directory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"), [("predict", "PIL", "plot"), ("scale_out", "jax", "keras")]
+)
+def test_an_example_without_its_extra_says_what_to_install(name, missing, extra, tmp_path):
+    (tmp_path / f"{missing}.py").write_text(f"raise ImportError('No module named {missing}')")
+    command = [sys.executable, f"examples/{name}.py"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"No module named {missing}: run pip install -e '.[{extra}]'\n"
 
 
 needs_keras = pytest.mark.skipif(
