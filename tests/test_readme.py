@@ -34,6 +34,15 @@ def test_the_readmes_loop_is_that_of_the_example():
     assert first in (ROOT / "examples" / "mnist.py").read_text()
 
 
+def test_the_core_has_about_as_many_lines_as_the_readme_says():
+    package = ROOT / "tinygrad_mnist"
+    core = [package / name for name in ("parameter.py", "module.py", "losses.py")]
+    core += [*(package / "nn").glob("*.py"), package / "data" / "loader.py"]
+    core += [package / "optim" / name for name in ("optimizer.py", "sgd.py")]
+    lines = sum(len(path.read_text().splitlines()) for path in core)
+    assert f"whose core, about {round(lines, -2):,} lines," in README
+
+
 def test_the_readme_has_two_commands_of_one_line_each():
     assert blocks("bash") == [
         f"{ENVIRONMENT} . && .venv/bin/python examples/mnist.py\n",
