@@ -188,3 +188,46 @@ def test_the_library_is_that_of_scipys_blas():
         assert all(lib.get_num_threads() == count for lib, count in others)
     finally:
         set_count(before)
+
+
+TWO_MODELS = """
+import threading
+import numpy as np
+from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
+
+def trained(width, batch, steps, seed):
+    rng = np.random.default_rng(seed)
+    model = Sequential(Linear(width, width, rng=rng), ReLU(), Linear(width, 10, rng=rng))
+    loss, optimizer = MSELoss(), SGD(model.parameters(), 0.1, momentum=0.9)
+    x, t = rng.normal(size=(batch, width)), rng.normal(size=(batch, 10))
+    for _ in range(steps):
+        loss(model(x), t)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+    return [array.tobytes() for array in model.state_dict().values()]
+
+def same_in_threads(*sizes):
+    found = {}
+    threads = [
+        threading.Thread(target=lambda seed=seed: found.update({seed: trained(*sizes, seed)}))
+        for seed in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found == {seed: trained(*sizes, seed) for seed in range(2)}
+"""
+
+
+def test_two_small_models_in_two_threads_give_the_bits_that_they_give_alone():
+    names = {}
+    exec(TWO_MODELS, names)
+    assert names["same_in_threads"](20, 8, 300)
+
+
+def test_two_large_models_in_two_threads_do_with_one_blas_thread():
+    code = TWO_MODELS + "print(all(same_in_threads(512, 128, 20) for _ in range(3)))"
+    done = run_python("-c", code, OPENBLAS_NUM_THREADS="1")
+    assert done.stdout == "True\n", done.stderr

@@ -92,8 +92,8 @@ def _call(
     before = get_count()
     if before == count:
         return routines[work_of.dtype](*args, **options)
-    set_count(count)
     try:
+        set_count(count)
         return routines[work_of.dtype](*args, **options)
     finally:
         set_count(before)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import streams_in
+from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 
@@ -131,8 +132,9 @@ class Module(ABC):
         if faults:
             contract = "a state dict of its parameters"
             raise ValueError(check.expected(self, contract, ", ".join(faults)))
-        for name, data in own.items():
-            data[...] = new[name]
+        with holding():
+            for name, data in own.items():
+                data[...] = new[name]
 
     def has_own_method(self) -> bool:
         """Return whether a method was set on the object: then it may compute anything."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist._tables import rows_of, shared_dtype
 from tinygrad_mnist.compiled import kernel
 from tinygrad_mnist.compiled.plan import ROWS, Rule, drawn_masks, planned
@@ -20,7 +21,7 @@ from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
 
-_CHUNK = 256  # samples between two looks at Ctrl-C
+_CHUNK = 256  # samples between two moments for Ctrl-C
 
 
 def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., tuple[float, float]]:
@@ -38,7 +39,8 @@ def compile_sgd(model: Module, loss: MSELoss, optimizer: SGD) -> Callable[..., t
     and returns the mean of the values and the fraction of samples whose largest output is at the
     target's largest entry (NaN for a single output). inputs (N, I) and targets (N, O) may be
     read-only or memory-mapped: they are converted in small parts. Settings, modes and weights are
-    read again at each call. Ctrl-C stops it within a fraction of a second, between two samples.
+    read again at each call. Ctrl-C stops it after a chunk of 256 samples: parameters, velocities
+    and generators are then those of the loop after so many samples.
 
     model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS; loss
     is an MSELoss, and optimizer an SGD of exactly the model's parameters. For all else, also
@@ -117,20 +119,22 @@ class _Pass:
         dtype, state = self.flat.dtype, (self.plan, self.flat, self.velocity, self.settings)
         still = self.flat.copy() if self.settings.lr == 0 else None
         chunk_size = _CHUNK if still is None else 1
-        try:
-            for start in range(0, samples, chunk_size):
-                part = slice(start, start + chunk_size)
-                rows = part if order is None else order[part]
-                chunk = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
-                masks = drawn_masks(self.plan, self.rules, len(chunk[0]))
-                error, correct = kernel.run_samples(
-                    *state, *chunk, masks, self.factors, self.scratch
-                )
-                total, hits = total + error / self.n, hits + correct
-                if still is not None:  # BLAS moves nothing for lr = 0; the kernel adds 0 * NaN
-                    self.flat[:] = still
-        finally:  # also after Ctrl-C
-            self._write_back()
+        with holding() as hold:
+            try:
+                for start in range(0, samples, chunk_size):
+                    hold.let()
+                    part = slice(start, start + chunk_size)
+                    rows = part if order is None else order[part]
+                    chunk = _as_read(x[rows], dtype), _as_read(t[rows], dtype)
+                    masks = drawn_masks(self.plan, self.rules, len(chunk[0]))
+                    error, correct = kernel.run_samples(
+                        *state, *chunk, masks, self.factors, self.scratch
+                    )
+                    total, hits = total + error / self.n, hits + correct
+                    if still is not None:  # BLAS moves nothing for lr = 0; the kernel adds 0 * NaN
+                        self.flat[:] = still
+            finally:  # also after Ctrl-C
+                self._write_back()
         accuracy = hits / samples if t.shape[1] > 1 else math.nan
         return total / samples, accuracy
 

@@ -88,8 +88,7 @@ class Optimizer(ABC):
         declared = check.settings_of(type(self)).items()
         settings = {name: setting.checked(self, state[name]) for name, setting in declared}
         slots = {name: self._checked(name, state[name]) for name in self.slots}
-        vars(self).update(settings)
-        self._slots = slots
+        vars(self).update(settings, _slots=slots)  # at once: no Ctrl-C comes in between
 
     def __repr__(self) -> str:
         """Return the settings."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import Stream, check_state, streams_in
+from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
@@ -157,6 +158,7 @@ def restore(
     """Set the objects given, all of them or none, to what was read from path."""
     contract = f"{path} to fit"
     with (
+        holding(),
         check.refusing("checkpoint.load", contract, CheckpointError),
         contextlib.ExitStack() as undo,
     ):
@@ -171,9 +173,9 @@ def restore(
             optimizer.load_state_dict(content["optimizer"])
         if model is not None:
             set_arrays(model, content["model"])  # last, as it is all or nothing by itself
+        if history is not None and records is not None:
+            history.records[:] = records
         undo.pop_all()
-    if history is not None and records is not None:
-        history.records[:] = records
 
 
 def set_arrays(model: Module, state: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._interrupts import Hold, holding
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
@@ -60,11 +61,12 @@ def evaluate(
     check_parts("evaluate", model, loss, "__call__")
     loader = pairs_of("evaluate", loader)
     averages = Averages(loss, named("evaluate", metrics, loader), loader)
-    with _modes_kept(model):
+    with holding() as hold, _modes_kept(model):
         model.eval()
-        for x, t in loader:
-            y = model(x)
-            averages.add(loss(y, t), y, t)
+        with hold:  # Ctrl-C may come, nothing moves
+            for x, t in loader:
+                y = model(x)
+                averages.add(loss(y, t), y, t)
     return averages.result("evaluate")
 
 
@@ -88,6 +90,9 @@ def fit(
     The numbers of an epoch are those of the passes that trained, dropout included; those named
     `val_...` are of `evaluate` after it. Every module is then in the mode it was in, also after an
     error or Ctrl-C.
+
+    Ctrl-C waits for the end of a step; a second one does not. The KeyboardInterrupt has the History
+    so far as its `history`.
 
     Args:
         model: Any Module.
@@ -130,28 +135,32 @@ def fit(
     run.columns += ["epoch", "lr", *columns]
     callbacks = checked_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
-    left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
-    with _modes_kept(model):
+    with _interruptible(run) as hold, _modes_kept(model):
+        left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
         for epoch in range(len(run.history.records) + 1, run.epochs + 1):
             run.epoch = epoch
-            if not (left or _begins(run, callbacks)):
-                break
+            with hold:
+                if not (left or _begins(run, callbacks)):
+                    break
             with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
                 averages = Averages(loss, functions, train_loader)
                 start, pairs = opened(train_loader, left, averages)
                 for _ in _steps(run, loss, pairs, averages, callbacks):
-                    if file.is_due(averages):
-                        file.save(position(start, averages))
-                    _show(bar, averages)
+                    with hold:  # Ctrl-C may come
+                        if file.is_due(averages):
+                            file.save(position(start, averages))
+                        _show(bar, averages)
                 measured = averages.result("fit")
                 if validation is not None:
-                    measured |= _validated(run, loss, validation, functions)
+                    with hold:
+                        measured |= _validated(run, loss, validation, functions)
                 bar.set_postfix(measured)
             left = None
             run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
-            for callback in callbacks:
-                callback.after_epoch(run)
-            file.save()
+            with hold:
+                for callback in callbacks:
+                    callback.after_epoch(run)
+                file.save()
     return run.history
 
 
@@ -215,6 +224,22 @@ def _set_back_unless_finite(run: Run) -> Iterator[None]:
 def _refuse_unless_finite(loss: float, where: str) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(check.expected("fit", "a finite loss", f"{loss} {where}"))
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[Hold]:
+    """Hold Ctrl-C back; give its KeyboardInterrupt the history so far, and say how to go on."""
+    try:
+        with holding() as hold:
+            yield hold
+    except KeyboardInterrupt as error:
+        error.history = run.history  # type: ignore[attr-defined]
+        error.add_note(
+            f"fit stopped in epoch {run.epoch} of {run.epochs}, after step {run.step}; another fit "
+            "goes on from these parameters.\nThis error's `history` has the epochs before: in a "
+            "notebook, `sys.last_value.history`."
+        )
+        raise
 
 
 @contextmanager
