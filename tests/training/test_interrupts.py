@@ -4,6 +4,7 @@ import linecache
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,8 @@ presses = []
 def test_fit_in_another_thread_leaves_ctrl_c_to_the_main_thread():
     results = []
     thread = threading.Thread(target=lambda: results.append(run_of(PressesTwice(1)).records))
-    thread.start()
     with pytest.raises(KeyboardInterrupt):  # at once, here
-        thread.join(10)
+        thread.start()
+        time.sleep(10)
     thread.join()
     assert results == [run_of(Callback()).records]
