@@ -1,4 +1,4 @@
-"""Check a layer of your own, right and with a mistake: python examples/check_your_layer.py.
+"""Check a custom layer, right and with a mistake: python examples/check_your_layer.py.
 
 The layer is Swish with a slope b for each feature to learn (Ramachandran et al. 2017,
 arXiv:1710.05941), for s = sigmoid(b * x):

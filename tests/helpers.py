@@ -56,7 +56,7 @@ def traced_memory():
 
 
 def run_python(*args, **environment):
-    """Run Python in a process of its own, with these variables changed; return how it ended."""
+    """Run Python in a separate process, with these variables changed; return how it ended."""
     return subprocess.run(
         [sys.executable, *map(str, args)],
         env=os.environ | environment,

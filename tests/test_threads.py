@@ -121,7 +121,7 @@ def test_the_environment_fixes_no_bad_count(bad, monkeypatch):
 
 @pytest.mark.slow
 def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread():
-    """In a process of its own: a step of the small network, then the counts and the CPU time."""
+    """In a separate process: a step of the small network, then the counts and the CPU time."""
     code = """
 import resource, time
 import numpy as np

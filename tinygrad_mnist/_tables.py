@@ -18,8 +18,8 @@ def rows_of(
 ) -> list[tuple[str, Module, Row]]:
     """Return the layers of a nested Sequential, or of one layer alone, as (path, layer, row).
 
-    A row is found by exact class: a subclass may compute anything, and so may an object with a
-    method of its own. What has no row is a TypeError, whose message ends with the remedy.
+    A row is found by exact class: a subclass may compute anything, and so may an object that a
+    method was set on. What has no row is a TypeError, whose message ends with the remedy.
     """
     found, chain = [], iter([("", model)])
     if type(model) is Sequential and not model.has_own_method():

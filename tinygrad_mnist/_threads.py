@@ -27,7 +27,7 @@ _MOST_THREADS = 1024
 def _count_functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """Return how to get and set the thread count of SciPy's OpenBLAS, None if it has another BLAS.
 
-    NumPy may bring a library of the same name, with threads of its own: they differ by folder.
+    NumPy may bring another library of the same name: its folder tells which is SciPy's.
     Where only one is loaded, as in a conda environment, both use it.
     """
     loaded = ThreadpoolController().select(internal_api="openblas").lib_controllers

@@ -28,7 +28,7 @@ class Module(ABC):
     sample_axes: int = 1  # how many last axes are one sample: 3 for images (H, W, C)
 
     @abstractmethod
-    def forward(self, *inputs: Any, **_: Any) -> Any:  # **_: mypy then takes `forward(self, x)`
+    def forward(self, *inputs: Any, **_: Any) -> Any:  # **_ lets mypy take `forward(self, x)`
         """Return y, and keep what backward will need.
 
         Args:

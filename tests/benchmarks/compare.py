@@ -113,7 +113,7 @@ def parse_arguments():
 
 
 def limit_threads(n):
-    """Start anew on n cores, because a library sizes its pools when it is loaded."""
+    """Start again on n cores, because a library sizes its pools when it is loaded."""
     if cores() > n:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         os.environ.update(dict.fromkeys(names, str(n)))
@@ -280,7 +280,7 @@ def loss_of(weights):
     return float(np.sum((x @ last - t) ** 2) / len(x))
 
 
-# Imports and memory, in processes of their own
+# Imports and memory, in separate processes
 
 
 def import_times(rounds, peers):

@@ -56,7 +56,7 @@ class Contender:
     dtype: type = np.float32
     serial: bool = False  # one thread, whatever the library's own choice
     epoch: bool = False  # takes part in the whole epochs
-    compiles_each_n: bool = False  # step(n) is compiled for each n anew
+    compiles_each_n: bool = False  # step(n) is compiled again for each n
     trains: bool = True
     per_sample: bool = False  # takes part in no batches
 
@@ -501,7 +501,7 @@ def _call_all(calls):
     return step
 
 
-# BLAS is Fortran and reads a C-ordered W as W.T: everything below is handed over transposed
+# BLAS is Fortran and reads a C-ordered W as W.T: everything below is passed transposed
 
 
 def _product(x, W, y):

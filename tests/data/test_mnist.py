@@ -358,7 +358,7 @@ def test_npz_member_truncated(tmp_path, save, key):
 def structure(content):
     """Return the positions that are no pixels but the first member's headers and the directory.
 
-    With 6 images or more, a member is so large that zipfile hands out its header before the
+    With 6 images or more, a member is so large that zipfile returns its header before the
     checksum is known.
     """
     return [*range(200), *range(content.index(b"PK\1\2"), len(content))]

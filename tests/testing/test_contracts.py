@@ -17,7 +17,7 @@ from tinygrad_mnist.testing import (
     contracts,
 )
 
-TEXTS = {
+MESSAGES = {
     "x edited in place": "BrokenElementwise: expected forward to leave x alone, got it modified",
     "Dropout: edits dy in place": (
         "BrokenDropout: expected backward to leave dy alone, got it modified"
@@ -83,7 +83,7 @@ TEXTS = {
     ),
 }
 
-LOSS_TEXTS = {
+LOSS_MESSAGES = {
     "pred edited": "BrokenMSELoss: expected pred and target to be left alone, got one modified",
     "broadcast (N, 1) - (N,)": ("Broadcasts: expected dL/dpred of shape (3, 1), got (3, 3)"),
 }
@@ -93,15 +93,15 @@ def refusal(rule, text):
     return pytest.raises(ModuleContractError, match="^" + re.escape(f"{text} [rule: {rule}]") + "$")
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", MESSAGES)
 def test_a_broken_rule_is_named_in_words(name):
-    with refusal(LAYERS[name].rule, TEXTS[name]):
+    with refusal(LAYERS[name].rule, MESSAGES[name]):
         LAYERS[name].check(normal(3, 2), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", LOSS_TEXTS)
+@pytest.mark.parametrize("name", LOSS_MESSAGES)
 def test_a_broken_rule_of_a_loss_is_named_in_words(name):
-    with refusal(LOSSES[name].rule, LOSS_TEXTS[name]):
+    with refusal(LOSSES[name].rule, LOSS_MESSAGES[name]):
         check_loss_gradients(LOSSES[name].make(), normal(3, 1), normal(3, 1, seed=1))
 
 

@@ -1,9 +1,9 @@
-"""The compiled kernel: per-sample SGD through a chain of layers, one rule beside the other.
+"""The compiled kernel: per-sample SGD through a chain of layers, with a rule for each kind.
 
 `a` and `da` are a layer's input and its gradient, `y` and `dy` its output and its gradient. Four
-fifths of MNIST's pixels are 0, and half of what dropout leaves: the weights of such an input are
-neither read nor updated. All arrays are flat, W is (I, O) with one row behind the other. The
-functions are compiled when first called, and kept on disk; `.py_func` is each in plain Python.
+fifths of MNIST's pixels are 0, and half of the outputs of a Dropout(0.5): the weights of such an
+input are neither read nor updated. All arrays are flat, W (I, O) row after row. The functions are
+compiled when first called, and kept on disk; `f.py_func` is f in plain Python.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """A chain in numbers, for the kernel: one row a layer in `ROWS`.
 
-A row is a function from a layer to the Rule that computes it in the kernel. A layer of your own
-that computes what one of these rules does may have a row too::
+A row is a function from a layer to the Rule that computes it in the kernel. A custom layer that
+computes what one of these rules does may have a row too::
 
     ROWS[MyReLU] = ROWS[ReLU]
     ROWS[MyLinear] = lambda layer: Rule(LINEAR, weight=layer.W, bias=layer.b)

@@ -1,4 +1,4 @@
-"""Data: MNIST, transforms, and the loader that hands it out in samples or batches."""
+"""Data: MNIST, transforms, and the loader that yields samples or batches."""
 
 from tinygrad_mnist.data.loader import DataLoader
 

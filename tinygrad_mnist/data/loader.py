@@ -1,4 +1,4 @@
-"""DataLoader: the inputs and targets, in samples or batches, in an order of its own."""
+"""DataLoader: the inputs and targets, in samples or batches, in order or shuffled."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ def _size_or_none(owner: object, name: str, value: Any) -> int | None:
 class DataLoader:
     """Yields (inputs, targets) pairs that cover every sample once an epoch.
 
-    Every `iter()` is an epoch of its own, independent of the others. Arrays are not copied:
+    Every `iter()` starts an epoch, independent of the others. Arrays are not copied:
     unshuffled pairs are read-only views of them. Those of np.memmap, which may be far larger than
     memory, are read as they are needed.
 

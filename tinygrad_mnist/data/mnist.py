@@ -98,7 +98,7 @@ def _load_keras() -> tuple[Split, Split]:
 
 
 def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
-    """Return the four arrays as two pairs, or refuse images and labels that do not belong."""
+    """Return the four arrays as two pairs, or refuse those that do not belong together."""
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images) != len(labels):

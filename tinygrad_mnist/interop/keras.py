@@ -1,10 +1,10 @@
 """Models, losses and optimizers in Keras 3, and models back (needs the `keras` extra).
 
 Keras is imported on JAX unless the environment variable KERAS_BACKEND says otherwise. What the two
-frameworks do not define alike is refused: nothing is lost on the way without a word.
+frameworks do not define alike is refused: nothing is lost silently.
 
-Layers are translated by `PAIRS`, one row a layer, both directions in the row. A row for a layer of
-your own makes both functions take it::
+Layers are translated by `PAIRS`, one row a layer, both directions in the row. A row for a
+custom layer makes both functions take it::
 
     PAIRS.append(Pair(Scale, KerasScale, scale_to_keras, scale_from_keras))
 """
@@ -38,8 +38,8 @@ class Pair(NamedTuple):
     theirs: Any
     to_keras: Callable[..., Any] | None  # called with ours and the keywords name and dtype
     from_keras: Callable[[Any], Iterable[Module]]  # a ValueError says what would be lost
-    plain: Mapping[str, Any] = {}  # arguments of theirs at its plainest, where it needs some
-    carried: Collection[str] = ()  # settings that may differ from that: translated, or initializers
+    plain: Mapping[str, Any] = {}  # arguments of the plain layer that theirs is compared with
+    carried: Collection[str] = ()  # settings that may differ from it: translated, or initializers
     only: str = ""  # which of theirs are meant, as in "linear or relu"
 
 
@@ -237,7 +237,7 @@ def _leaves(model: Any, *dtypes: str) -> Iterator[Any]:
 
 
 def _translated(layer: Any, dtype: str) -> Sequential:
-    """Return what stands for a layer of Keras, but its weights; refuse what would be lost."""
+    """Return our layers for one of Keras, without its weights; refuse what would be lost."""
     pair = {pair.theirs: pair for pair in PAIRS}.get(type(layer))
     if pair is None:
         raise _refusal(type(layer).__name__, layer)

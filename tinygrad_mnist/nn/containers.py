@@ -58,11 +58,10 @@ class Sequential(Module):
         return next((layer.sample_axes for layer in cares), Module.sample_axes)
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
-        self._y = None  # if a layer raises, the layers after it still hold the forward before
+        self._y = None  # if a layer raises, those after it still hold the previous forward
         y: Any = x if type(x) is np.ndarray and x.dtype in check.FLOATS else self._entering(x)
         if more:
             more = tuple(self._entering(other) for other in more)
-        i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
                 y = layer.forward(y, *more) if more else layer.forward(y)
@@ -80,11 +79,9 @@ class Sequential(Module):
 
     def backward(self, dy: ArrayLike) -> Any:
         dx: Any = check.cotangent(self, dy, self._y)
-        i = len(self.layers)
         try:
-            for layer in reversed(self.layers):
-                i -= 1
-                dx = layer.backward(dx)
+            for i in reversed(range(len(self.layers))):
+                dx = self.layers[i].backward(dx)
         except (ValueError, TypeError, RuntimeError) as error:
             check.locate(error, self, i, self.layers[i])
             raise

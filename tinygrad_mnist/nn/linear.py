@@ -29,7 +29,7 @@ class Linear(Module):
     weight: check.Setting[Parameter] = Held()
     bias: check.Setting[Parameter | None] = Held(or_none=True)
     _x: FloatArray | None = None  # of the last forward
-    _W: FloatArray | None = None  # of the last forward, with the shapes that they must have
+    _W: FloatArray | None = None  # the W and b whose shapes were checked last
     _b: FloatArray | None = None
 
     def __init__(

@@ -28,7 +28,7 @@ Precision = tuple[float, float, float]  # rtol, atol and step, as in `check_grad
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _SMALLEST = float(np.finfo(np.float64).tiny)
-_TINY = 0.01
+_TINY = 0.01  # a usual size below which values count as tiny
 _FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one
 _NEARBY = 2  # generic points at which an error is confirmed
 
@@ -182,7 +182,7 @@ class Judge:
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in self.gradients):
             usual = math.sqrt(float(np.mean(array**2))) if array.size else 0.0
-            # around values far below the step, "nearby" means about 1
+            # the step is relative to max(1, |value|): where all values are tiny, so is this way
             size = abs(array) + (usual if usual > _TINY else 1.0)
             array += part * size * self.rng.uniform(-1, 1, array.shape)
         with np.errstate(all="ignore"):

@@ -30,7 +30,7 @@ _GLOBAL: tuple[Stream, ...] = (
 class Subject:
     """y of a module, or the value of a loss of y, as a function of its inputs and every parameter.
 
-    It holds copies of its own in float64, and sets every random stream and Buffer back before each
+    It works on copies in float64, and sets every random stream and Buffer back before each
     forward, so that equal arrays give equal outputs. `arrays` are changed in place to ask for
     others.
 

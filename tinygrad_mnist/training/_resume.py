@@ -29,8 +29,8 @@ def position(start: Any, averages: Averages) -> Position:
 def opened(loader: Any, left: Position | None, averages: Averages) -> tuple[Any, Iterable[Any]]:
     """Return the generator's state before the epoch's order was drawn, and the pairs to train on.
 
-    Those are all, or, of an epoch that was left, the rest in its order; the averages go on from
-    there.
+    Those are all pairs, or the rest of an epoch that was left, in its order; the averages then get
+    its sums so far.
     """
     if not isinstance(loader, DataLoader):
         return None, loader
@@ -53,14 +53,14 @@ class RunFile:
     def __init__(
         self, run: Run, loader: Any, path: str | os.PathLike[str] | None, every: int | None
     ) -> None:
-        if path is not None and not isinstance(loader, DataLoader):
-            raise check.type_error("fit", "a DataLoader to write checkpoints of", loader)
-        if every is not None and path is None:
-            raise check.value_error("fit", "checkpoint, the file, with checkpoint_every", path)
-        if every is not None:
-            every = check.integer("fit", "checkpoint_every", every, at_least=1)
         if path is not None:
+            if not isinstance(loader, DataLoader):
+                raise check.type_error("fit", "a DataLoader to write checkpoints of", loader)
             check.file_path("fit", "checkpoint", path)
+        if every is not None:
+            if path is None:
+                raise check.value_error("fit", "checkpoint, the file, with checkpoint_every", path)
+            every = check.integer("fit", "checkpoint_every", every, at_least=1)
         self.path, self.every, self._run, self._loader = path, every, run, loader
         self._objects = run.model, run.optimizer, loader, run.history
 

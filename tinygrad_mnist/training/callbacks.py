@@ -34,7 +34,7 @@ class Run:
 
 
 class Callback:
-    """Override what you need. Keep no state of your own: after a resume only `run` is restored.
+    """Override what you need. Keep no state in it: after a resume only `run` is restored.
 
     A run resumed within an epoch does not call before_epoch for it again.
     """

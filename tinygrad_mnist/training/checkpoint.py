@@ -167,7 +167,7 @@ def restore(
                 _set_streams(undo, owner, streams, content["generators"][owner])
         if loader is not None and content["loader"] != _settings(loader):
             raise ValueError(f"a loader with {content['loader']}, not {_settings(loader)}")
-        records = None if history is None else checked_records(content["history"])
+        records = [] if history is None else checked_records(content["history"])
         if optimizer is not None:
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(content["optimizer"])
@@ -207,8 +207,8 @@ def _set_streams(
 
 def _settings(loader: DataLoader) -> dict[str, Any]:
     """Return what must be the same for the loader to yield the same."""
-    names = ("batch_size", "shuffle", "drop_last")
-    return {"samples": len(loader.inputs), **{name: getattr(loader, name) for name in names}}
+    settings = {name: getattr(loader, name) for name in check.settings_of(DataLoader)}
+    return {"samples": len(loader.inputs), **settings}
 
 
 def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
@@ -244,9 +244,8 @@ def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
 
 
 def _below(name: str, part: str) -> str:
-    quoted = urllib.parse.quote(
-        part, safe="", errors="surrogatepass"
-    )  # zip member names must be valid text
+    # a key may hold "/", or what is no valid text, which the name of a zip file's member must be
+    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")
     return f"{name}/{quoted}" if name else quoted
 
 
@@ -266,8 +265,8 @@ def _unpacked(value: Any, arrays: _Arrays) -> Any:
 class _Archive(zipfile.ZipFile):
     """A zip file that is closed only when it is whole.
 
-    zipfile would close it after Ctrl-C too, and if that came within a member, raise a ValueError
-    that it cannot.
+    zipfile closes an archive when it is garbage-collected. After Ctrl-C within a member, that would
+    raise a ValueError.
     """
 
     def __del__(self) -> None:

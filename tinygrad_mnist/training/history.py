@@ -81,6 +81,6 @@ def checked_records(records: Any) -> list[dict[str, float]]:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, int):  # who computes with an integer beyond every float gets an error
+    if isinstance(value, int):  # float() of a larger one raises
         return not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, numbers.Real)

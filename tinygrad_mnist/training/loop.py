@@ -1,8 +1,8 @@
 """The training loop with everything around it: `fit`, and `evaluate`.
 
 The loop itself is five lines, and the examples write them out. `fit` is those five lines with
-modes, averages, a progress bar, callbacks, checkpoints, and a stop when the loss
-is NaN or infinite.
+modes, averages, a progress bar, callbacks, checkpoints, and a stop when the loss is NaN or
+infinite.
 """
 
 import math
@@ -186,7 +186,7 @@ def _steps(
         _refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
         optimizer.zero_grad()
         model.backward(loss.backward())
-        averages.add(value, y, t)  # first, since a metric may refuse
+        averages.add(value, y, t)  # before the step: a metric may refuse
         optimizer.step()
         run.step += 1
         yield
@@ -255,7 +255,7 @@ def _modes_kept(model: Module) -> Iterator[None]:
 
 def _bar(run: Run, loader: Pairs, shown: bool) -> Any:
     total = len(loader) if isinstance(loader, Sized) else None
-    disable = None if shown else True  # None: unless it is a terminal
+    disable = None if shown else True  # None: tqdm shows it on a terminal only
     return tqdm(total=total, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch", disable=disable)
 
 
