@@ -173,7 +173,7 @@ def restore(
             optimizer.load_state_dict(content["optimizer"])
         if model is not None:
             set_arrays(model, content["model"])  # last, as it is all or nothing by itself
-        if history is not None and records is not None:
+        if history is not None:
             history.records[:] = records
         undo.pop_all()
 
