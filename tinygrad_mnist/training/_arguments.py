@@ -1,6 +1,6 @@
 """What `fit` and `evaluate` are given, looked at before anything changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tinygrad_mnist import _checks as check
@@ -8,6 +8,7 @@ from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training._averages import Metric, named
 from tinygrad_mnist.training.callbacks import Callback, Run
 
 Pairs = Iterable[tuple[Any, Any]]
@@ -64,7 +65,22 @@ def checked_callbacks(callbacks: Iterable[Callback], run: Run) -> list[Callback]
     return checked
 
 
-def check_widths(train: Any, validation: Any) -> None:
+def checked_data(
+    train: Any, validation: Any, metrics: Sequence[str | Metric] | None
+) -> tuple[Pairs, Pairs | None, dict[str, Metric], list[str]]:
+    """Return both loaders, the metrics by name, and the columns that the records will have."""
+    train = pairs_of("fit", train, arrays=False)
+    functions = named("fit", metrics, train)
+    measured = ["loss", *functions]
+    columns = ["epoch", "lr", *measured]
+    if validation is not None:
+        validation = pairs_of("fit", validation)
+        _check_widths(train, validation)
+        columns += [f"val_{name}" for name in measured]
+    return train, validation, functions, columns
+
+
+def _check_widths(train: Any, validation: Any) -> None:
     """Refuse validation arrays with another number of features than the training arrays have."""
     if not type(train) is type(validation) is DataLoader:
         return

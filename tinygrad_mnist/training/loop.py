@@ -23,8 +23,8 @@ from tinygrad_mnist.training._arguments import (
     Pairs,
     check_optimizer,
     check_parts,
-    check_widths,
     checked_callbacks,
+    checked_data,
     pairs_of,
 )
 from tinygrad_mnist.training._averages import Averages, Metric, named
@@ -123,16 +123,10 @@ def fit(
     """
     check_parts("fit", model, loss, "backward")
     check_optimizer(optimizer, model)
-    train_loader = pairs_of("fit", train_loader, arrays=False)
-    functions = named("fit", metrics, train_loader)
-    columns = ["loss", *functions]
-    if validation is not None:
-        validation = pairs_of("fit", validation)
-        check_widths(train_loader, validation)
-        columns += [f"val_{name}" for name in columns]
+    train_loader, validation, functions, columns = checked_data(train_loader, validation, metrics)
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
     run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
-    run.columns += ["epoch", "lr", *columns]
+    run.columns += columns
     callbacks = checked_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     with _interruptible(run) as hold, _modes_kept(model):
