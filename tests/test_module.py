@@ -115,6 +115,16 @@ def test_a_module_is_called_with_all_its_inputs():
     np.testing.assert_array_equal(db, [1, 20])
 
 
+def test_a_state_dict_keeps_its_values_when_the_model_moves_and_the_other_way_round():
+    model = Holder(w=Parameter([5.0]), count=Buffer([2]))
+    state = model.state_dict()
+    model.w.data += 1
+    model.count.data += 1
+    assert (state["w"], state["count"]) == ([5.0], [2])
+    state["w"][:] = 0
+    assert model.w.data == [6.0]
+
+
 def test_load_state_dict_lists_every_fault_and_changes_nothing():
     model = Sequential(Linear(2, 3, rng=0), ReLU(), Linear(3, 1, rng=1))
     before = model.state_dict()

@@ -170,18 +170,20 @@ def test_gradients_of_both_kinds_add_up_in_any_order():
 @given(seed=st.integers(0, 2**32 - 1), calls=st.lists(st.sampled_from("appppr"), max_size=12))
 def test_a_scaled_gradient_can_be_added_at_any_moment(seed, calls):
     rng = np.random.default_rng(seed)
-    p, wanted = Parameter(np.zeros((3, 2))), np.zeros((3, 2))
+    shape = 6, 5  # factors of up to three rows are kept, more are multiplied out
+    p, wanted = Parameter(np.zeros(shape)), np.zeros(shape)
     for call in calls:
-        a, b = rng.random((2, 3)), rng.random((2, 2))
+        rows = rng.integers(1, 4)
+        a, b = rng.random((rows, 6)), rng.random((rows, 5))
         if call == "a":
             p.accumulate(np.outer(a[0], b[0]))
             wanted += np.outer(a[0], b[0])
         elif call == "p":
             p.accumulate_product(a, b)
-            wanted += np.outer(a[0], b[0]) + np.outer(a[1], b[1])
+            wanted += sum(np.outer(*pair) for pair in zip(a, b, strict=True))
         else:
             np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)
-    out = np.ones((3, 2))
+    out = np.ones(shape)
     p.add_grad_to(out, -0.5)
     np.testing.assert_allclose(out, 1 - 0.5 * wanted, rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(p.grad, wanted, rtol=1e-13)

@@ -211,6 +211,30 @@ def test_too_little_to_judge_is_never_a_pass():
     assert not issubclass(InconclusiveGradientCheck, AssertionError)
 
 
+def test_up_to_half_of_the_probes_may_lie_on_a_kink():
+    x = normal(4, 5)
+    x.flat[:10] = 0
+    assert check_gradients(ReLU(), x).arrays[0].on_kink == 10
+    x.flat[10] = 0
+    with pytest.raises(InconclusiveGradientCheck, match="11 of 20 probes lie on a kink"):
+        check_gradients(ReLU(), x)
+
+
+def test_a_mistake_is_seen_in_a_function_that_is_rough_by_a_twentieth_of_it():
+    class Rough(Module):
+        def forward(self, x):
+            waves = (np.cos(4.0**k * x) / 4.0**k for k in range(16))  # rough at every scale
+            return x + 0.02 * sum(waves)
+
+        def backward(self, dy):
+            return 2 * dy
+
+    for seed in range(5):
+        with pytest.raises(GradientCheckError) as caught:
+            check_gradients(Rough(), normal(8, 8, seed=seed), contracts=False)
+        assert caught.value.report.arrays[0].wrong == 64
+
+
 def test_kinks_are_counted_and_judged_beside_the_point():
     x = normal(4, 5)
     x[1, 2] = x[3, 0] = 0

@@ -545,7 +545,7 @@ def interrupted(path, batch, callbacks=(), **options):
         fit(*run, epochs=3, checkpoint=path, checkpoint_every=1, callbacks=callbacks, **options)
 
 
-@pytest.mark.parametrize("metrics", [(), ("accuracy", mean_error)])
+@pytest.mark.parametrize("metrics", [(), (mean_error,), ("accuracy", mean_error)])
 def test_resuming_within_an_epoch_with_other_metrics_is_refused(tmp_path, metrics):
     path, other = tmp_path / "run.npz", made(seed=3)
     interrupted(path, 5)
