@@ -61,6 +61,17 @@ def test_iterators_are_fresh_and_independent(n, settings):
     assert third == [c[1].tolist() for _, _, c in interleaved]
 
 
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_an_order_is_drawn_when_its_epoch_begins_not_at_the_first_pair(batch_size):
+    x, t = pairs(20)
+    one, twin = (DataLoader(x, t, batch_size, shuffle=True, rng=1) for _ in range(2))
+    first, second = iter(one), iter(one)
+    second = [b.tolist() for _, b in second]
+    first = [b.tolist() for _, b in first]
+    assert first == [b.tolist() for _, b in twin]
+    assert second == [b.tolist() for _, b in twin]
+
+
 @pytest.mark.parametrize("batch_size", [None, 1, 50])
 def test_orders_change_with_the_epoch_and_repeat_with_the_seed(batch_size):
     x, t = pairs(50)
