@@ -288,6 +288,7 @@ CHANGES = {
         "a state of another generator than dict",
     ),
     "no meta": (lambda d: d.update(meta=None), "None as meta"),
+    "meta of another kind": (lambda d: d.update(meta={"set": {}}), "a set in its tree"),
     "generators": (
         lambda d: d["generators"]["dict"]["model"].pop(),
         "1 random generators for the model, which holds 2",

@@ -259,7 +259,9 @@ def _unpacked(value: Any, arrays: _Arrays) -> Any:
         return arrays[inside]
     if kind == "tuple":
         return tuple(_unpacked(item, arrays) for item in inside)
-    return {key: _unpacked(item, arrays) for key, item in inside.items()}
+    if kind == "dict":
+        return {key: _unpacked(item, arrays) for key, item in inside.items()}
+    raise ValueError(f"a {kind} in its tree")
 
 
 class _Archive(zipfile.ZipFile):
