@@ -54,20 +54,18 @@ def json_text(text, rng):
 
 
 def _change_place(root, rng):
-    places = [*_places(root)]
-    if not places:
+    if not root:
         return
-    holder, key = rng.choice(places)
-    value = holder[key]
-    change = rng.randrange(6)
+    holder, key = _place(root, rng)
+    value, change = holder[key], rng.randrange(6)
+    other, place = _place(root, rng)
     if change == 0:
         del holder[key]
     elif change == 1 and isinstance(holder, dict):
-        holder[rng.choice([*_KEYS, *(str(k) for _, k in places)])] = holder.pop(key)
+        holder[rng.choice([*_KEYS, str(place)])] = holder.pop(key)
     elif change == 1:
         holder.insert(key, value)
     elif change == 2:
-        other, place = rng.choice(places)
         holder[key] = json.loads(json.dumps(other[place]))  # a copy: nothing holds itself
     elif change == 3 and isinstance(value, (int, float)):
         holder[key] = rng.choice([value + 1, value - 1, -value, 2 * value, value // 2, str(value)])
@@ -75,15 +73,21 @@ def _change_place(root, rng):
         holder[key] = rng.choice(_VALUES)
 
 
-def _places(holder):
-    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
-        yield holder, key
-        if isinstance(value, (dict, list)):
-            yield from _places(value)
+def _place(holder, rng):
+    """Return where a value is, found by going down: a long list is not met more often."""
+    while True:
+        key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        inside = holder[key]
+        stop = len(holder) > 1 and rng.random() < 0.1
+        if stop or not inside or not isinstance(inside, (dict, list)):
+            return holder, key
+        holder = inside
 
 
 def npy(content, rng):
-    """Change the header of an array, with the padding and length that belong to it, or a value."""
+    """Change an array, or its header with the padding and length that belong to it."""
+    if rng.random() < 0.5:
+        return _other_array(content, rng)
     end = 10 + int.from_bytes(content[8:10], "little")
     head, header, body = content[:8], content[10:end].decode("latin1").rstrip(), content[end:]
     change = rng.randrange(6)
@@ -102,6 +106,21 @@ def npy(content, rng):
         body = any_bytes(body, rng)
     padded = header.encode("latin1") + b" " * (-(len(header) + 11) % 64) + b"\n"
     return head + len(padded).to_bytes(8, "little")[:2] + padded + body
+
+
+def _other_array(content, rng):
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            array = np.load(io.BytesIO(content))
+            dtype = rng.choice(["<f4", ">f4", "<f8", "<f2", "|u1", "|b1", "<i8", "<U8"])
+            others = [array.T, array[..., :1], array.reshape(-1), array[None], array.astype(dtype)]
+            others += [array * 0, array - 1, array + math.nan, np.array(array, order="F")]
+    except Exception:  # whatever NumPy raises: a change before made it no array of numbers
+        return any_bytes(content, rng)
+    file = io.BytesIO()
+    np.save(file, rng.choice(others))
+    return file.getvalue()
 
 
 def _replaced(pattern, new, text):

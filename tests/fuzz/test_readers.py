@@ -30,7 +30,7 @@ def test_a_changed_file_loads_as_others_read_it_or_is_refused_and_changes_nothin
     target.run(content)
 
 
-def test_some_changed_files_load_and_most_are_refused(reader):
+def test_some_changed_files_load_and_some_are_refused(reader):
     (target, written), rng = reader, random.Random(0)
     loaded = [target.run(target.mutate(rng.choice(written), rng)) for _ in range(40)]
-    assert 0 < sum(loaded) < 20
+    assert {*loaded} == {True, False}
