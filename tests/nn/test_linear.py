@@ -34,6 +34,8 @@ def test_forward_and_backward_are_plain_loops(seed, rows, features, bias):
     np.testing.assert_allclose(layer.weight.grad, dW, rtol=1e-10, atol=1e-12)
     if bias:
         np.testing.assert_allclose(layer.bias.grad, sum(dy), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(layer(x[0]), y[0], rtol=1e-10, atol=1e-12)  # one sample alone
+    np.testing.assert_allclose(layer.backward(dy[0]), dx[0], rtol=1e-10, atol=1e-12)
 
 
 def test_without_input_grad_only_the_parameters_get_gradients():
