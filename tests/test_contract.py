@@ -31,10 +31,12 @@ of_one_sample = where(lambda case: not case.mixes_rows)
 def made(name, leading=(5,), seed=0, dtype=np.float32):
     """Return a module of a case, and inputs for it."""
     case, rng = CASES[name], np.random.default_rng(seed)
-    shape = (*leading, *case.shape)
+    module, shape = case.make(), (*leading, *case.shape)
+    for parameter in module.parameters():  # a bias of 0 or a gain of 1 would hide mistakes
+        parameter.data += np.random.default_rng(seed).uniform(0.1, 0.5, parameter.data.shape)
     if case.words is None:
-        return case.make(), [rng.standard_normal(shape).astype(dtype) for _ in range(case.inputs)]
-    return case.make(), [rng.integers(case.words, size=shape) for _ in range(case.inputs)]
+        return module, [rng.standard_normal(shape).astype(dtype) for _ in range(case.inputs)]
+    return module, [rng.integers(case.words, size=shape) for _ in range(case.inputs)]
 
 
 def too_few(name, leading):
