@@ -8,6 +8,7 @@ read once more.
 """
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -27,7 +28,15 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="0, the default, is another each time")
     args = parser.parse_args()
 
-    folder = Path(tempfile.mkdtemp())
+    with tempfile.TemporaryDirectory() as folder:
+        child = os.fork()  # atheris ends its process by itself
+        if not child:
+            fuzz(args, Path(folder))
+        _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def fuzz(args, folder):
     (corpus := folder / "corpus").mkdir()
     target = TARGETS[args.target](folder)
     seeds = target.seeds()
@@ -48,9 +57,8 @@ def main():
 
     limits = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=100000", "-len_control=0"]
     options = [*limits, f"-runs={args.runs}", f"-seed={args.seed}", "-mutate_depth=2"]
-    atheris.Setup(
-        [sys.argv[0], *options, *(args.files or [str(corpus)])], run, custom_mutator=mutate
-    )
+    options += args.files or [str(corpus)]
+    atheris.Setup([sys.argv[0], *options], run, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -41,14 +41,21 @@ def any_bytes(data, rng):
     return data[:at] + new + data[at + length :]
 
 
-def json_text(text, rng):
-    """Change one to three places of what JSON says."""
+def json_text(text, rng, part=None):
+    """Change one to three places of what JSON says, half of the time in one part of it.
+
+    Args:
+        text: JSON in UTF-8.
+        rng: Draws the changes.
+        part: Returns that part, given all.
+    """
     try:
         root = [json.loads(text)]
+        start = [part(root[0])] if part and rng.random() < 0.5 else root
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            _change_place(root, rng)
+            _change_place(start, rng)
         changed = json.dumps(root[0]) if root else ""
-    except (ValueError, RecursionError):  # some change before made it no JSON, or too deep
+    except (ValueError, LookupError, TypeError, RecursionError):  # changed too much before
         return any_bytes(text, rng)
     return changed.replace(f'"{_DEEP}"', "[" * 3000 + "]" * 3000).encode()
 
@@ -167,13 +174,13 @@ def _change_member(members, chosen, member, rng):
         chosen[2] = member(chosen[0], chosen[2], rng)
 
 
-def checkpoint(data, rng):
-    """Change a checkpoint: mostly its tree."""
+def checkpoint(data, rng, part=None):
+    """Change a checkpoint: mostly its tree, and half of the time this part of it."""
 
     def member(name, content, rng):
         if name != "tree.npy" or rng.random() < 0.1:
             return npy(content, rng)
-        tree, file = json_text(content[content.find(b"\n") + 1 :], rng), io.BytesIO()
+        tree, file = json_text(content[content.find(b"\n") + 1 :], rng, part), io.BytesIO()
         np.save(file, np.frombuffer(tree, np.uint8))
         return file.getvalue()
 

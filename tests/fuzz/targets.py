@@ -313,6 +313,9 @@ class Resume(Checkpoint):
         self.reset()
         return found
 
+    def mutate(self, data, rng):
+        return mutations.checkpoint(data, rng, lambda tree: tree["dict"]["meta"])
+
     def fit(self, loss, resume):
         model, optimizer, loader, _ = self.objects
         options = {"epochs": self.epochs, "progress": False, "metrics": ["accuracy"]}
