@@ -3,6 +3,7 @@
 Each function takes a `random.Random`: the same seed makes the same change.
 """
 
+import copy
 import io
 import json
 import math
@@ -73,11 +74,11 @@ def _change_place(root, rng):
     elif change == 1:
         holder.insert(key, value)
     elif change == 2:
-        holder[key] = json.loads(json.dumps(other[place]))  # a copy: nothing holds itself
+        holder[key] = copy.deepcopy(other[place])  # or it might hold itself
     elif change == 3 and isinstance(value, (int, float)):
         holder[key] = rng.choice([value + 1, value - 1, -value, 2 * value, value // 2, str(value)])
     else:
-        holder[key] = rng.choice(_VALUES)
+        holder[key] = copy.deepcopy(rng.choice(_VALUES))
 
 
 def _place(holder, rng):
