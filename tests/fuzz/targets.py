@@ -275,7 +275,7 @@ class Checkpoint(Target):
             found = arrays[content["model"]["dict"][name]["array"]]
             assert array.dtype == found.dtype
             assert np.array_equal(array, found, equal_nan=True)
-        assert optimizer.lr == content["optimizer"]["dict"]["lr"]
+        assert optimizer.lr == float(content["optimizer"]["dict"]["lr"])
         assert repr(history.records) == repr([record["dict"] for record in content["history"]])
         assert loaded.keys() == content["meta"]["dict"].keys()
         self.check_that_it_is_saved_alike()
