@@ -5,7 +5,7 @@ import numbers
 import operator
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -135,6 +135,7 @@ Flag = partial(Setting, flag)
 Choice = partial(Setting, choice)  # reduction = Choice("mean", "sum")
 
 
+@cache
 def settings_of(kind: type) -> dict[str, Setting[Any]]:
     """Return the settings that a class and its bases declare, by name, the bases' first."""
     declared = (vars(base).items() for base in reversed(kind.__mro__))
