@@ -96,3 +96,13 @@ def test_the_wheel_trains_away_from_the_checkout_with_what_it_declares_alone(arc
     assert Path(file).is_relative_to(tmp_path)
     assert version == tinygrad_mnist.__version__
     assert float(accuracy) > 0.75
+
+
+def test_the_top_level_holds_what_the_readme_says_and_nothing_else():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone: what is tracked is not known")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    top = {path.split("/")[0] for path in listed if not path.startswith(".")}
+    assert top == {"README.md", "docs", "examples", "pyproject.toml", "tests", "tinygrad_mnist"}
