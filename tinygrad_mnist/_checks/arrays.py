@@ -60,7 +60,7 @@ def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArr
 
     `like` is any array of the shape and dtype of y, None (refused) where there was no forward.
     """
-    if like is None:
+    if like is None:  # the tests stand here, too: a call of the function that refuses costs 60 ns
         like = kept(owner, like)
     array = floats(owner, "dy", dy)
     if array.dtype != like.dtype:

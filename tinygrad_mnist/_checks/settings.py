@@ -70,6 +70,13 @@ def choice(owner: object, name: str, value: Any, *choices: str) -> Any:
     return value
 
 
+def loss(owner: object, value: Any, *, method: str = "backward") -> Any:
+    """Return value; refuse what cannot be called as a loss, or lacks this method, and classes."""
+    if isinstance(value, type) or not (callable(value) and hasattr(value, method)):
+        raise type_error(owner, "a loss to call, with a backward", value)
+    return value
+
+
 def float_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
     """Return dtype; refuse what is not float32 or float64 in native byte order."""
     try:

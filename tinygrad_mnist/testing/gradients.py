@@ -108,7 +108,9 @@ def check_loss_gradients(
     owner = "check_loss_gradients"
     checker = _Checker(owner, settings)
     pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
-    subject = Subject(Sequential(), [pred], loss=_loss(owner, loss), target=labels, name="pred")
+    subject = Subject(
+        Sequential(), [pred], loss=check.loss(owner, loss), target=labels, name="pred"
+    )
     if checker.contracts:
         check_loss_contracts(loss, pred, labels)
     return checker.report(type(loss).__name__, subject, np.ones(()))
@@ -132,7 +134,7 @@ def check_model_gradients(
     owner = "check_model_gradients"
     checker = _Checker(owner, settings, forms)
     inputs, labels = _inputs(owner, model, x), np.array(target)
-    subject = Subject(model, inputs, loss=_loss(owner, loss), target=labels)
+    subject = Subject(model, inputs, loss=check.loss(owner, loss), target=labels)
     if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
         check_module_contracts(model, inputs, dy, rows_independent, forms)
@@ -257,12 +259,6 @@ def _inputs(owner: str, module: object, x: Any) -> Inputs:
         looked_up = array.dtype.kind in "iu" and not module.input_grad
         inputs.append(check.owned(owner, name, array, array.dtype if looked_up else _FLOAT64))
     return inputs
-
-
-def _loss(owner: str, value: Any) -> Loss:
-    if isinstance(value, type) or not (callable(value) and hasattr(value, "backward")):
-        raise check.type_error(owner, "a loss to call, with a backward", value)
-    return value  # type: ignore[no-any-return]
 
 
 def _refuse_if_too_little(report: GradientReport) -> None:

@@ -20,8 +20,7 @@ def check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
     """Refuse what is no model, and a loss without this method, such as its class."""
     if not isinstance(model, Module):
         raise check.type_error(owner, "a Module", model)
-    if isinstance(loss, type) or not (callable(loss) and hasattr(loss, method)):
-        raise check.type_error(owner, "a loss to call, with a backward", loss)
+    check.loss(owner, loss, method=method)
 
 
 def check_optimizer(optimizer: Optimizer, model: Module) -> None:
