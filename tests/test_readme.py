@@ -36,10 +36,10 @@ def test_the_readmes_loop_is_that_of_the_example():
 
 def test_the_core_has_about_as_many_lines_as_the_readme_says():
     package = ROOT / "tinygrad_mnist"
-    core = [package / name for name in ("parameter.py", "module.py", "losses.py")]
-    core += [*(package / "nn").glob("*.py"), package / "data" / "loader.py"]
-    core += [package / "optim" / name for name in ("optimizer.py", "sgd.py")]
-    lines = sum(len(path.read_text().splitlines()) for path in core)
+    core = ["parameter.py", "module.py", "losses.py", "optim/optimizer.py", "optim/sgd.py"]
+    core += [f"nn/{name}.py" for name in ("linear", "activations", "dropout", "sequential")]
+    core += ["data/loader.py"]
+    lines = sum(len((package / name).read_text().splitlines()) for name in core)
     assert f"whose core, about {round(lines, -2):,} lines," in README
 
 

@@ -1,4 +1,4 @@
-"""Containers: modules made of modules."""
+"""Sequential: layers in a chain."""
 
 from collections.abc import Iterator
 from typing import Any
