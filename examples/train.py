@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
 )
 add = parser.add_argument
-add("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
+add("--data", default="bundled", help="bundled, keras, keras-fashion, or a path to files")
 add("--hidden", type=int, nargs="*", default=[512], help="units of each hidden layer")
 add("--dropout", type=float, default=0.2, help="fraction of hidden units dropped in training")
 add("--batch-size", type=int, default=32)

@@ -18,7 +18,9 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
 )
 parser.add_argument("--epochs", type=int, default=120, help="passes over the training images")
-parser.add_argument("--data", default="bundled", help="bundled, keras, or a path to MNIST files")
+parser.add_argument(
+    "--data", default="bundled", help="bundled, keras, keras-fashion, or a path to files"
+)
 parser.add_argument("--seed", type=int, default=1, help="of weights and masks")
 args = parser.parse_args()
 

@@ -29,7 +29,8 @@ IDX_STEMS = {
     "x_test": ("t10k-images", "idx3-ubyte"),
     "y_test": ("t10k-labels", "idx1-ubyte"),
 }
-LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
+LOCAL = '"bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
+SOURCES = f'source="keras", "keras-fashion", {LOCAL}'
 SEEDS = st.integers(0, 2**32 - 1)
 FEW_MB = 4 << 20
 # 6 makes another compression of deflate, 0x20 changes the case of letters
@@ -262,7 +263,7 @@ def test_idx_gz_in_several_members(tmp_path):
     assert_holds(mnist.load_data(tmp_path), arrays)
 
 
-@pytest.mark.parametrize("name", ["keras", "bundled"])
+@pytest.mark.parametrize("name", ["keras", "keras-fashion", "bundled"])
 def test_a_path_is_a_path_whatever_its_name(tmp_path, monkeypatch, name):
     arrays = made()
     (tmp_path / name).write_bytes(npz_bytes(arrays))
@@ -275,7 +276,7 @@ def test_a_path_is_a_path_whatever_its_name(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("source", ["no/such.npz", Path("no/such.npz"), "mnist", "no\0such"])
 def test_missing_path(source):
-    text = f'expected source="keras", {LOCAL}, got {str(source)!r}, where there is no file'
+    text = f"expected {SOURCES}, got {str(source)!r}, where there is no file"
     with refusal(FileNotFoundError, f"mnist.load_data: {text}"):
         mnist.load_data(source)
 
@@ -311,7 +312,7 @@ def test_empty_folder(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_no_source(source, found):
-    with refusal(TypeError, f'mnist.load_data: expected source="keras", {LOCAL}, got {found}'):
+    with refusal(TypeError, f"mnist.load_data: expected {SOURCES}, got {found}"):
         mnist.load_data(source)
 
 
@@ -747,14 +748,25 @@ def backend(monkeypatch):
 
 NO_KERAS = "mnist.load_data: expected Keras and its backend (extra `keras`: pip install keras jax)"
 KERAS_MODULES = ("keras", "keras.datasets", "keras.datasets.mnist")
+BY_KERAS = {"keras": "mnist", "keras-fashion": "fashion_mnist"}
+both_by_keras = pytest.mark.parametrize(("source", "name"), BY_KERAS.items(), ids=BY_KERAS)
 
 
-def put_in_place_of_keras(monkeypatch, load_data):
+def put_in_place_of_keras(monkeypatch, **load_data):
     for name in KERAS_MODULES:
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["keras"].datasets = sys.modules["keras.datasets"]
-    sys.modules["keras.datasets"].mnist = sys.modules["keras.datasets.mnist"]
-    sys.modules["keras.datasets.mnist"].load_data = load_data
+    for name, function in load_data.items():
+        data_set = types.SimpleNamespace(load_data=function)
+        monkeypatch.setattr(sys.modules["keras.datasets"], name, data_set, raising=False)
+
+
+@pytest.mark.usefixtures("backend")
+def test_each_name_is_a_data_set_of_keras(monkeypatch):
+    digits, clothes = ((0, 1), (2, 3)), ((4, 5), (6, 7))
+    put_in_place_of_keras(monkeypatch, mnist=lambda: digits, fashion_mnist=lambda: clothes)
+    assert mnist.load_data("keras") == digits
+    assert mnist.load_data("keras-fashion") == clothes
 
 
 @pytest.mark.usefixtures("backend")
@@ -787,7 +799,7 @@ def test_without_a_backend_of_keras(tmp_path, monkeypatch, failure):
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("before", "after"), [(None, "jax"), ("torch", "torch")])
 def test_backend_is_jax_unless_chosen(monkeypatch, before, after):
-    put_in_place_of_keras(monkeypatch, lambda: ((0, 1), (2, 3)))
+    put_in_place_of_keras(monkeypatch, mnist=lambda: ((0, 1), (2, 3)))
     if before is None:
         monkeypatch.delenv("KERAS_BACKEND")
     else:
@@ -798,15 +810,16 @@ def test_backend_is_jax_unless_chosen(monkeypatch, before, after):
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("kind", [Exception, OSError, ValueError])
-def test_download_that_fails(monkeypatch, kind):
+@both_by_keras
+def test_download_that_fails(monkeypatch, source, name, kind):
     def load_data():
         raise kind("URL fetch failure")
 
-    put_in_place_of_keras(monkeypatch, load_data)
-    contract = f"Keras to download MNIST (without a network: {LOCAL})"
+    put_in_place_of_keras(monkeypatch, **{name: load_data})
+    contract = f"Keras to download {name} (without a network: source={LOCAL})"
     text = f"mnist.load_data: expected {contract}, got URL fetch failure"
     with refusal(ConnectionError, text) as caught:
-        mnist.load_data("keras")
+        mnist.load_data(source)
     assert type(caught.value.__cause__) is kind
 
 
@@ -827,12 +840,13 @@ def keras_cache(tmp_path, monkeypatch, backend):
 
 
 @pytest.mark.slow
-def test_download_that_fails_in_keras(keras_cache):
-    contract = f"Keras to download MNIST (without a network: {LOCAL})"
+@both_by_keras
+def test_download_that_fails_in_keras(keras_cache, source, name):
+    contract = f"Keras to download {name} (without a network: source={LOCAL})"
     text = f"mnist.load_data: expected {contract}, got URL fetch failure on https://"
     with pytest.raises(ConnectionError, match=f"^{re.escape(text)}.*no network in this test$"):
-        mnist.load_data("keras")
-    assert not list(keras_cache.iterdir())
+        mnist.load_data(source)
+    assert not [path for path in keras_cache.rglob("*") if path.is_file()]
 
 
 @pytest.mark.slow
@@ -846,6 +860,16 @@ def test_file_in_the_cache_of_keras(keras_cache, monkeypatch):
     get_file = module.get_file
     monkeypatch.setattr(module, "get_file", lambda **told: get_file(**{**told, **own}))
     assert_holds(mnist.load_data("keras"), arrays)
+
+
+@pytest.mark.slow
+def test_files_of_fashion_in_the_cache_of_keras_and_in_a_folder_of_ones_own(keras_cache):
+    arrays = made()
+    folder = keras_cache / "fashion-mnist"
+    folder.mkdir()
+    write_idx(folder, arrays, ".gz")
+    assert_holds(mnist.load_data("keras-fashion"), arrays)
+    assert_holds(mnist.load_data(folder), arrays)
 
 
 @pytest.mark.slow
@@ -876,6 +900,16 @@ def test_preprocess_equals_a_loop(dtype, seed, n):
     wanted_inputs = np.array(pixels, dtype).reshape(n, 784)
     np.testing.assert_array_equal(inputs, wanted_inputs, strict=True)
     np.testing.assert_array_equal(targets, np.array(hot, dtype).reshape(n, 10), strict=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 20), (2, 3, 4), (32, 32, 3), (0, 5)])
+@pytest.mark.parametrize("n", [0, 2])
+def test_preprocess_makes_a_row_of_an_image_of_any_size(shape, n):
+    images = np.random.default_rng(0).integers(0, 256, (n, *shape), np.uint8)
+    inputs, targets = mnist.preprocess(images, np.arange(n))
+    wanted = np.array([[p / 255 for p in image.flat] for image in images], np.float32)
+    np.testing.assert_array_equal(inputs, wanted.reshape(n, np.prod(shape)), strict=True)
+    np.testing.assert_array_equal(targets, np.eye(10, dtype=np.float32)[:n], strict=True)
 
 
 @both_dtypes
@@ -913,6 +947,7 @@ def test_preprocess_modifies_nothing():
 
 
 IMAGES, LABELS = digits()
+SHAPES = "images of shape (N, H, W) or (N, H, W, C)"
 
 
 @pytest.mark.parametrize(
@@ -932,22 +967,16 @@ IMAGES, LABELS = digits()
             IMAGES.reshape(3, 784),
             LABELS,
             ValueError,
-            "expected images of shape (N, 28, 28), got (3, 784)",
+            f"expected {SHAPES}, got (3, 784)",
         ),
         (
-            IMAGES[..., None],
+            IMAGES[..., None, None],
             LABELS,
             ValueError,
-            "expected images of shape (N, 28, 28), got (3, 28, 28, 1)",
+            f"expected {SHAPES}, got (3, 28, 28, 1, 1)",
         ),
-        (IMAGES[0], LABELS, ValueError, "expected images of shape (N, 28, 28), got (28, 28)"),
-        (
-            IMAGES[:, :27],
-            LABELS,
-            ValueError,
-            "expected images of shape (N, 28, 28), got (3, 27, 28)",
-        ),
-        (np.uint8(3), LABELS, ValueError, "expected images of shape (N, 28, 28), got ()"),
+        (IMAGES[0], LABELS, ValueError, f"expected {SHAPES}, got (28, 28)"),
+        (np.uint8(3), LABELS, ValueError, f"expected {SHAPES}, got ()"),
         (IMAGES, LABELS[:2], ValueError, "expected labels of shape (3,), got (2,)"),
         (IMAGES[:1], LABELS, ValueError, "expected labels of shape (1,), got (3,)"),
         (IMAGES, LABELS[:, None], ValueError, "expected labels of shape (3,), got (3, 1)"),

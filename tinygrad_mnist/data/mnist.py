@@ -1,11 +1,13 @@
 """MNIST: 28 x 28 grey images of handwritten digits, and where to get them.
 
 The database is by Yann LeCun and Corinna Cortes, licensed CC BY-SA 3.0; NOTICE.md beside this
-file has the details.
+file has the details. Fashion-MNIST, clothes in ten classes, comes in the same forms (Xiao et al.
+2017, arXiv:1708.07747).
 """
 
 import hashlib
 import io
+import math
 import os
 from importlib import resources
 from pathlib import Path
@@ -19,7 +21,7 @@ from tinygrad_mnist._extras import import_keras
 from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
 
-_LOCAL = 'source="bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
+_LOCAL = '"bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
 _SHA256 = "3be1bb6efef62c4154f22f1c60c12b6a271e20181b29300050905b41f0045b24"
 
 Split = tuple[Bytes, Bytes]
@@ -32,8 +34,8 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         source: "bundled": the first 10,000 training images and all 10,000 test images, shipped
             with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
             Keras (extra `keras`), on JAX unless the environment variable KERAS_BACKEND says
-            otherwise. Or a path: a `.npz` file in Keras's layout, or a folder with the four IDX
-            files, plain or `.gz`.
+            otherwise. "keras-fashion": Fashion-MNIST, in the same way. Or a path: a `.npz` file in
+            Keras's layout, or a folder with the four IDX files, plain or `.gz`, of either.
 
     Returns:
         Images x, uint8 (N, 28, 28), from 0 for paper to 255 for ink, and labels y, uint8 (N,).
@@ -46,38 +48,40 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         ConnectionError: Keras could not download the data.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise check.type_error(OWNER, f'source="keras", {_LOCAL}', source)
-    if source == "keras":
-        return _load_keras()
+        raise check.type_error(OWNER, f'source="keras", "keras-fashion", {_LOCAL}', source)
+    if source in ("keras", "keras-fashion"):
+        return _load_keras("mnist" if source == "keras" else "fashion_mnist")
     if source == "bundled":
         return _split(_read_bundled(), "the bundled data")
     path = Path(source)
     if path.is_dir():
         return _split(read_idx_folder(path), str(path))
     if not path.is_file():
+        contract = f'source="keras", "keras-fashion", {_LOCAL}'
         found = f"{str(source)!r}, where there is no file"
-        raise FileNotFoundError(check.expected(OWNER, f'source="keras", {_LOCAL}', found))
+        raise FileNotFoundError(check.expected(OWNER, contract, found))
     return _split(read_npz(io.BytesIO(path.read_bytes()), str(path)), str(path))
 
 
 def preprocess(
     images: ArrayLike, labels: ArrayLike, dtype: DTypeLike = np.float32
 ) -> tuple[FloatArray, FloatArray]:
-    """Return inputs (N, 784) in [0, 1] and one-hot targets (N, 10).
+    """Return inputs (N, pixels) in [0, 1] and one-hot targets (N, 10).
 
-    images (N, 28, 28) are uint8, the raw bytes and not scaled ones; labels (N,) are integers from 0
-    to 9; dtype is that of both results, float32 or float64.
+    images (N, H, W) or (N, H, W, C) are uint8, the raw bytes and not scaled ones; labels (N,) are
+    integers from 0 to 9; dtype is that of both results, float32 or float64.
     """
     owner = "mnist.preprocess"
     dtype = check.float_dtype(owner, dtype)
     x, y = check.real_array(owner, "images", images), check.real_array(owner, "labels", labels)
     if x.dtype != np.uint8:
         raise TypeError(check.expected(owner, "images of dtype uint8", x.dtype))
-    if x.shape[1:] != (28, 28):
-        raise ValueError(check.expected(owner, "images of shape (N, 28, 28)", x.shape))
+    if x.ndim not in (3, 4):
+        contract = "images of shape (N, H, W) or (N, H, W, C)"
+        raise ValueError(check.expected(owner, contract, x.shape))
     if y.shape != x.shape[:1]:
         raise ValueError(check.expected(owner, f"labels of shape ({len(x)},)", y.shape))
-    inputs: FloatArray = x.reshape(len(x), 28 * 28).astype(dtype)
+    inputs: FloatArray = x.reshape(len(x), math.prod(x.shape[1:])).astype(dtype)
     inputs /= 255
     return inputs, one_hot(y, 10, dtype)
 
@@ -90,11 +94,11 @@ def _read_bundled() -> dict[str, Bytes]:
     return read_npz(io.BytesIO(content), "mnist_20k.npz")
 
 
-def _load_keras() -> tuple[Split, Split]:
+def _load_keras(name: str) -> tuple[Split, Split]:
     keras = import_keras(OWNER)
-    contract = f"Keras to download MNIST (without a network: {_LOCAL})"
+    contract = f"Keras to download {name} (without a network: source={_LOCAL})"
     with check.refusing(OWNER, contract, ConnectionError):  # Keras raises bare Exceptions
-        return keras.datasets.mnist.load_data()  # type: ignore[no-any-return]
+        return getattr(keras.datasets, name).load_data()  # type: ignore[no-any-return]
 
 
 def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
