@@ -143,6 +143,13 @@ REFUSED = [
     ("DataLoader", "batch_size", 2.0, TypeError, "batch_size to be an integer >= 1, got 2.0"),
     ("DataLoader", "shuffle", 0, TypeError, "shuffle to be a bool, got 0"),
     ("DataLoader", "drop_last", None, TypeError, "drop_last to be a bool, got None"),
+    (
+        "DataLoader",
+        "transform",
+        1,
+        TypeError,
+        "transform to be a function of (x, rng), or None, got 1",
+    ),
     ("EarlyStopping", "patience", 0, ValueError, "patience to be an integer >= 1, got 0"),
     ("EarlyStopping", "mode", "best", ValueError, 'mode "min" or "max", got \'best\''),
     ("BestCheckpoint", "mode", None, ValueError, 'mode "min" or "max", got None'),

@@ -29,6 +29,7 @@ FLOORS = """
 THIRD_PARTIES = {
     "_threads": {"scipy", "threadpoolctl"},
     "_blas": {"scipy"},
+    "data": {"scipy"},
     "training": {"tqdm"},
     "testing": {"hypothesis"},
     "compiled": {"numba"},

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_mnist import DataLoader
+from tinygrad_mnist.data.transforms import random_shift
 
 LOADERS = st.fixed_dictionaries(
     {
@@ -218,6 +219,129 @@ def test_what_has_no_length_or_no_numbers_is_refused(bad, text):
             DataLoader(*args)
 
 
+# transforms
+
+
+def noisy(x, rng):
+    return x + rng.random(np.shape(x))
+
+
+def flat(x, rng):
+    return np.reshape(x, (len(x), -1))
+
+
+@given(n=SIZES, settings=LOADERS)
+def test_a_transform_is_called_with_the_inputs_of_each_pair_and_the_generator(n, settings):
+    x, t = pairs(n)
+    loader, twin = DataLoader(x, t, **settings, transform=noisy), DataLoader(x, t, **settings)
+    for _ in range(2):  # an epoch draws its order, then what the transform draws, pair by pair
+        wanted = [(a + twin.rng.random(np.shape(a)), b) for a, b in twin]
+        found = list(loader)
+        assert len(found) == len(loader) == len(wanted)
+        for pair, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(pair[0], other[0], strict=True)
+            np.testing.assert_array_equal(pair[1], other[1], strict=True)
+    assert loader.rng.random() == twin.rng.random()
+
+
+def test_a_transform_runs_when_its_pair_is_asked_for():
+    seen = []
+    loader = DataLoader(np.arange(6), np.arange(6), 2, transform=lambda x, rng: seen.append(x) or x)
+    epoch = iter(loader)
+    assert not seen
+    next(epoch)
+    next(epoch)
+    assert [x.tolist() for x in seen] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_transform_is_given_a_read_only_view_or_a_copy_of_its_own(batch_size):
+    data = np.arange(12.0).reshape(6, 2)
+
+    def clear(x, rng):
+        x[...] = 0
+        return x
+
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(DataLoader(data, data, batch_size, transform=clear)))
+    loader = DataLoader(data, data, 2, shuffle=True, transform=clear)
+    assert all(not x.any() and t.any() for x, t in loader)
+    assert data.sum() == 66
+
+
+def test_what_a_transform_returns_is_yielded():
+    x, t = np.zeros((5, 4, 3)), np.arange(5)
+    assert [a.shape for a, _ in DataLoader(x, t, 2, transform=flat)] == [(2, 12), (2, 12), (1, 12)]
+    made = np.ones((5, 7), np.float16)
+    ((found, _),) = DataLoader(x, t, 5, transform=lambda x, rng: made)
+    assert found is made
+    ((found, _),) = DataLoader(x, t, 5, transform=lambda x, rng: [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(found, [1, 2, 3, 4, 5], strict=True)
+    bare = [a.tolist() for a, _ in DataLoader(x, t, None, transform=lambda x, rng: x[0, :2])]
+    assert bare == [[0, 0]] * 5
+
+
+def test_a_transform_of_a_memmap_reads_as_it_goes(tmp_path):
+    x = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(2**32, 1024))
+    loader = DataLoader(x, np.broadcast_to(3, 2**32), 2, transform=lambda x, rng: x + 1.5)
+    ((a, _),) = itertools.islice(loader, 1)
+    np.testing.assert_array_equal(a, np.full((2, 1024), 1.5), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"),
+    [
+        (3, "3"),
+        ("flat", "'flat'"),
+        ([noisy], "a list"),
+        (np.zeros(2), "an array of shape (2,) and dtype float64"),
+        (dict, "the class dict"),
+    ],
+    ids=lambda value: str(value)[:9],
+)
+def test_what_is_no_transform_is_refused_whenever_it_is_set(bad, found):
+    text = f"DataLoader: expected transform to be a function of (x, rng), or None, got {found}"
+    with refusal(TypeError, text):
+        DataLoader([1], [2], transform=bad)
+    loader = DataLoader([1], [2], transform=noisy)
+    with refusal(TypeError, text):
+        loader.transform = bad
+    assert loader.transform is noisy
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [
+        (lambda x, rng: x[1:], "(2, 4)"),
+        (lambda x, rng: np.concatenate([x, x]), "(6, 4)"),
+        (lambda x, rng: x.ravel(), "(12,)"),
+        (lambda x, rng: x.sum(), "()"),
+    ],
+    ids=["fewer", "more", "flat", "none"],
+)
+def test_a_transform_that_returns_another_number_of_samples_is_refused(transform, found):
+    contract = "transform to return as many samples as it was given (3)"
+    with refusal(ValueError, f"DataLoader: expected {contract}, got {found}"):
+        next(iter(DataLoader(np.zeros((5, 4)), np.zeros(5), 3, transform=transform)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_transform_that_forgets_to_return_is_refused(batch_size):
+    text = "DataLoader: expected transform's array to be an array of real numbers, got None"
+    with refusal(TypeError, text):
+        next(iter(DataLoader([[1], [2]], [3, 4], batch_size, transform=lambda x, rng: None)))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))]
+)
+@pytest.mark.parametrize("make", [lambda: noisy, lambda: random_shift(1)])
+def test_copies_transform_alike(copied, make):
+    loader = DataLoader(np.ones((4, 3, 3, 1)), np.zeros(4), 2, True, rng=1, transform=make())
+    for (a, _), (b, _) in zip(copied(loader), loader, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
 def test_settings_count_from_the_next_epoch_on():
     loader = DataLoader(*pairs(5), batch_size=2)
     assert [len(b) for _, b in loader] == [2, 2, 1]
@@ -227,6 +351,11 @@ def test_settings_count_from_the_next_epoch_on():
     assert [b.tolist() for _, b in loader] == [0, 10, 20, 30, 40]
     loader.shuffle = True
     assert sorted(b.tolist() for _, b in loader) == [0, 10, 20, 30, 40]
+    loader.shuffle = False
+    running = iter(loader)
+    loader.transform = noisy
+    assert [a.tolist() for a, _ in running] == pairs(5)[0].tolist()
+    assert next(iter(loader))[0][0] > 0
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import bits, refusal, refusal_starting
+from helpers import bits, refusal, refusal_starting, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.training import History, checkpoint
 from tinygrad_mnist.training.checkpoint import CheckpointError
 
@@ -402,6 +403,29 @@ def test_other_settings_of_the_loader_are_refused(saved):
     other.loader.batch_size = 2
     with pytest.raises(CheckpointError, match="'batch_size': 3.*, not .*'batch_size': 2"):
         checkpoint.load(path, *other.objects())
+
+
+def test_another_transform_of_the_loader_is_refused_and_the_same_of_another_process_is_not(
+    tmp_path,
+):
+    code = """
+import sys
+from tinygrad_mnist import DataLoader, Linear
+from tinygrad_mnist.data.transforms import random_shift
+from tinygrad_mnist.training import checkpoint
+loader = DataLoader([1, 2], [3, 4], 2, transform=random_shift(1))
+checkpoint.save(sys.argv[1], Linear(3, 2), loader=loader)
+"""
+    path = tmp_path / "run.npz"
+    assert run_python("-c", code, path).returncode == 0
+    loader = DataLoader([1, 2], [3, 4], 2, transform=random_shift(1))
+    checkpoint.load(path, Linear(3, 2), loader=loader)
+    for other in (None, random_shift(2), abs):
+        loader.transform = other
+        with pytest.raises(
+            CheckpointError, match=r"'transform': 'functools.*_shifted>, 1\)'\}, not"
+        ):
+            checkpoint.load(path, Linear(3, 2), loader=loader)
 
 
 def test_generators_shared_otherwise_are_refused(saved):

@@ -780,6 +780,22 @@ def test_evaluate_refuses_in_the_same_words(change, text):
         evaluate(**{"model": model, "loss": loss, "loader": loader, **change})
 
 
+@pytest.mark.parametrize("transformed", ["train", "validation"])
+def test_validation_may_have_another_width_than_what_a_transform_is_given(transformed):
+    model, loss, optimizer, loader = made()
+    inputs = {"train": loader.inputs, "validation": loader.inputs}
+    inputs[transformed] = np.repeat(loader.inputs, 2, axis=-1)
+    loaders = {name: DataLoader(x, loader.targets, 4) for name, x in inputs.items()}
+    loaders[transformed].transform = lambda x, rng: x[:, ::2]
+    train, validation = loaders["train"], loaders["validation"]
+    history = fit(model, loss, optimizer, train, epochs=1, validation=validation)
+    assert history.records[0]["val_loss"] > 0
+    validation.targets = loader.targets[:, :2]  # these are still compared
+    text = f"fit: expected validation targets of shape (..., 3), got {validation.targets.shape}"
+    with refusal(ValueError, text):
+        fit(model, loss, optimizer, train, epochs=1, validation=validation)
+
+
 def test_validation_may_have_labels_for_rows_or_sequences_of_another_length():
     model, _, optimizer, loader = made()
     validation = DataLoader(loader.inputs, loader.targets.argmax(axis=1))

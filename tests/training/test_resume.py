@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers import bits, refusal, refusal_starting
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, Sequential
+from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, Module, MSELoss, Sequential
+from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.training import Callback, History, checkpoint, fit
 from tinygrad_mnist.training.checkpoint import CheckpointError
 
@@ -27,6 +28,18 @@ def state(run):
     held = optimizer.state_dict()
     arrays = {**model.state_dict(), **dict(enumerate(held.pop("velocities")))}
     return repr((bits(arrays), held, loader.rng.bit_generator.state))
+
+
+class Rows(Module):
+    """One sample of shape (4, 3, 1) to one of 12 numbers."""
+
+    sample_axes = 3
+
+    def forward(self, x):
+        return x.reshape(*x.shape[:-3], 12)
+
+    def backward(self, dy):
+        return dy.reshape(*dy.shape[:-1], 4, 3, 1)
 
 
 class Stop(Callback):
@@ -142,6 +155,27 @@ def test_a_history_of_another_length_than_the_position_says_is_refused(tmp_path,
     with refusal(CheckpointError, f"fit: expected {contract}, got epoch = 2"):
         fit(*other, epochs=3, checkpoint=path, resume=True)
     assert state(other) == before
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_a_run_whose_loader_transforms_is_resumed_bit_for_bit_from_any_step(tmp_path, at):
+    """Orders, shifts and masks come from one generator; an epoch has three batches."""
+
+    def shifting():
+        rng = np.random.default_rng(0)
+        model = Sequential(Dropout(0.3, rng=rng), Rows(), Linear(12, 2, rng=rng))
+        images = np.random.default_rng(1).random((10, 4, 3, 1))
+        loader = DataLoader(
+            images, np.eye(2)[[0, 1] * 5], 4, shuffle=True, rng=rng, transform=random_shift(2)
+        )
+        return model, MSELoss(), SGD(model.parameters(), 0.05, momentum=0.9), loader
+
+    path, whole, other = tmp_path / "run.npz", shifting(), shifting()
+    history = fit(*whole, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*shifting(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+    assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
+    assert state(other) == state(whole)
 
 
 def test_what_was_not_changed_is_resumed(tmp_path):

@@ -1,6 +1,6 @@
 """DataLoader: the inputs and targets, in samples or batches, in order or shuffled."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
 
+Transform = Callable[[Any, np.random.Generator], ArrayLike]
+
 
 def _size_or_none(owner: object, name: str, value: Any) -> int | None:
     return None if value is None else check.integer(owner, name, value, at_least=1)
+
+
+def _transform_or_none(owner: object, name: str, value: Any) -> Transform | None:
+    if value is not None and (isinstance(value, type) or not callable(value)):
+        raise check.type_error(owner, f"{name} to be a function of (x, rng), or None", value)
+    return value
 
 
 class DataLoader:
@@ -27,11 +35,15 @@ class DataLoader:
         shuffle: Whether each epoch has a new random order.
         drop_last: Whether to leave out a last batch shorter than B.
         rng: Source of the orders: a seed, a generator, or None for fresh entropy.
+        transform: What is done to the inputs of each pair, a function of (x, rng) such as
+            `data.transforms.random_shift(1)`. It draws from the generator of the orders, so that a
+            seed means the same pairs. None yields the inputs as they are.
     """
 
     batch_size = check.Setting(_size_or_none)
     shuffle = check.Flag()
     drop_last = check.Flag()
+    transform = check.Setting(_transform_or_none)
 
     def __init__(
         self,
@@ -41,6 +53,7 @@ class DataLoader:
         shuffle: bool = False,
         drop_last: bool = False,
         rng: int | np.random.Generator | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.inputs = self._read_only("inputs", inputs)
         self.targets = self._read_only("targets", targets)
@@ -48,7 +61,7 @@ class DataLoader:
             contract = f"as many targets as inputs ({len(self.inputs)})"
             raise ValueError(check.expected(self, contract, len(self.targets)))
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-        self.rng = check.generator(self, rng)
+        self.rng, self.transform = check.generator(self, rng), transform
 
     def __len__(self) -> int:
         """Return the number of pairs that an epoch yields."""
@@ -63,7 +76,18 @@ class DataLoader:
         if size is not None:  # slices of the arrays where they may be, so that nothing is copied
             slices = (slice(i * size, (i + 1) * size) for i in range(len(self)))
             picks = slices if order is None else (order[batch] for batch in slices)
-        return ((self.inputs[i], self.targets[i]) for i in picks)
+        pairs = ((self.inputs[i], self.targets[i]) for i in picks)
+        return pairs if self.transform is None else self._transformed(pairs, self.transform, size)
+
+    def _transformed(
+        self, pairs: Iterator[tuple[Any, Any]], transform: Transform, size: int | None
+    ) -> Iterator[tuple[Any, Any]]:
+        for x, t in pairs:
+            new = check.real_array(self, "transform's array", transform(x, self.rng))
+            if size is not None and new.shape[:1] != x.shape[:1]:
+                contract = f"transform to return as many samples as it was given ({len(x)})"
+                raise check.value_error(self, contract, new.shape)
+            yield new, t
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle or a deep copy: both drop NumPy's read-only flag, so it is set again."""
