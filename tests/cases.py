@@ -5,7 +5,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygrad_mnist import Buffer, Dropout, Linear, Module, Parameter, ReLU, Sequential
+from tinygrad_mnist import (
+    GELU,
+    Buffer,
+    Dropout,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    Module,
+    Parallel,
+    Parameter,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+    nn,
+)
 
 
 def floats(owner, name, values, dtype=None, shape=None):
@@ -206,9 +223,25 @@ CASES = {
     "Linear-float64": Case(lambda: Linear(4, 3, rng=1, dtype=np.float64), (4,)),
     "Linear-data": Case(lambda: Linear(4, 3, rng=1, input_grad=False), (4,)),
     "ReLU": Case(ReLU, (5,)),
+    "LeakyReLU": Case(lambda: LeakyReLU(0.2), (5,)),
+    "Tanh": Case(Tanh, (5,)),
+    "Sigmoid": Case(Sigmoid, (5,)),
+    "SiLU": Case(SiLU, (5,)),
+    "GELU": Case(GELU, (5,)),
+    "Softmax": Case(Softmax, (5,)),
     "Dropout": Case(lambda: Dropout(0.3, rng=1), (5,), stochastic=True),
     "Dropout-0": Case(lambda: Dropout(0, rng=1), (5,)),
     "Dropout-eval": Case(lambda: Dropout(0.3, rng=1).eval(), (5,)),
+    "LayerNorm": Case(lambda: LayerNorm(4), (4,)),
+    "LayerNorm-float64": Case(lambda: LayerNorm(4, eps=0.1, dtype=np.float64), (4,)),
+    "BatchNorm": Case(lambda: nn.BatchNorm(3), (3,), mixes_rows=True),
+    "BatchNorm-float64": Case(
+        lambda: nn.BatchNorm(3, eps=0.1, momentum=1, dtype=np.float64), (3,), mixes_rows=True
+    ),
+    "BatchNorm-eval": Case(lambda: nn.BatchNorm(3).eval(), (3,)),
+    "BatchNorm-in-Sequential": Case(
+        lambda: Sequential(Linear(4, 3, rng=1), nn.BatchNorm(3), ReLU()), (4,), mixes_rows=True
+    ),
     "Sequential-empty": Case(Sequential, (3,)),
     "Sequential": Case(lambda: Sequential(Linear(4, 6, rng=1), ReLU(), Linear(6, 2, rng=2)), (4,)),
     "Sequential-nested": Case(
@@ -218,6 +251,36 @@ CASES = {
         ),
         (4,),
         stochastic=True,
+    ),
+    "Residual": Case(lambda: nn.Residual(Linear(3, 4, rng=1), Tanh(), Linear(4, 3, rng=2)), (3,)),
+    "Residual-empty": Case(nn.Residual, (3,)),
+    "Residual-data": Case(lambda: nn.Residual(Linear(3, 3, rng=1, input_grad=False)), (3,)),
+    "Residual-shortcut": Case(
+        lambda: nn.Residual(Linear(3, 2, rng=1), shortcut=Linear(3, 2, bias=False, rng=2)), (3,)
+    ),
+    "Residual-in-Sequential": Case(
+        lambda: Sequential(
+            nn.Residual(nn.BatchNorm(3), ReLU(), Linear(3, 3, rng=1)),
+            nn.Residual(nn.Residual(Linear(3, 3, rng=2)), ReLU()),
+        ),
+        (3,),
+        mixes_rows=True,
+    ),
+    "Parallel-concat": Case(
+        lambda: Parallel(Linear(3, 4, rng=1), Tanh(), Sequential(Linear(3, 1, rng=2), ReLU())),
+        (3,),
+    ),
+    "Parallel-add": Case(lambda: Parallel(Linear(3, 3, rng=1), Tanh(), Scale(3), join="add"), (3,)),
+    "Parallel-one-add": Case(lambda: Parallel(Sequential(), join="add"), (3,)),
+    "Parallel-in-Sequential": Case(
+        lambda: Sequential(
+            Linear(3, 4, rng=1), Parallel(Sequential(), ReLU()), Linear(8, 2, rng=2)
+        ),
+        (3,),
+    ),
+    "Parallel-images": Case(lambda: Parallel(MeanPool(), MeanPool()), (4, 6, 2)),
+    "Parallel-Embeddings": Case(
+        lambda: Parallel(Embedding(9, 4, rng=1), Embedding(9, 2, rng=2)), (3,), words=9
     ),
     "user-Scale": Case(lambda: Scale(4), (4,)),
     "user-in-Sequential": Case(lambda: Sequential(Linear(4, 3, rng=1), Scale(3), ReLU()), (4,)),

@@ -30,6 +30,7 @@ THIRD_PARTIES = {
     "_threads": {"scipy", "threadpoolctl"},
     "_blas": {"scipy"},
     "data": {"scipy"},
+    "nn": {"scipy"},
     "training": {"tqdm"},
     "testing": {"hypothesis"},
     "compiled": {"numba"},
@@ -110,7 +111,8 @@ def test_importing_the_package_is_light_and_silent():
 
 
 def test_the_public_names_are_those_of_the_design():
-    layers = {"Linear", "ReLU", "Dropout", "Sequential"}
+    layers = {"Linear", "ReLU", "Dropout", "Sequential", "LeakyReLU", "Tanh", "Sigmoid", "SiLU"}
+    layers |= {"GELU", "Softmax", "BatchNorm", "LayerNorm", "Residual", "Parallel"}
     others = {"Buffer", "DataLoader", "MSELoss", "Module", "Parameter", "SGD", "num_threads"}
     assert set(tinygrad_mnist.__all__) == layers | others
 

@@ -11,22 +11,47 @@ from tinygrad_mnist._threads import num_threads
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.nn import (
+    GELU,
+    BatchNorm,
+    Dropout,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from tinygrad_mnist.optim import SGD
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GELU",
     "SGD",
+    "BatchNorm",
     "Buffer",
     "DataLoader",
     "Dropout",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "MSELoss",
     "Module",
+    "Parallel",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "num_threads",
 ]

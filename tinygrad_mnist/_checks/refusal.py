@@ -31,8 +31,11 @@ REMEDIES = {
     "callbacks to be Callbacks": "Derive a callback from `Callback`, and pass a list, even of one.",
     "an optimizer of the model's parameters": "In a notebook, run the cell of the optimizer again "
     "after that of the model.",
-    "layer … to be a Module": "A Sequential takes Module objects: `ReLU()`, not `ReLU`; "
-    "`Sequential(*layers)`, not `Sequential(layers)`.",
+    "layer … to be a Module": "Pass Module objects: `ReLU()`, not `ReLU`; `Sequential(*layers)`, "
+    "not `Sequential(layers)`.",
+    "x with more than one value of a feature, in training": "If the last batch of an epoch is one "
+    "sample, leave it out: `DataLoader(..., drop_last=True)`. To predict, call `model.eval()` "
+    "first.",
     "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
     "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
 }

@@ -1,13 +1,15 @@
-"""Activations: functions of one number, applied to each entry.
+"""Activations: functions of one number, applied to each entry; and Softmax, of a whole row.
 
-Elementwise does what all of them do; an activation is its f and its f'.
+Elementwise does what all the former do; an activation is its f and its f'.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit, ndtr
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
@@ -38,3 +40,84 @@ class ReLU(Elementwise):
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         return np.maximum(x, 0), (x > 0).astype(x.dtype)
+
+
+class LeakyReLU(Elementwise):
+    """f(x) = x * f'(x); f'(x) = max(x > 0, slope): 1 for x > 0, else slope, also at 0.
+
+    Args:
+        slope: For x <= 0, in [0, 1].
+    """
+
+    slope = check.Real("[0, 1]")
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = slope
+
+    def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        derivative = np.maximum(x > 0, self.slope, dtype=x.dtype)
+        return x * derivative, derivative
+
+
+class Tanh(Elementwise):
+    """f(x) = tanh(x); f'(x) = 1 - tanh(x)**2."""
+
+    def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        y = np.tanh(x)
+        return y, 1 - y * y
+
+
+class Sigmoid(Elementwise):
+    """f(x) = 1 / (1 + exp(-x)); f'(x) = f(x) * f(-x), which is f(x) * (1 - f(x))."""
+
+    def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        y = expit(x)
+        return y, y * expit(-x)
+
+
+class SiLU(Elementwise):
+    """f(x) = x * s(x), with the sigmoid s; f'(x) = s(x) * (1 + x * s(-x)). Also called swish.
+
+    As in PyTorch, f(-inf) is NaN, like any 0 * inf.
+    """
+
+    def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        s = expit(x)
+        return x * s, s * (1 + x * expit(-x))
+
+
+class GELU(Elementwise):
+    """f(x) = x * P(x), with P(x) = (1 + erf(x / sqrt(2))) / 2; f'(x) = P(x) + x * p(x).
+
+    P(x) is the probability that a standard normal number is below x, p(x) = P'(x) its density,
+    exp(-x**2 / 2) / sqrt(2 * pi). (Hendrycks and Gimpel 2016, arXiv:1606.08415; not their
+    approximation by tanh.) As in PyTorch, f(-inf) is NaN, like any 0 * inf.
+    """
+
+    def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        P = ndtr(x)
+        with np.errstate(over="ignore"):  # x * x may be infinite, and p is 0 then
+            p = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        return x * P, P + x * p
+
+
+class Softmax(Module):
+    """y = e / sum(e) over the last axis, with e = exp(x - max(x)); dx = y * (dy - sum(dy * y))."""
+
+    _y: FloatArray | None = None  # of the last forward
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        self._y = None
+        x = check.floats(self, "x", x)
+        if not (x.ndim and x.shape[-1]):
+            raise check.value_error(self, "x with a last axis of one entry or more", x.shape)
+        with np.errstate(over="ignore"):  # x - max(x) may be -inf, and e is 0 then
+            e = np.exp(x - x.max(axis=-1, keepdims=True))
+        self._y = e / e.sum(axis=-1, keepdims=True)
+        return self._y.copy()
+
+    def backward(self, dy: ArrayLike) -> FloatArray:
+        y = check.kept(self, self._y)
+        dy = check.cotangent(self, dy, y)
+        dx: FloatArray = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+        return dx

@@ -1,6 +1,6 @@
 """Sequential: layers in a chain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,11 @@ class Sequential(Module):
     _y: FloatArray | None = None  # of the last forward: dy must be like it
 
     def __init__(self, *layers: Module) -> None:
-        seen: dict[int, int] = {}
+        check_layers(self, enumerate(layers))
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Module):
-                raise check.type_error(self, f"layer {i} to be a Module", layer)
             if i > 0 and not layer.input_grad:
                 contract = "input_grad=False in no layer but the first"
                 raise ValueError(check.expected(self, contract, f"it in layer {i}"))
-            for module in layer.modules():
-                if seen.setdefault(id(module), i) != i:
-                    twice = f"{type(module).__name__} in layers {seen[id(module)]} and {i}"
-                    raise ValueError(check.expected(self, "each Module once", f"the same {twice}"))
         self.layers = layers
 
     @property
@@ -59,9 +53,9 @@ class Sequential(Module):
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, those after it still hold the previous forward
-        y: Any = x if type(x) is np.ndarray and x.dtype in check.FLOATS else self._entering(x)
+        y: Any = x if type(x) is np.ndarray and x.dtype in check.FLOATS else entering(self, x)
         if more:
-            more = tuple(self._entering(other) for other in more)
+            more = tuple(entering(self, other) for other in more)
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
                 y = layer.forward(y, *more) if more else layer.forward(y)
@@ -86,16 +80,6 @@ class Sequential(Module):
             check.locate(error, self, i, self.layers[i])
             raise
         return dx if self.layers else dx.copy()
-
-    def _entering(self, x: ArrayLike) -> Any:
-        """Return x as an array. A layer may look integers up, so they stay integers.
-
-        But bytes, bools and unsigned integers become floats unless it is sure to look them up, as
-        their arithmetic wraps around.
-        """
-        array = check.real_array(self, "x", x)
-        wraps = array.dtype.kind in "bu" or array.dtype.itemsize < 4
-        return check.floats(self, "x", array) if wraps and self.input_grad else array
 
     def leaves(self) -> Iterator[tuple[str, Module]]:
         """Yield the layers of a nested chain, named by position as parameters are: "2.1".
@@ -124,3 +108,26 @@ class Sequential(Module):
     def _members(self) -> Iterator[tuple[str, Module | Buffer]]:
         for name, member in super()._members():
             yield name.removeprefix("layers."), member
+
+
+def check_layers(container: Module, layers: Iterable[tuple[object, Module]]) -> None:
+    """Refuse what is no Module, and a Module that appears twice; layers have names for messages."""
+    seen: dict[int, object] = {}
+    for name, layer in layers:
+        if not isinstance(layer, Module):
+            raise check.type_error(container, f"layer {name} to be a Module", layer)
+        for module in layer.modules():
+            if seen.setdefault(id(module), name) != name:
+                twice = f"{type(module).__name__} in layers {seen[id(module)]} and {name}"
+                raise ValueError(check.expected(container, "each Module once", f"the same {twice}"))
+
+
+def entering(container: Module, x: ArrayLike) -> Any:
+    """Return x as an array. A layer may look integers up, so they stay integers.
+
+    But bytes, bools and unsigned integers become floats unless it is sure to look them up, as
+    their arithmetic wraps around.
+    """
+    array = check.real_array(container, "x", x)
+    wraps = array.dtype.kind in "bu" or array.dtype.itemsize < 4
+    return check.floats(container, "x", array) if wraps and container.input_grad else array

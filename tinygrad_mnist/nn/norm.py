@@ -1,0 +1,162 @@
+"""Normalization: mean 0 and variance 1, of each feature in a batch, or within each sample."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.parameter import Buffer, Held, Parameter
+
+
+class Norm(Module):
+    """y = n * weight + bias, with n = (x - mean) / std and std = sqrt(var + eps).
+
+    x, n and y are (..., I), weight and bias (I,). A member says over which axes it takes mean and
+    var of x, or that they are constants. Backward: dweight = sum(dy * n) and dbias = sum(dy), over
+    all samples; with dn = dy * weight, and means over those same axes,
+    dx = (dn - mean(dn) - n * mean(dn * n)) / std, or dx = dn / std where they are constants.
+    """
+
+    eps = check.Real("(0, inf)")
+    weight: check.Setting[Parameter] = Held()
+    bias: check.Setting[Parameter] = Held()
+    _n: FloatArray | None = None  # of the last forward
+    _std: Any = None
+    _axes: tuple[int, ...] | None = None  # of mean and var; None where they are constants
+
+    def __init__(self, features: int, *, eps: float = 1e-5, dtype: DTypeLike = np.float32) -> None:
+        self.features = check.integer(self, "features", features, at_least=1)
+        self.eps = eps
+        dtype = check.float_dtype(self, dtype)
+        self.weight = Parameter(np.ones(self.features, dtype))
+        self.bias = Parameter(np.zeros(self.features, dtype))
+
+    def backward(self, dy: ArrayLike) -> FloatArray:
+        n, std, axes = check.kept(self, self._n), self._std, self._axes
+        dy = check.cotangent(self, dy, n)
+        samples = tuple(range(dy.ndim - 1))
+        self.weight.accumulate((dy * n).sum(axis=samples))
+        self.bias.accumulate(dy.sum(axis=samples))
+        dx: FloatArray = dy * self.weight.data
+        if axes is not None:
+            dx = dx - mean_over(dx, axes) - n * mean_over(dx * n, axes)
+        dx /= std
+        return dx
+
+    def _entering(self, x: ArrayLike) -> FloatArray:
+        """Return x in the dtype of the parameters; refuse one of other features."""
+        W = self.weight.data
+        check.same_shape(self, "weight", W, (self.features,))
+        check.same_shape(self, "bias", self.bias.data, (self.features,))
+        x = check.floats(self, "x", x)
+        if x.shape[-1:] != W.shape:
+            raise check.value_error(self, f"x of shape (..., {self.features})", x.shape)
+        return x.astype(W.dtype, copy=False)
+
+    def _leaving(
+        self, centred: FloatArray, var: FloatArray, axes: tuple[int, ...] | None
+    ) -> FloatArray:
+        """Return y, given x - mean, and keep what backward will need."""
+        std = np.sqrt(var + self.eps)
+        n: FloatArray = centred / std
+        y: FloatArray = n * self.weight.data + self.bias.data
+        self._n, self._std, self._axes = n, std, axes
+        return y
+
+
+class LayerNorm(Norm):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var of each sample.
+
+    They are over the last axis of x (..., I), var without Bessel's correction; weight and bias are
+    (I,). The derivative is in `Norm`. (Ba et al. 2016, arXiv:1607.06450.)
+
+    Args:
+        features: I, at least 1.
+        eps: Above 0, so that a constant sample divides by no 0.
+        dtype: Of weight and bias, and so of everything computed: float32 or float64.
+    """
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        self._n = None
+        axes = (-1,)
+        _, centred, var = moments(self._entering(x), axes)
+        return self._leaving(centred, var, axes)
+
+
+class BatchNorm(Norm):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var of each feature.
+
+    While training, they are those of the batch, over all axes of x (..., I) but the last, var
+    without Bessel's correction, and the running ones follow:
+    running_mean = (1 - momentum) * running_mean + momentum * mean, and so does running_var, with
+    it. In evaluation mode, mean and var are the running ones, as constants. weight, bias and the
+    running ones are (I,). (Ioffe and Szegedy 2015, arXiv:1502.03167; PyTorch's formulas.)
+
+    So in training, the rows of a batch depend on one another, and one value of each feature alone
+    is refused; no value, an empty batch, changes nothing.
+
+    Args:
+        features: I, at least 1.
+        eps: Above 0, so that a constant feature divides by no 0.
+        momentum: How far the running ones follow a batch, in [0, 1].
+        dtype: Of weight and bias, and so of everything computed: float32 or float64.
+    """
+
+    momentum = check.Real("[0, 1]")
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(features, eps=eps, dtype=dtype)
+        self.momentum = momentum
+        self.running_mean = Buffer(self.bias.data)
+        self.running_var = Buffer(self.weight.data)
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        self._n = None
+        x = self._entering(x)
+        count = math.prod(x.shape[:-1])
+        if not (self.training and count):
+            return self._leaving(x - self.running_mean.data, self.running_var.data, None)
+        if count == 1:
+            contract = "x with more than one value of a feature, in training"
+            raise check.value_error(self, contract, x.shape)
+        axes = tuple(range(x.ndim - 1))
+        mean, centred, var = moments(x, axes)
+        self._follow(self.running_mean, mean)
+        self._follow(self.running_var, var * (count / (count - 1)))
+        return self._leaving(centred, var, axes)
+
+    def _follow(self, running: Buffer, batch: FloatArray) -> None:
+        running.data = (1 - self.momentum) * running.data + self.momentum * batch.reshape(-1)
+
+
+def moments(x: FloatArray, axes: tuple[int, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the mean of x over these axes, x - mean, and the variance.
+
+    The mean of many large numbers is rounded: what it leaves in x - mean is subtracted, too.
+    """
+    mean = mean_over(x, axes)
+    centred = x - mean
+    rest = mean_over(centred, axes)
+    centred -= rest
+    return mean + rest, centred, mean_over(centred * centred, axes)
+
+
+def mean_over(x: FloatArray, axes: tuple[int, ...]) -> FloatArray:
+    """Return the mean of x over these axes, which stay, with one entry each.
+
+    NumPy adds along one axis at a time: of images, 10 times as fast as along all at once.
+    """
+    for axis in axes:
+        x = x.mean(axis=axis, keepdims=True)
+    return x
