@@ -39,7 +39,7 @@ class Branches(Module):
         ys = []
         for name, branch in self.named_branches():
             try:
-                ys.append(check.floats(self, "y", branch.forward(x)))
+                ys.append(check.floats(branch, "y", branch.forward(x)))
             except (ValueError, TypeError) as error:
                 check.locate(error, self, name, branch)
                 raise
