@@ -31,7 +31,8 @@ from layers import (
     sigmoid,
 )
 
-from tinygrad_mnist import Buffer, Module, Sequential
+from tinygrad_mnist import Buffer, Module, Sequential, nn
+from tinygrad_mnist.nn.norm import moments
 from tinygrad_mnist.testing import check_gradients
 
 # how a layer of each kind is made, given its class, a number of features and a generator
@@ -44,6 +45,12 @@ MAKERS = {
     Linear: lambda cls, features, rng: cls(features, 3, rng),
     Product: lambda cls, features, rng: cls(features),
     Residual: lambda cls, features, rng: cls(Linear(features, features, rng)),
+    nn.BatchNorm: lambda cls, features, rng: cls(features),
+    nn.LayerNorm: lambda cls, features, rng: cls(features),
+    nn.Parallel: lambda cls, features, rng: cls(Linear(features, 2, rng), nn.Tanh()),
+    nn.Residual: lambda cls, features, rng: cls(
+        Linear(features, 2, rng), shortcut=Linear(features, 2, rng)
+    ),
 }
 CLASSES = 4  # of an Embedding
 
@@ -54,6 +61,7 @@ INPUTS = {
     Embedding: lambda x, rng: rng.integers(0, CLASSES, (len(x), 3)),
     Flatten: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
     Product: lambda x, rng: (x, rng.standard_normal(x.shape)),
+    nn.BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),
 }
 BATCH = {"rows_independent": False, "forms": ("batch",)}
 
@@ -128,6 +136,15 @@ def without(array, i):
 def slope(name, wrong_slope):
     """Return a fault in an elementwise function: a wrong derivative."""
     return Fault(lambda features, rng: Elementwise(ELEMENTWISE[name][0], wrong_slope), arrays={"x"})
+
+
+def derivative(base, wrong):
+    """Return a fault in an activation of the package: a wrong f'(x)."""
+
+    def compute(self, x):
+        return base.compute(self, x)[0], wrong(x)
+
+    return fault(base, "x", compute=compute)
 
 
 def chain(middle):
@@ -275,6 +292,46 @@ def normalizes_in_evaluation(self, x):
 def counts_in_an_attribute(self, x):
     self._n = self._n + 1 if hasattr(self, "_n") else 1
     return self._n * x
+
+
+# Of the package's activations
+
+
+def gelu_slope_by_tanh(x):
+    root = np.sqrt(2 / np.pi)
+    t = np.tanh(root * (x + 0.044715 * x**3))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x)
+
+
+# Of the package's normalizing layers: what a mean or a variance takes from the gradient, left out
+
+
+def without_share_of_mean(self, dy):
+    dn = dy * self.weight.data
+    dx = type(self).__base__.backward(self, dy)
+    return dx + dn.mean(axis=self._axes, keepdims=True) / self._std
+
+
+def without_share_of_var(self, dy):
+    n, dn = self._n, dy * self.weight.data
+    dx = type(self).__base__.backward(self, dy)
+    return dx + n * (dn * n).mean(axis=self._axes, keepdims=True) / self._std
+
+
+def over_the_first_axis(self, x):
+    _, centred, var = moments(np.asarray(x), (0,))
+    return self._leaving(centred, var, (0,))
+
+
+# Of the package's branches
+
+
+def without_shortcut(self, dy):
+    return self._input_grads([dy, dy])[0]
+
+
+def last_dx(self, dy):
+    return self._input_grads([dy[..., :2], dy[..., 2:]])[-1]
 
 
 # Of Product: two inputs
@@ -495,6 +552,47 @@ LAYERS = {
         forward=normalizes_in_evaluation,
         follow=lambda self, mean, var: None,
     ),
+    "LeakyReLU' of a y without its sign": derivative(
+        nn.LeakyReLU, lambda x: np.where(abs(x) > 0, 1, 0.01)
+    ),
+    "LeakyReLU' of the other side": derivative(nn.LeakyReLU, lambda x: np.where(x < 0, 1, 0.01)),
+    "Tanh' of the output": derivative(nn.Tanh, lambda x: 1 - np.tanh(np.tanh(x)) ** 2),
+    "Tanh' = 1 - y": derivative(nn.Tanh, lambda x: 1 - np.tanh(x)),
+    "Sigmoid' = 1 - y": derivative(nn.Sigmoid, lambda x: 1 - sigmoid(x)),
+    "Sigmoid' = y**2": derivative(nn.Sigmoid, lambda x: sigmoid(x) ** 2),
+    "SiLU' = sigmoid": derivative(nn.SiLU, sigmoid),
+    "SiLU' without its x": derivative(nn.SiLU, lambda x: sigmoid(x) * (1 + sigmoid(-x))),
+    "GELU' of the approximation by tanh": derivative(nn.GELU, gelu_slope_by_tanh),
+    "GELU' without its density": derivative(
+        nn.GELU, lambda x: nn.GELU().compute(x)[0] / np.where(x == 0, 1, x)
+    ),
+    "Softmax of the diagonal alone": dx(nn.Softmax, lambda self, dy: self._y * (1 - self._y) * dy),
+    "Softmax' with a plain sum": dx(
+        nn.Softmax, lambda self, dy: self._y * (dy - dy.sum(axis=-1, keepdims=True))
+    ),
+    "BatchNorm without the mean's share": fault(
+        nn.BatchNorm, "x", settings=BATCH, backward=without_share_of_mean
+    ),
+    "BatchNorm without the variance's share": fault(
+        nn.BatchNorm, "x", settings=BATCH, backward=without_share_of_var
+    ),
+    "LayerNorm without the mean's share": dx(nn.LayerNorm, without_share_of_mean),
+    "LayerNorm without the variance's share": dx(nn.LayerNorm, without_share_of_var),
+    "LayerNorm over the first axis": fault(
+        nn.LayerNorm, rule="rows-independent", forward=over_the_first_axis
+    ),
+    "Residual without its shortcut's share": dx(nn.Residual, without_shortcut),
+    "Residual with half of dy for each": fault(
+        nn.Residual,
+        *("x", "body.0.weight", "body.0.bias", "shortcut.weight", "shortcut.bias"),
+        backward=lambda self, dy: nn.Residual.backward(self, dy / 2),
+    ),
+    "Parallel cut in the wrong order": fault(
+        nn.Parallel,
+        *("x", "0.weight", "0.bias"),
+        backward=lambda self, dy: nn.Parallel.backward(self, dy[..., ::-1]),
+    ),
+    "Parallel with the last dx alone": dx(nn.Parallel, last_dx),
     "count kept in no Buffer": fault(Counting, rule="reproducible", forward=counts_in_an_attribute),
     "product: db without its gain": fault(
         Product, "x[1]", backward=lambda self, dy: (Product.backward(self, dy)[0], dy * self._a)

@@ -19,7 +19,7 @@ from layers import (
     normal,
 )
 
-from tinygrad_mnist import Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import Dropout, Linear, MSELoss, ReLU, Sequential, nn
 from tinygrad_mnist.testing import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -124,6 +124,14 @@ RIGHT = {
         Elementwise(*ELEMENTWISE["sigmoid"]),
         Linear(features, 2, rng=rng),
     ),
+    "LeakyReLU": lambda features, rng: nn.LeakyReLU(0.1),
+    "SiLU": lambda features, rng: nn.SiLU(),
+    "GELU": lambda features, rng: nn.GELU(),
+    "Softmax": lambda features, rng: nn.Softmax(),
+    "LayerNorm": lambda features, rng: nn.LayerNorm(features),
+    "BatchNorm-eval": lambda features, rng: nn.BatchNorm(features).eval(),
+    "Residual": lambda features, rng: nn.Residual(nn.Tanh(), Linear(features, features, rng=rng)),
+    "Parallel": lambda features, rng: nn.Parallel(nn.Sigmoid(), Linear(features, 2, rng=rng)),
     **{
         name: lambda features, rng, pair=pair: Elementwise(*pair)
         for name, pair in ELEMENTWISE.items()
