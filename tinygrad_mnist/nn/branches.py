@@ -65,8 +65,8 @@ class Residual(Branches):
     (He et al. 2016, arXiv:1512.03385.)
 
     Args:
-        layers: Of the body. None are the identity; else what Sequential asks of its layers holds.
-        shortcut: A Module that gives x the shape of body(x), where it is another.
+        layers: Of the body, as of a Sequential. Without any, body(x) is x.
+        shortcut: A Module that gives x the shape of body(x), where that is another.
     """
 
     def __init__(self, *layers: Module, shortcut: Module | None = None) -> None:
@@ -85,12 +85,13 @@ class Residual(Branches):
     def forward(self, x: ArrayLike) -> Any:
         self._y = None
         x = entering(self, x)
-        terms = self._outputs(x)
+        ys = self._outputs(x)
+        dtype = common_dtype(x, ys)
         if self.shortcut is None:
-            terms.append(x)
+            ys.append(x)
         other = "x" if self.shortcut is None else "shortcut(x)"
-        check_shapes(self, f"body(x) and {other} of one shape", terms)
-        y = added(terms, common_dtype(x, terms))
+        check_shapes(self, f"body(x) and {other} of one shape", ys)
+        y = added(ys, dtype)
         self._y = y[...]  # a view: the caller may reshape y in place
         return y
 
@@ -132,12 +133,13 @@ class Parallel(Branches):
         self._y = None
         x = entering(self, x)
         ys = self._outputs(x)
+        dtype = common_dtype(x, ys)
         if self.join == "add":
             check_shapes(self, "y of one shape from every branch", ys)
-            y, self._cuts = added(ys, common_dtype(x, ys)), None
+            y, self._cuts = added(ys, dtype), None
         else:
             check_shapes(self, "y of one shape but for the last axis from every branch", ys, -1)
-            y = np.concatenate(ys, axis=-1, dtype=common_dtype(x, ys))
+            y = np.concatenate(ys, axis=-1, dtype=dtype)
             self._cuts = np.cumsum([y.shape[-1] for y in ys[:-1]])
         self._y = y[...]  # a view: the caller may reshape y in place
         return y
@@ -160,8 +162,9 @@ def check_shapes(owner: Module, contract: str, ys: list[Any], last: int | None =
 
 
 def common_dtype(x: Any, ys: list[Any]) -> np.dtype[Any]:
-    """Return the dtype of a branch with parameters: without any, its y is of the dtype of x."""
-    return next((y.dtype for y in ys if y.dtype != x.dtype), x.dtype)
+    """Return the dtype of a branch with parameters: without any, its y has that of x."""
+    of_x = np.promote_types(x.dtype, np.float32)
+    return next((y.dtype for y in ys if y.dtype != of_x), of_x)
 
 
 def added(terms: list[Any], dtype: np.dtype[Any]) -> Any:

@@ -15,10 +15,12 @@ from tinygrad_mnist.parameter import Buffer, Held, Parameter
 class Norm(Module):
     """y = n * weight + bias, with n = (x - mean) / std and std = sqrt(var + eps).
 
-    x, n and y are (..., I), weight and bias (I,). A member says over which axes it takes mean and
-    var of x, or that they are constants. Backward: dweight = sum(dy * n) and dbias = sum(dy), over
-    all samples; with dn = dy * weight, and means over those same axes,
-    dx = (dn - mean(dn) - n * mean(dn * n)) / std, or dx = dn / std where they are constants.
+    x, n and y are (..., I), weight and bias (I,). A member says over which axes mean and var of x
+    are taken, or that they are constants.
+
+    Backward: dweight = sum(dy * n) and dbias = sum(dy), over all samples. With dn = dy * weight,
+    dx = (dn - mean(dn) - n * mean(dn * n)) / std, means over the axes of mean and var; where those
+    are constants, dx = dn / std.
     """
 
     eps = check.Real("(0, inf)")
@@ -38,9 +40,8 @@ class Norm(Module):
     def backward(self, dy: ArrayLike) -> FloatArray:
         n, std, axes = check.kept(self, self._n), self._std, self._axes
         dy = check.cotangent(self, dy, n)
-        samples = tuple(range(dy.ndim - 1))
-        self.weight.accumulate((dy * n).sum(axis=samples))
-        self.bias.accumulate(dy.sum(axis=samples))
+        self.weight.accumulate(sum_of_samples(dy * n))
+        self.bias.accumulate(sum_of_samples(dy))
         dx: FloatArray = dy * self.weight.data
         if axes is not None:
             dx = dx - mean_over(dx, axes) - n * mean_over(dx * n, axes)
@@ -71,8 +72,8 @@ class Norm(Module):
 class LayerNorm(Norm):
     """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var of each sample.
 
-    They are over the last axis of x (..., I), var without Bessel's correction; weight and bias are
-    (I,). The derivative is in `Norm`. (Ba et al. 2016, arXiv:1607.06450.)
+    They are taken over the last axis of x (..., I), var divided by I; weight and bias are (I,).
+    Backward is that of `nn.norm.Norm`. (Ba et al. 2016, arXiv:1607.06450.)
 
     Args:
         features: I, at least 1.
@@ -90,14 +91,15 @@ class LayerNorm(Norm):
 class BatchNorm(Norm):
     """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var of each feature.
 
-    While training, they are those of the batch, over all axes of x (..., I) but the last, var
-    without Bessel's correction, and the running ones follow:
-    running_mean = (1 - momentum) * running_mean + momentum * mean, and so does running_var, with
-    it. In evaluation mode, mean and var are the running ones, as constants. weight, bias and the
-    running ones are (I,). (Ioffe and Szegedy 2015, arXiv:1502.03167; PyTorch's formulas.)
+    While training, they are those of the batch, over all axes of x (..., I) but the last, with N
+    values of each feature, and var is divided by N. The running ones follow:
+    running_mean = (1 - momentum) * running_mean + momentum * mean, and running_var likewise, by
+    var * N / (N - 1). In evaluation mode, mean and var are the running ones, which are constants.
+    weight, bias and the running ones are (I,). Backward is that of `nn.norm.Norm`. (Ioffe and
+    Szegedy 2015, arXiv:1502.03167; PyTorch's formulas.)
 
-    So in training, the rows of a batch depend on one another, and one value of each feature alone
-    is refused; no value, an empty batch, changes nothing.
+    So in training, samples depend on one another, and N = 1 is refused. An empty batch leaves the
+    running ones as they are.
 
     Args:
         features: I, at least 1.
@@ -124,16 +126,16 @@ class BatchNorm(Norm):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._n = None
         x = self._entering(x)
-        count = math.prod(x.shape[:-1])
-        if not (self.training and count):
+        N = math.prod(x.shape[:-1])
+        if not (self.training and N):
             return self._leaving(x - self.running_mean.data, self.running_var.data, None)
-        if count == 1:
+        if N == 1:
             contract = "x with more than one value of a feature, in training"
             raise check.value_error(self, contract, x.shape)
         axes = tuple(range(x.ndim - 1))
         mean, centred, var = moments(x, axes)
         self._follow(self.running_mean, mean)
-        self._follow(self.running_var, var * (count / (count - 1)))
+        self._follow(self.running_var, var * (N / (N - 1)))
         return self._leaving(centred, var, axes)
 
     def _follow(self, running: Buffer, batch: FloatArray) -> None:
@@ -153,10 +155,14 @@ def moments(x: FloatArray, axes: tuple[int, ...]) -> tuple[FloatArray, FloatArra
 
 
 def mean_over(x: FloatArray, axes: tuple[int, ...]) -> FloatArray:
-    """Return the mean of x over these axes, which stay, with one entry each.
-
-    NumPy adds along one axis at a time: of images, 10 times as fast as along all at once.
-    """
-    for axis in axes:
+    """Return the mean of x over these axes, which stay, with one entry each."""
+    for axis in axes:  # of images, 10 times as fast as all at once: NumPy adds whole rows
         x = x.mean(axis=axis, keepdims=True)
     return x
+
+
+def sum_of_samples(dy: FloatArray) -> FloatArray:
+    """Return the sum of dy over all axes but the last."""
+    while dy.ndim > 1:  # one axis at a time, as above
+        dy = dy.sum(axis=0)
+    return dy
