@@ -1,10 +1,14 @@
-"""Losses: a number to make small, and its gradient."""
+"""Losses: a number to make small, and its gradient.
+
+ReducedLoss does what all of them do; a loss is its sum and the slope of that.
+"""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
@@ -21,7 +25,75 @@ class Loss(Protocol):
         """Return dL/dpred of the last call."""
 
 
-class MSELoss:
+class ReducedLoss(ABC):
+    """L = total / n, for pred y and a target; dL/dy = slope / n. Write `compute`.
+
+    Declare settings in the class body, as `reduction` is here. What a call keeps is no state:
+    copies and pickles leave behind whatever is None on the class.
+
+    Args:
+        reduction: "mean": n is what `compute` says. "sum": n is 1.
+    """
+
+    reduction = check.Choice("mean", "sum")
+    n: Any = None  # of the last call, a number: `evaluate` weights a batch by it
+    _slope: Any = None
+    _factor = 1.0  # what `compute` leaves out of the slope, to save a pass over the array
+
+    def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
+        self.reduction = reduction
+
+    @abstractmethod
+    def compute(self, y: FloatArray, t: NDArray[Any]) -> tuple[float, FloatArray, float]:
+        """Return the total, its derivative for y (a new array), and the n of a mean.
+
+        y is not empty; t is what `checked_target` returns. Neither is to be modified.
+        """
+
+    def checked_target(self, y: FloatArray, target: ArrayLike) -> NDArray[Any]:
+        """Return target in the dtype of y; refuse one of another shape. Override for labels."""
+        known = type(target) is np.ndarray and target.dtype is y.dtype
+        t: Any = target if known else check.real_array(self, "target", target).astype(y.dtype)
+        if t.shape != y.shape:
+            raise check.value_error(self, f"target of shape {y.shape}", t.shape)
+        return t  # type: ignore[no-any-return]
+
+    def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
+        """Return L, computed in the dtype of pred; empty arrays are refused."""
+        self._slope = self.n = None
+        known = type(pred) is np.ndarray and pred.dtype in check.FLOATS
+        y: Any = pred if known else check.floats(self, "pred", pred)
+        if not y.size:
+            contract = "pred with at least one element"
+            raise ValueError(check.expected(self, contract, f"shape {y.shape}"))
+        total, slope, n = self.compute(y, self.checked_target(y, target))
+        if self.reduction == "sum":
+            n = 1
+        self._slope, self.n = slope, n
+        return float(total) / n
+
+    def backward(self) -> FloatArray:
+        """Return dL/dpred of the last call, of the shape of pred.
+
+        Raises:
+            RuntimeError: There was no call, or the last one failed.
+        """
+        if self._slope is None:  # asked here, too, as a call costs 60 ns
+            check.kept(self, self._slope)
+        dy = self._slope * (self._factor / self.n)
+        return dy if dy.ndim else np.asarray(dy)  # NumPy makes a scalar of an array without axes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: all but what the last call kept."""
+        return {k: v for k, v in vars(self).items() if getattr(type(self), k, self) is not None}
+
+    def __repr__(self) -> str:
+        """Return the settings."""
+        settings = check.settings_of(type(self))
+        return f"{type(self).__name__}({', '.join(f'{k}={vars(self)[k]!r}' for k in settings)})"
+
+
+class MSELoss(ReducedLoss):
     """L = sum((y - t)**2) / n, for pred y and target t of one shape; dL/dy = 2 * (y - t) / n.
 
     Args:
@@ -30,41 +102,128 @@ class MSELoss:
     """
 
     reduction = check.Choice("mean", "sum", "batchmean")
+    _factor = 2.0
 
     def __init__(self, reduction: Literal["mean", "sum", "batchmean"] = "mean") -> None:
         self.reduction = reduction
-        self._error: FloatArray | None = None  # y - t of the last call
-        self._n = 1
 
-    def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
-        """Return L, computed in the dtype of pred, to which target is converted.
+    def compute(self, y: FloatArray, t: FloatArray) -> tuple[float, FloatArray, float]:
+        error = y - t
+        n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
+        return _blas.dot(error, error), error, n
 
-        Nothing is broadcast, and empty arrays are refused.
-        """
-        self._error = None
-        y, t = check.floats(self, "pred", pred), check.floats(self, "target", target)
-        if t.dtype != y.dtype:
-            t = t.astype(y.dtype)
-        if t.shape != y.shape:
-            raise check.value_error(self, f"target of shape {y.shape}", t.shape)
-        if not y.size:
-            contract = "pred with at least one element"
-            raise ValueError(check.expected(self, contract, f"shape {y.shape}"))
-        if self.reduction == "sum":
-            self._n = 1
-        else:
-            self._n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
-        self._error = error = np.asarray(y - t)
-        return _blas.dot(error, error) / self._n
 
-    def backward(self) -> FloatArray:
-        """Return dL/dpred of the last call, of the shape of pred.
+class HuberLoss(ReducedLoss):
+    """L = sum(c * (e - c / 2)) / n, for e = y - t and c = clip(e, -delta, delta); dL/dy = c / n.
 
-        Raises:
-            RuntimeError: There was no call, or the last one failed.
-        """
-        return check.kept(self, self._error) * (2 / self._n)
+    For pred y and target t of one shape: half the square of a small error, and of a large one
+    delta times its size, less delta**2 / 2 (Huber 1964, doi:10.1214/aoms/1177703732).
 
-    def __repr__(self) -> str:
-        """Return the reduction."""
-        return f"MSELoss(reduction={self.reduction!r})"
+    Args:
+        delta: Where the square ends, finite and > 0.
+        reduction: "mean": n is the number of elements. "sum": n is 1.
+    """
+
+    delta = check.Real("(0, inf)")
+
+    def __init__(self, delta: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def compute(self, y: FloatArray, t: FloatArray) -> tuple[float, FloatArray, float]:
+        e = y - t
+        c = np.clip(e, -self.delta, self.delta)
+        return _blas.dot(c, e - c / 2), c, y.size
+
+
+def _class_weight(owner: object, name: str, value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    weights = check.owned(owner, name, value, np.dtype(np.float64))
+    if weights.ndim != 1 or not (weights >= 0).all() or not np.isfinite(weights).all():
+        raise check.value_error(owner, f"{name} to be finite numbers >= 0, one a class", value)
+    return tuple(weights.tolist())
+
+
+class CrossEntropyLoss(ReducedLoss):
+    """L = -sum(q * log(softmax(y))) / n, for logits y (..., K); dL/dy = (softmax(y) * Q - q) / n.
+
+    q = class_weight * ((1 - s) * t + s / K), with s for label_smoothing, and Q = sum(q) over the
+    classes. t (..., K) are probabilities, or has a 1 at each label. The numbers are those of
+    torch.nn.CrossEntropyLoss (smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7).
+
+    As target it takes integer labels (...) in [0, K), or probabilities (..., K): rows >= 0 that sum
+    to 1.
+
+    Args:
+        reduction: "mean": n is the number of samples; of labels with class_weight, the sum of
+            the weights of the true classes, which must not be 0. "sum": n is 1.
+        label_smoothing: In [0, 1].
+        class_weight: K finite numbers >= 0; None stands for ones.
+    """
+
+    label_smoothing = check.Real("[0, 1]")
+    class_weight: check.Setting[Any] = check.Setting(_class_weight)
+
+    def __init__(
+        self,
+        reduction: Literal["mean", "sum"] = "mean",
+        *,
+        label_smoothing: float = 0.0,
+        class_weight: ArrayLike | None = None,
+    ) -> None:
+        super().__init__(reduction)
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+
+    def checked_target(self, y: FloatArray, target: ArrayLike) -> NDArray[Any]:
+        t = check.labels_or_rows(self, target, check.scores(self, y))
+        return t if t.ndim < y.ndim else t.astype(y.dtype, copy=False)
+
+    def compute(self, y: FloatArray, t: NDArray[Any]) -> tuple[float, FloatArray, float]:
+        q, n = self._weighted(y, t)
+        z = y - y.max(axis=-1, keepdims=True)
+        e = np.exp(z)
+        e_sum = e.sum(axis=-1, keepdims=True)
+        terms = np.zeros_like(y)
+        np.multiply(q, np.log(e_sum) - z, out=terms, where=q > 0)  # 0 * log(0) is 0
+        slope = e / e_sum * q.sum(axis=-1, keepdims=True) - q
+        return terms.sum(dtype=np.float64), slope, n
+
+    def _weighted(self, y: FloatArray, t: NDArray[Any]) -> tuple[FloatArray, float]:
+        """Return q, and the n of a mean."""
+        K, s = y.shape[-1], self.label_smoothing
+        w = np.ones(K) if self.class_weight is None else np.array(self.class_weight)
+        if len(w) != K:
+            raise ValueError(check.expected(self, f"class_weight of {K} numbers", len(w)))
+        n: float = y.size // K
+        if t.ndim < y.ndim:
+            n, t = float(w[t].sum()), t[..., None] == np.arange(K)
+            if not n and self.reduction == "mean":
+                contract = "target with a class of weight > 0"
+                raise ValueError(check.expected(self, contract, "none"))
+        return (w * ((1 - s) * t + s / K)).astype(y.dtype), n
+
+
+class BCEWithLogitsLoss(ReducedLoss):
+    """L = -sum(t * log(p) + (1 - t) * log(1 - p)) / n, p = sigmoid(y); dL/dy = (p - t) / n.
+
+    For logits y and target t of one shape, t in [0, 1]. The sum is computed as that of
+    max(y, 0) - t * y + log(1 + exp(-|y|)), which overflows for no y.
+
+    Args:
+        reduction: "mean": n is the number of elements. "sum": n is 1.
+    """
+
+    def checked_target(self, y: FloatArray, target: ArrayLike) -> NDArray[Any]:
+        t = super().checked_target(y, target)
+        outside = ~((t >= 0) & (t <= 1))  # NaN, too
+        if outside.any():
+            raise ValueError(check.expected(self, "target in [0, 1]", t[outside].flat[0]))
+        return t
+
+    def compute(self, y: FloatArray, t: FloatArray) -> tuple[float, FloatArray, float]:
+        e = np.exp(-abs(y))
+        terms = np.maximum(y, 0) - t * y + np.log1p(e)
+        p = np.where(y >= 0, 1, e) / (1 + e)
+        return terms.sum(dtype=np.float64), p - t, y.size

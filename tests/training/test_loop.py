@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tinygrad_mnist import (
     SGD,
+    Adam,
+    CrossEntropyLoss,
     DataLoader,
     Dropout,
     Linear,
@@ -101,6 +103,77 @@ def test_evaluate_is_what_all_samples_give_at_once(seed, batch_size, reduction):
     y = model.eval()(loader.inputs)
     assert found["loss"] == pytest.approx(loss(y, loader.targets), rel=1e-12)
     assert found["accuracy"] == np.mean(y.argmax(axis=1) == loader.targets.argmax(axis=1))
+
+
+CROSS_ENTROPY = [
+    {},
+    {"label_smoothing": 0.2},
+    {"class_weight": [1, 5, 0.1]},
+    {"label_smoothing": 0.2, "class_weight": [1, 5, 0.1]},
+]
+
+
+def labelled(seed=0, batch_size=4, **settings):
+    """Return a small run on integer labels, with Adam."""
+    model, _, _, loader = made(seed, batch_size=batch_size)
+    labels = np.random.default_rng(2).integers(0, 3, 10)
+    loader = DataLoader(loader.inputs, labels, batch_size, shuffle=True, rng=loader.rng)
+    return model, CrossEntropyLoss(**settings), Adam(model.parameters(), 0.05), loader
+
+
+@pytest.mark.parametrize("settings", CROSS_ENTROPY, ids=str)
+@given(
+    seed=st.integers(0, 2**32),
+    batch_size=st.sampled_from([None, 1, 3, 4, 10]),
+    reduction=st.sampled_from(["mean", "sum"]),
+    rows=st.booleans(),
+)
+def test_evaluate_with_labels_is_what_all_samples_give_at_once(
+    settings, seed, batch_size, reduction, rows
+):
+    """A batch counts by the weights of its classes, where its loss was divided by them."""
+    model, loss, _, loader = labelled(seed, batch_size, reduction=reduction, **settings)
+    t = np.eye(3)[loader.targets] if rows else loader.targets
+    found = evaluate(model, loss, DataLoader(loader.inputs, t, batch_size))
+    y = model.eval()(loader.inputs)
+    assert found["loss"] == pytest.approx(loss(y, t), rel=1e-12)
+    assert found["accuracy"] == np.mean(y.argmax(axis=1) == loader.targets)
+
+
+def test_fit_learns_from_labels_and_the_metrics_take_them():
+    model, loss, optimizer, loader = labelled()
+    x, t = loader.inputs, loader.targets
+    history = fit(
+        model, loss, optimizer, loader, epochs=60, validation=(x, t), metrics=["accuracy"]
+    )
+    assert list(history.records[0])[2:] == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    first, last = history.records[0], history.records[-1]
+    assert last["val_loss"] < first["val_loss"] / 2
+    assert last["val_accuracy"] == accuracy(model.eval()(x), t) > first["val_accuracy"]
+
+
+@pytest.mark.parametrize("settings", CROSS_ENTROPY, ids=str)
+def test_a_run_on_labels_that_was_killed_within_an_epoch_has_the_same_averages(tmp_path, settings):
+    saving, run = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}, labelled(**settings)
+    kill_at(run, 5)
+    with pytest.raises(Killed):
+        fit(*run, epochs=3, **saving)
+    resumed, whole = labelled(9, **settings), labelled(**settings)
+    assert fit(*resumed, epochs=3, resume=True, **saving) == fit(*whole, epochs=3)
+    assert weights(resumed[0]) == weights(whole[0])
+
+
+@pytest.mark.parametrize("base", [object, MSELoss])
+def test_a_loss_that_does_not_tell_its_n_is_a_mean_over_samples(base):
+    class Own(base):
+        def __call__(self, y, t):
+            return float(np.sum(y**2)) / len(y)
+
+    if base is object:
+        Own.n = 7  # of whatever this is in somebody's own loss
+    model, _, _, loader = made(batch_size=4)
+    y = model.eval()(loader.inputs)
+    assert evaluate(model, Own(), loader)["loss"] == pytest.approx(np.sum(y**2) / 10)
 
 
 def test_validation_is_measured_after_each_epoch():

@@ -6,16 +6,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks.arrays import real_array
-from tinygrad_mnist._checks.refusal import expected, value_error
+from tinygrad_mnist._checks.refusal import expected, value_error, with_remedy
 
 
 def class_indices(owner: object, array: NDArray[Any], num_classes: int) -> NDArray[np.intp]:
     """Return labels as indices: integers in [0, num_classes); floats, bools and -1 are refused."""
     if array.dtype.kind not in "iu":
-        raise TypeError(expected(owner, "labels to be integers", f"dtype {array.dtype}"))
+        contract = "labels to be integers"
+        raise with_remedy(TypeError(expected(owner, contract, f"dtype {array.dtype}")), contract)
     outside = (array < 0) | (array >= num_classes)
     if np.count_nonzero(outside):
-        raise ValueError(expected(owner, f"labels in [0, {num_classes})", array[outside].flat[0]))
+        contract = f"labels in [0, {num_classes})"
+        found = expected(owner, contract, array[outside].flat[0])
+        raise with_remedy(ValueError(found), contract)
     return array.astype(np.intp, copy=False)
 
 
@@ -35,11 +38,21 @@ def true_classes(owner: object, target: ArrayLike, y: NDArray[Any]) -> NDArray[n
     t = real_array(owner, "target", target)
     if y.ndim == 1 and t.ndim and y.dtype.kind != "f":  # as scikit-learn's functions take them
         raise value_error(owner, "pred to hold scores, not predicted labels", y)
+    t = labels_or_rows(owner, t, y)
+    return t if t.ndim < y.ndim else np.asarray(t.argmax(axis=-1))
+
+
+def labels_or_rows(owner: object, target: ArrayLike, y: NDArray[Any]) -> NDArray[Any]:
+    """Return the target of the scores y (..., K): labels (...), or rows of probabilities (..., K).
+
+    Labels are indices, rows are what was passed.
+    """
+    t = real_array(owner, "target", target)
     if t.shape == y.shape:
         if not are_probabilities(t):
             contract = "target to have rows that are one-hot, or probabilities that sum to 1"
             raise value_error(owner, contract, t)
-        return np.asarray(t.argmax(axis=-1))
+        return t
     if t.shape != y.shape[:-1]:
         contract = f"target of shape {y.shape}, or labels of shape {y.shape[:-1]}"
         raise value_error(owner, contract, t.shape)

@@ -13,16 +13,24 @@ import numpy as np
 
 Refused = TypeVar("Refused", TypeError, ValueError)
 
-# What helps most, by contract, with … for what differs: a note on the error.
+# What helps most, by contract, with … for what differs: a note on the error. The first that fits
+# is taken.
 REMEDIES = {
-    "pred of shape (..., classes) with two classes or more": "For one output p in [0, 1], pass "
-    "`np.hstack([1 - p, p])` and labels of shape (N,). In a regression, leave accuracy out.",
+    "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "
+    "BCEWithLogitsLoss. For the accuracy of one output p in [0, 1], pass `np.hstack([1 - p, p])` "
+    "and labels of shape (N,). In a regression, leave accuracy out.",
     "pred to hold scores, not predicted labels": "Pass the scores that were the argument of "
     "`argmax`, or `one_hot(predicted, num_classes)`.",
     "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
     " accuracy out: `metrics=()`.",
-    "target of shape …": "`one_hot` turns labels into targets. A target of a single output is "
-    "`(N, 1)`: `t[:, None]`.",
+    "target of shape …, or labels of shape …": "Integer labels want the shape of pred without its "
+    "last axis, probabilities the shape of pred.",
+    "target of shape …": "Integer labels want CrossEntropyLoss, or `one_hot`. A target of a single "
+    "output is `(N, 1)`: `t[:, None]`.",
+    "labels to be integers": "Convert whole numbers: `labels.astype(int)`. Probabilities, and "
+    "one-hot rows, have a last axis of classes.",
+    "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "
+    "missing label.",
     "a loss to call, with a backward": "Pass an object, not the class: `MSELoss()`.",
     "an Optimizer": "Pass an object, not the class: `SGD(model.parameters(), lr=0.1)`.",
     "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
@@ -62,6 +70,7 @@ def with_remedy(error: Refused, contract: str) -> Refused:
     for pattern, remedy in REMEDIES.items():
         if re.fullmatch(re.escape(pattern).replace("…", ".*"), contract):
             error.add_note(remedy)
+            break
     return error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist import metrics as metric_functions
 from tinygrad_mnist.data import DataLoader
-from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.losses import Loss, ReducedLoss
 
 Metric = Callable[[Any, Any], float]
 
@@ -20,20 +20,23 @@ _LOOKED_AT = 1000  # targets of a DataLoader, which may be far larger than memor
 
 
 class Averages:
-    """Sums over batches, weighted by their samples; a loss that is a sum is added up as it is."""
+    """Sums over batches: of metrics, weighted by the samples, and of what the loss is a mean of."""
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Metric], loader: Any) -> None:
         self._bare = isinstance(loader, DataLoader) and loader.batch_size is None
+        self._loss, self._metrics = loss, metrics
+        self._summed = getattr(loss, "reduction", None) == "sum"
         self.totals, self.samples = dict.fromkeys(["loss", *metrics], 0.0), 0
-        self.batches = 0
-        self._metrics, self._summed = metrics, getattr(loss, "reduction", None) == "sum"
+        self.batches, self.n = 0, 0.0  # n: by what the total of the loss is divided
 
     def add(self, value: float, y: Any, t: Any) -> None:
         """Count a batch, or a bare sample: the value of its loss, its outputs and its targets."""
         samples = 1 if self._bare else len(t)
         self.batches += 1
         self.samples += samples
-        self.totals["loss"] += float(value) if self._summed else float(value) * samples
+        n = self._divisor(samples)
+        self.totals["loss"] += float(value) * n
+        self.n = 1.0 if self._summed else self.n + n
         for name, metric in self._metrics.items():
             number = metric(y, t)
             if not isinstance(number, numbers.Real):
@@ -45,16 +48,24 @@ class Averages:
         if not self.samples:
             raise ValueError(check.expected(owner, "a loader with at least one sample", "none"))
         means = {name: total / self.samples for name, total in self.totals.items()}
-        return means | {"loss": self.totals["loss"]} if self._summed else means
+        return means | {"loss": self.totals["loss"] / self.n}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums so far."""
-        return {"batches": self.batches, "samples": self.samples, "totals": dict(self.totals)}
+        state = {name: getattr(self, name) for name in ("batches", "samples", "n")}
+        return {**state, "totals": dict(self.totals)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from these sums."""
-        self.batches, self.samples = state["batches"], state["samples"]
+        self.batches, self.samples, self.n = state["batches"], state["samples"], state["n"]
         self.totals = dict(state["totals"])
+
+    def _divisor(self, samples: int) -> float:
+        """Return by what the loss divided its last sum: by the samples, if it does not say."""
+        if self._summed:
+            return 1.0
+        n = self._loss.n if isinstance(self._loss, ReducedLoss) else None
+        return samples if n is None else n
 
 
 def named(owner: str, metrics: Sequence[str | Metric] | None, loader: Any) -> dict[str, Metric]:

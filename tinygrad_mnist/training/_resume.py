@@ -103,7 +103,7 @@ class RunFile:
             left: Position | None = meta.get("position")
             if left is None:
                 return None
-            if {*left} != {"start", "batches", "samples", "totals"}:
+            if {*left} != {"start", "batches", "samples", "n", "totals"}:
                 raise ValueError(f"a position of {', '.join(map(str, left))}")
             check_state(self._loader.rng.bit_generator.state, left["start"])
             _require_count(left, "batches", 1, len(self._loader))
@@ -111,6 +111,8 @@ class RunFile:
             for name, total in left["totals"].items():
                 if not isinstance(total, float) or not math.isfinite(total):
                     raise ValueError(f"a total {name} = {check.described(total)}")
+            if not isinstance(left["n"], float) or not 0 < left["n"] < math.inf:
+                raise ValueError(f"n = {check.described(left['n'])}")
             epoch = len(checked_records(content["history"])) + 1
             _require_count(meta, "epoch", epoch, epoch)
         found = list(left["totals"])
