@@ -114,6 +114,7 @@ def test_the_public_names_are_those_of_the_design():
     layers = {"Linear", "ReLU", "Dropout", "Sequential", "LeakyReLU", "Tanh", "Sigmoid", "SiLU"}
     layers |= {"GELU", "Softmax", "BatchNorm", "LayerNorm", "Residual", "Parallel"}
     others = {"Buffer", "DataLoader", "MSELoss", "Module", "Parameter", "SGD", "num_threads"}
+    others |= {"CrossEntropyLoss", "BCEWithLogitsLoss", "HuberLoss", "Adam", "AdamW"}
     assert set(tinygrad_mnist.__all__) == layers | others
 
 

@@ -9,7 +9,7 @@ what is special beyond that.
 
 from tinygrad_mnist._threads import num_threads
 from tinygrad_mnist.data import DataLoader
-from tinygrad_mnist.losses import MSELoss
+from tinygrad_mnist.losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import (
     GELU,
@@ -27,7 +27,7 @@ from tinygrad_mnist.nn import (
     Softmax,
     Tanh,
 )
-from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.optim import SGD, Adam, AdamW
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 __version__ = "0.1.0"
@@ -35,10 +35,15 @@ __version__ = "0.1.0"
 __all__ = [
     "GELU",
     "SGD",
+    "Adam",
+    "AdamW",
+    "BCEWithLogitsLoss",
     "BatchNorm",
     "Buffer",
+    "CrossEntropyLoss",
     "DataLoader",
     "Dropout",
+    "HuberLoss",
     "LayerNorm",
     "LeakyReLU",
     "Linear",

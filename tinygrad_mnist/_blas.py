@@ -21,7 +21,7 @@ def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
 
 
 _GEMM, _GEMV, _GER = _by_dtype("gemm"), _by_dtype("gemv"), _by_dtype("ger")
-_AXPY, _DOT = _by_dtype("axpy"), _by_dtype("dot")
+_AXPY, _DOT, _NRM2 = _by_dtype("axpy"), _by_dtype("dot"), _by_dtype("nrm2")
 
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
@@ -66,6 +66,11 @@ def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the sum of a * b, for two arrays of one shape, not empty."""
     return float(_call(_DOT, a, a.reshape(-1), b.reshape(-1)))
+
+
+def norm(a: FloatArray) -> float:
+    """Return the root of the sum of a**2, of which no square overflows."""
+    return float(_call(_NRM2, a, a.reshape(-1)) or 0.0)
 
 
 def _rows(x: FloatArray) -> FloatArray:

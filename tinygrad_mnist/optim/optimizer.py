@@ -28,14 +28,7 @@ class Optimizer(ABC):
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Iterable[Parameter]) -> None:
-        if isinstance(params, Parameter) or not isinstance(params, Iterable):
-            raise check.type_error(self, "an iterable of Parameters", params)
-        self.params = list({id(p): p for p in params}.values())
-        for param in self.params:
-            if not isinstance(param, Parameter):
-                raise check.type_error(self, "params to be Parameters", param)
-        if not self.params:
-            raise ValueError(check.expected(self, "at least one Parameter", "none"))
+        self.params = parameters_in(self, params)
         self._slots: dict[str, list[FloatArray]] = {name: [] for name in self.slots}
 
     @abstractmethod
@@ -117,3 +110,16 @@ class Optimizer(ABC):
             new.append(check.owned(self, f"{name}[{i}]", array, p.data.dtype))
             check.same_shape(self, f"{name}[{i}]", new[i], p.data.shape)
         return new
+
+
+def parameters_in(owner: object, params: Iterable[Parameter]) -> list[Parameter]:
+    """Return the Parameters, each once; refuse what is none, and no Parameters."""
+    if isinstance(params, Parameter) or not isinstance(params, Iterable):
+        raise check.type_error(owner, "an iterable of Parameters", params)
+    found = list({id(p): p for p in params}.values())
+    for param in found:
+        if not isinstance(param, Parameter):
+            raise check.type_error(owner, "params to be Parameters", param)
+    if not found:
+        raise ValueError(check.expected(owner, "at least one Parameter", "none"))
+    return found
