@@ -57,6 +57,21 @@ def test_products_are_plain_loops_written_in_place(seed, B, I, O, dtype):  # noq
     close(out, W - 0.5 * dW, dtype)
 
 
+@given(seed=st.integers(0, 2**32 - 1), B=ROWS, I=SIDES, O=SIDES, dtype=DTYPES)
+def test_products_of_columns_are_those_of_rows(seed, B, I, O, dtype):  # noqa: E741
+    x, dy, W, b = drawn(seed, dtype, (I, B), (O, B), (I, O), O)
+    rows_x, rows_dy = x.T.copy(), dy.T.copy()
+    close(_blas.affine_of_columns(x, W, b), _blas.affine(rows_x, W, b).T, dtype)
+    close(_blas.affine_of_columns(x, W, None), _blas.affine(rows_x, W, None).T, dtype)
+    close(_blas.times_columns(dy, W), _blas.times_transposed(rows_dy, W).T, dtype)
+    wanted = W.copy()
+    _blas.add_product(wanted, rows_x, rows_dy, -0.5)
+    for factors in ((x.T, dy.T), (rows_x, dy.T), (x.T, rows_dy)):
+        out = W.copy()
+        _blas.add_product(out, *factors, -0.5)
+        close(out, wanted, dtype)
+
+
 @given(seed=st.integers(0, 99), shape=st.sampled_from([(3, 2), (), (5,), (0,)]), dtype=DTYPES)
 def test_elementwise_routines_work_in_place_on_any_shape(seed, shape, dtype):
     a, b = (np.array(v) for v in drawn(seed, dtype, shape, shape))

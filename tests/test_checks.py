@@ -23,11 +23,14 @@ class Oven:
     heat = check.Real("(0, 250]")
     shelves = check.Integer(at_least=1)
     timer = check.Setting(minutes)
+    tray = check.Sizes(at_least=1)
+    steps = check.Integers(at_least=0)
     lit = check.Flag()
     mode = check.Choice("fan", "grill", "both")
 
     def __init__(self):
         self.heat, self.shelves, self.timer, self.lit, self.mode = 180, 3, None, True, "fan"
+        self.tray, self.steps = 40, (1, 0)
 
 
 class PizzaOven(Oven):
@@ -45,6 +48,10 @@ class PizzaOven(Oven):
         ("shelves", np.int64(7), 7),
         ("timer", 0, 0),
         ("timer", None, None),
+        ("tray", 30, (30, 30)),
+        ("tray", [np.int64(30), 40], (30, 40)),
+        ("steps", [3], (3,)),
+        ("steps", (0, np.uint8(2), 1), (0, 2, 1)),
         ("lit", np.False_, False),
         ("mode", "both", "both"),
     ],
@@ -70,6 +77,18 @@ def test_a_setting_is_kept_as_a_plain_value(name, value, kept):
         ("shelves", None, TypeError, "shelves to be an integer >= 1, got None"),
         ("timer", -1, ValueError, "timer to be an integer >= 0, got -1"),
         ("timer", "1", TypeError, "timer to be an integer >= 0, got '1'"),
+        ("tray", 0, ValueError, "tray to be an integer >= 1, got 0"),
+        ("tray", 1.5, TypeError, "tray to be an integer >= 1, got 1.5"),
+        ("tray", None, TypeError, "tray to be an integer >= 1, got None"),
+        ("tray", (30, 0), ValueError, "tray[1] to be an integer >= 1, got 0"),
+        ("tray", (True, 30), TypeError, "tray[0] to be an integer >= 1, got True"),
+        ("tray", (), ValueError, "tray to be one integer or two, got ()"),
+        ("tray", [1, 2, 3], ValueError, "tray to be one integer or two, got a list"),
+        ("steps", (), ValueError, "steps to be a tuple of integers, got ()"),
+        ("steps", 3, TypeError, "steps to be a tuple of integers, got 3"),
+        ("steps", "12", TypeError, "steps to be a tuple of integers, got '12'"),
+        ("steps", (1, -1), ValueError, "steps[1] to be an integer >= 0, got -1"),
+        ("steps", (1, 1.0), TypeError, "steps[1] to be an integer >= 0, got 1.0"),
         ("lit", 1, TypeError, "lit to be a bool, got 1"),
         ("lit", None, TypeError, "lit to be a bool, got None"),
         ("mode", "steam", ValueError, 'mode "fan", "grill" or "both", got \'steam\''),
@@ -92,7 +111,15 @@ def test_a_subclass_has_the_settings_of_its_base_and_may_narrow_them():
     with refusal(ValueError, "PizzaOven: expected shelves to be an integer >= 2, got 1"):
         oven.shelves = 1
     assert (oven.stone, oven.heat, oven.shelves) == (True, 180, 3)
-    assert list(check.settings_of(Oven)) == ["heat", "shelves", "timer", "lit", "mode"]
+    assert list(check.settings_of(Oven)) == [
+        "heat",
+        "shelves",
+        "timer",
+        "tray",
+        "steps",
+        "lit",
+        "mode",
+    ]
     assert list(check.settings_of(PizzaOven)) == [*check.settings_of(Oven), "stone"]
     assert check.settings_of(PizzaOven)["shelves"] is PizzaOven.shelves
 

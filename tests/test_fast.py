@@ -51,6 +51,25 @@ def test_the_factors_of_a_gradient_are_kept_without_a_copy():
     np.testing.assert_array_equal(p.grad, np.full((1000, 900), 40))
 
 
+def test_so_are_transposed_views():
+    p, out = Parameter(np.zeros((5, 5, 4, 90))), np.zeros((5, 5, 4, 90))
+    a, b = np.ones((100, 4000)), np.ones((90, 4000))
+    with traced_memory() as memory:
+        p.accumulate_product(a.T, b.T)
+        p.add_grad_to(out, 0.5)
+    assert memory.peak < b.nbytes / 10
+    np.testing.assert_array_equal(out, np.full((5, 5, 4, 90), 2000))
+
+
+def test_large_factors_of_a_small_gradient_are_not_kept():
+    p = Parameter(np.zeros((25, 8), np.float32))
+    with traced_memory() as memory:
+        for _ in range(5):
+            p.accumulate_product(np.ones((50_000, 25), np.float32), np.ones((50_000, 8), "f4"))
+    assert memory.peak < 1.1 * 50_000 * 33 * 4
+    np.testing.assert_array_equal(p.grad, np.full((25, 8), 250_000))
+
+
 @pytest.mark.parametrize(
     "other",
     [np.asfortranarray, np.float64, lambda a: a.astype(">f4"), lambda a: a.tolist()],

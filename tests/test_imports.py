@@ -113,6 +113,7 @@ def test_importing_the_package_is_light_and_silent():
 def test_the_public_names_are_those_of_the_design():
     layers = {"Linear", "ReLU", "Dropout", "Sequential", "LeakyReLU", "Tanh", "Sigmoid", "SiLU"}
     layers |= {"GELU", "Softmax", "BatchNorm", "LayerNorm", "Residual", "Parallel"}
+    layers |= {"Conv2d", "MaxPool2d", "AvgPool2d", "Flatten", "Unflatten"}
     others = {"Buffer", "DataLoader", "MSELoss", "Module", "Parameter", "SGD", "num_threads"}
     others |= {"CrossEntropyLoss", "BCEWithLogitsLoss", "HuberLoss", "Adam", "AdamW"}
     assert set(tinygrad_mnist.__all__) == layers | others

@@ -13,11 +13,15 @@ from tinygrad_mnist.losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import (
     GELU,
+    AvgPool2d,
     BatchNorm,
+    Conv2d,
     Dropout,
+    Flatten,
     LayerNorm,
     LeakyReLU,
     Linear,
+    MaxPool2d,
     Parallel,
     ReLU,
     Residual,
@@ -26,6 +30,7 @@ from tinygrad_mnist.nn import (
     SiLU,
     Softmax,
     Tanh,
+    Unflatten,
 )
 from tinygrad_mnist.optim import SGD, Adam, AdamW
 from tinygrad_mnist.parameter import Buffer, Parameter
@@ -37,17 +42,21 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "Buffer",
+    "Conv2d",
     "CrossEntropyLoss",
     "DataLoader",
     "Dropout",
+    "Flatten",
     "HuberLoss",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MSELoss",
+    "MaxPool2d",
     "Module",
     "Parallel",
     "Parameter",
@@ -58,5 +67,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Unflatten",
     "num_threads",
 ]

@@ -1,7 +1,8 @@
 """The only place that multiplies matrices: SciPy's BLAS, written straight into our arrays.
 
-Every matrix here is C-ordered, of one dtype (float32 or float64). BLAS is Fortran: it reads a
-C-ordered W as W.T, without a copy. So each product below is passed transposed.
+Every matrix is C-ordered, unless a function says more, and of one dtype (float32 or float64). BLAS
+is Fortran: it reads a C-ordered W as W.T, without a copy. So each product below is passed
+transposed.
 """
 
 import math
@@ -48,14 +49,38 @@ def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
     return dx
 
 
+def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
+    """Return W.T @ x + b[:, None], for x (I, B), W (I, O) and b (O,)."""
+    y = np.zeros((W.shape[1], x.shape[1]), W.dtype)
+    if b is not None:
+        y += b[:, None]
+    options = {"beta": 1.0, "c": y.T, "overwrite_c": 1, "trans_b": 1}
+    _call(_GEMM, W, 1.0, x.T, W.T, **options, rows=x.shape[1])
+    return y
+
+
+def times_columns(dy: FloatArray, W: FloatArray) -> FloatArray:
+    """Return W @ dy, for dy (O, B) and W (I, O)."""
+    dx = np.zeros((W.shape[0], dy.shape[1]), W.dtype)
+    _call(_GEMM, W, 1.0, dy.T, W.T, c=dx.T, overwrite_c=1, rows=dy.shape[1])
+    return dx
+
+
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
-    """out += scale * a.T @ b over all leading axes, for out (I, O), a (..., I) and b (..., O)."""
+    """out += scale * a.T @ b over all leading axes, for out (I, O), a (..., I) and b (..., O).
+
+    out may have several axes instead of I. A matrix a or b may be the transpose of a C-ordered one.
+    """
+    if out.ndim != 2:
+        out = _rows(out)
     if a.ndim == 1:
         _call(_GER, out, scale, b, a, a=out.T, overwrite_a=1)
         return
     a, b = _rows(a), _rows(b)
-    options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": 1}
-    _call(_GEMM, out, scale, b.T, a.T, **options, rows=len(a))
+    a_in_rows, b_in_rows = a.flags.c_contiguous, b.flags.c_contiguous
+    left, right = b.T if b_in_rows else b, a.T if a_in_rows else a
+    options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": a_in_rows}
+    _call(_GEMM, out, scale, left, right, trans_a=not b_in_rows, **options, rows=len(a))
 
 
 def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:

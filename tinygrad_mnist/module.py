@@ -177,7 +177,7 @@ class Module(ABC):
             name: value
             for name, value in vars(self).items()
             if not name.startswith("_") and name != "training"
-            if value is None or isinstance(value, (bool, int, float, str))
+            if _is_plain(value)
         }
 
     def _arrays(self) -> Iterator[tuple[str, Buffer]]:
@@ -197,6 +197,13 @@ class Module(ABC):
                 yield prefix + name, member
                 if isinstance(member, Module):
                     yield from member._walk(f"{prefix}{name}.", seen)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a repr shows this: a number, a string, None, or sizes such as (5, 5)."""
+    if isinstance(value, tuple) and value:
+        return all(isinstance(n, int) for n in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _found_in(name: str, value: Any) -> Iterator[tuple[str, Module | Buffer]]:

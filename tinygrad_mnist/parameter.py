@@ -1,5 +1,6 @@
 """Buffer and Parameter: the arrays that a model keeps, and those that it trains."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
+
+# Factors of more numbers, and much larger than their product, are multiplied out at once: the
+# patches of a batch of images take megabytes, and would be kept until after the next forward.
+_MOST_KEPT = 1_000_000
 
 
 class Buffer:
@@ -103,21 +108,25 @@ class Parameter(Buffer):
     def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
         """grad += a.T @ b over all leading axes, for data (I, O), a (..., I) and b (..., O).
 
-        The two factors may be kept as they are, without a copy, until `zero_grad`: pass arrays
-        that nobody will change.
+        Of data with more axes, (..., O), I is the product of all but the last. The two factors may
+        be kept as they are, without a copy, until `zero_grad`: pass arrays that nobody will change.
         """
-        dtype = self._data.dtype
+        dtype, wanted = self._data.dtype, self._data.shape
         if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
             a, b = check.owned(self, "a", a, dtype), check.owned(self, "b", b, dtype)
+        if len(wanted) > 2:
+            wanted = math.prod(wanted[:-1]), wanted[-1]
         shape = a.shape[-1:] + b.shape[-1:]
-        if a.shape[:-1] != b.shape[:-1] or shape != self._data.shape or len(shape) != 2:
-            contract = f"a (..., I) and b (..., O) with (I, O) = {self._data.shape}"
+        if a.shape[:-1] != b.shape[:-1] or shape != wanted or len(shape) != 2:
+            contract = f"a (..., I) and b (..., O) with (I, O) = {wanted}"
             raise ValueError(check.expected(self, contract, f"{a.shape} and {b.shape}"))
         if self._products:
             factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
             if factors > self._data.size:
                 self._multiplied_out()  # the sum takes less memory than they do
         self._products.append((a, b))
+        if a.size + b.size > _MOST_KEPT and a.size + b.size > 8 * self._data.size:
+            self._multiplied_out()
 
     def add_grad_to(self, out: FloatArray, scale: float) -> None:
         """out += scale * grad, in one BLAS call where it can.
@@ -161,7 +170,10 @@ class Parameter(Buffer):
 
 
 def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
-    return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
+    """Return whether BLAS takes this as it is: C-ordered, or a matrix that is the transpose."""
+    if type(values) is not np.ndarray or values.dtype != dtype:
+        return False
+    return values.flags.c_contiguous or (values.ndim == 2 and values.flags.f_contiguous)
 
 
 def Held(*, or_none: bool = False) -> check.Setting[Any]:

@@ -5,7 +5,17 @@ import pytest
 from cases import BatchNorm, Embedding, MeanPool, Product, Scale
 from helpers import refusal, refusal_starting
 
-from tinygrad_mnist import Dropout, Linear, Module, ReLU, Sequential
+from tinygrad_mnist import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+    Unflatten,
+    nn,
+)
 
 
 def layers():
@@ -247,10 +257,27 @@ class Shift(Module):
         return np.asarray(dy)
 
 
-def test_a_chain_has_the_sample_axes_of_its_first_layer_that_is_not_entry_by_entry():
+def test_a_sample_of_a_chain_has_the_most_axes_that_a_layer_before_an_unflatten_asks_for():
     assert Sequential(ReLU(), Dropout(), Shift()).sample_axes == 3
-    assert Sequential(Linear(2, 2), Shift()).sample_axes == 1
+    assert Sequential(Linear(2, 2), Shift()).sample_axes == 3  # its features are channels
+    assert Sequential(nn.BatchNorm(2), Sequential(ReLU(), Conv2d(2, 3, 1))).sample_axes == 3
+    assert Sequential(Flatten(2), Linear(4, 2)).sample_axes == 2
     assert Sequential(ReLU()).sample_axes == Sequential().sample_axes == 1
+
+
+def test_layers_after_an_unflatten_say_nothing_about_the_axes_of_a_sample():
+    class Images(Sequential):
+        pass
+
+    def unflatten():
+        return Linear(2, 4), Unflatten((2, 2, 1))
+
+    conv = Conv2d(1, 1, 1)
+    assert Sequential(*unflatten(), conv).sample_axes == 1
+    assert Sequential(Sequential(*unflatten()), conv).sample_axes == 1
+    assert Sequential(Images(*unflatten()), conv).sample_axes == 1
+    assert Sequential(Flatten(2), *unflatten(), conv).sample_axes == 2
+    assert Sequential(Sequential(Flatten(2), *unflatten()), conv).sample_axes == 2
 
 
 def test_integers_reach_the_first_layer_as_they_are():

@@ -1,13 +1,13 @@
 """Arrays on entry: converted once, or refused."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks.refusal import described, expected, value_error
-from tinygrad_mnist._checks.settings import FLOATS
+from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
+from tinygrad_mnist._checks.settings import FLOATS, generator
 
 FloatArray = NDArray[np.floating[Any]]
 Kept = TypeVar("Kept")
@@ -81,6 +81,21 @@ def same_shape(owner: object, name: str, array: NDArray[Any], shape: tuple[int, 
     """Refuse an array of any other shape: nothing is broadcast."""
     if array.shape != shape:
         raise value_error(owner, f"{name} of shape {shape}", array.shape)
+
+
+def drawn(
+    owner: object,
+    init: Callable[[tuple[int, int], np.random.Generator], ArrayLike],
+    shape: tuple[int, int],
+    rng: Any,
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    """Return the initial weights that init draws; refuse what is no function, or another shape."""
+    if not callable(init):
+        raise type_error(owner, "init to be a function", init)
+    weights = owned(owner, "init's array", init(shape, generator(owner, rng)), dtype)
+    same_shape(owner, "init's array", weights, shape)
+    return weights
 
 
 def writeable(owner: object, params: Iterable[Any]) -> None:

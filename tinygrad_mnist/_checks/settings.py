@@ -37,6 +37,25 @@ def integer(owner: object, name: str, value: Any, *, at_least: int) -> int:
     return number
 
 
+def integers(owner: object, name: str, value: Any, *, at_least: int) -> tuple[int, ...]:
+    """Return value, a tuple or list of one integer or more, as a tuple of ints."""
+    if not isinstance(value, (tuple, list)) or not value:
+        refused = value_error if isinstance(value, (tuple, list)) else type_error
+        raise refused(owner, f"{name} to be a tuple of integers", value)
+    named = ((f"{name}[{i}]", n) for i, n in enumerate(value))
+    return tuple(integer(owner, item, n, at_least=at_least) for item, n in named)
+
+
+def sizes(owner: object, name: str, value: Any, *, at_least: int) -> tuple[int, int]:
+    """Return value as two ints, for rows and columns: one integer stands for both."""
+    if not isinstance(value, (tuple, list)):
+        value = [integer(owner, name, value, at_least=at_least)] * 2
+    elif len(value) != 2:
+        raise value_error(owner, f"{name} to be one integer or two", value)
+    rows, columns = integers(owner, name, value, at_least=at_least)
+    return rows, columns
+
+
 def real(owner: object, name: str, value: Any, interval: str) -> float:
     """Return value as a finite float; refuse one outside an interval written as in "[0, 1)"."""
     contract = f"{name} in {interval}"
@@ -124,7 +143,7 @@ class Setting(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __set__(self, instance: object, value: T) -> None:
+    def __set__(self, instance: object, value: Any) -> None:  # as 2 may stand for (2, 2)
         vars(instance)[self._name] = self.checked(instance, value)
 
     def checked(self, owner: object, value: Any) -> T:
@@ -138,6 +157,8 @@ class Setting(Generic[T]):
 
 Real = partial(Setting, real)  # p = Real("[0, 1)")
 Integer = partial(Setting, integer)  # patience = Integer(at_least=1)
+Integers = partial(Setting, integers)  # shape = Integers(at_least=1)
+Sizes = partial(Setting, sizes)  # stride = Sizes(at_least=1)
 Flag = partial(Setting, flag)
 Choice = partial(Setting, choice)  # reduction = Choice("mean", "sum")
 

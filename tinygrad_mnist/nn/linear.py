@@ -45,15 +45,10 @@ class Linear(Module):
     ) -> None:
         self.in_features = check.integer(self, "in_features", in_features, at_least=1)
         self.out_features = check.integer(self, "out_features", out_features, at_least=1)
-        dtype, shape = check.float_dtype(self, dtype), (self.in_features, self.out_features)
-        if not callable(init):
-            raise check.type_error(self, "init to be a function", init)
         bias = check.flag(self, "bias", bias)
         self.input_grad = check.flag(self, "input_grad", input_grad)
-        drawn = init(shape, check.generator(self, rng))
-        weight = check.owned(self, "init's array", drawn, dtype)
-        check.same_shape(self, "init's array", weight, shape)
-        self.weight = Parameter(weight)
+        dtype, shape = check.float_dtype(self, dtype), (self.in_features, self.out_features)
+        self.weight = Parameter(check.drawn(self, init, shape, rng, dtype))
         self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
 
     def forward(self, x: ArrayLike) -> FloatArray:

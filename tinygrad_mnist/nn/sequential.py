@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn.activations import Elementwise
-from tinygrad_mnist.nn.dropout import Dropout
+from tinygrad_mnist.nn.shape import Unflatten
 from tinygrad_mnist.parameter import Buffer
 
 
@@ -47,9 +46,16 @@ class Sequential(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample, as the first layer says that cares."""
-        cares = (layer for layer in self.layers if not isinstance(layer, (Elementwise, Dropout)))
-        return next((layer.sample_axes for layer in cares), Module.sample_axes)
+        """How many last axes of x are one sample: the most that a layer says.
+
+        Only an Unflatten adds axes, so what comes after the first one says nothing about x.
+        """
+        most = Module.sample_axes
+        for layer in self.layers:
+            most = max(most, layer.sample_axes)
+            if any(isinstance(module, Unflatten) for module in layer.modules()):
+                break
+        return most
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, those after it still hold the previous forward

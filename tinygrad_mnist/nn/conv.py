@@ -1,0 +1,137 @@
+"""Conv2d: one Linear for every patch of an image."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.init import Initializer, he_uniform
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn._windows import Padding, Pair, Windows
+from tinygrad_mnist.parameter import Held, Parameter
+
+
+def _stride(owner: object, name: str, value: Any) -> Pair:
+    stride = check.sizes(owner, name, value, at_least=1)
+    if stride != (1, 1) and vars(owner).get("padding") == "same":
+        raise check.value_error(owner, 'stride 1 with padding "same"', value)
+    return stride
+
+
+def _padding(owner: Any, name: str, value: Any) -> Padding:
+    if not isinstance(value, str):
+        return check.sizes(owner, name, value, at_least=0)
+    if value != "same":
+        raise check.value_error(owner, f'{name} "same", or a number of rows and columns', value)
+    if owner.stride != (1, 1):
+        raise check.value_error(owner, 'stride 1 with padding "same"', owner.stride)
+    return "same"
+
+
+class Conv2d(Module):
+    """y = patches @ W + b, where a patch is what a window of kh x kw pixels sees of an image.
+
+    For images x (..., H, W, I), the weight (kh, kw, I, O), b (O,) and y (..., h, w, O):
+
+        y[..., r, c, :] = b + sum(x[..., r*sh + i, c*sw + j, :] @ weight[i, j] for all i, j)
+
+    (the kernel is not flipped), where x has got `padding` rows and columns of zeros on each side,
+    and h = (H + 2 * padding - kh) // sh + 1, w likewise.
+
+    Backward: dW = patches.T @ dy and db = dy.sum(axis=0), over all windows of all images; dx adds
+    up dy @ W.T where the patches were.
+
+    Args:
+        in_channels: I, at least 1.
+        out_channels: O, at least 1.
+        kernel_size: (kh, kw), or one number for both.
+        stride: (sh, sw), from one window to the next, or one number for both.
+        padding: For rows and columns, or one number for both; or "same", at stride 1: h is H and w
+            is W, with the extra row or column of an even kernel at the end.
+        bias: Whether there is a b; it starts at zeros.
+        init: Draws the initial weight, given (kh * kw * I, O) and a generator; see
+            `tinygrad_mnist.init`.
+        rng: Source of the initial weight: a seed, a generator, or None for fresh entropy.
+        dtype: Of weight and b, and so of everything computed: float32 or float64.
+        input_grad: False says that x is data: backward then saves the work of dx and returns None.
+    """
+
+    sample_axes = 3
+    weight: check.Setting[Parameter] = Held()
+    bias: check.Setting[Parameter | None] = Held(or_none=True)
+    kernel_size = check.Sizes(at_least=1)
+    stride = check.Setting(_stride)
+    padding = check.Setting(_padding)
+    _windows: Windows | None = None  # of the last forward
+    _patches: Any = None  # of its x: (kh * kw * I, windows of all images), one patch in a column
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Pair | Literal["same"] = 0,
+        bias: bool = True,
+        init: Initializer = he_uniform,
+        rng: int | np.random.Generator | None = None,
+        dtype: DTypeLike = np.float32,
+        input_grad: bool = True,
+    ) -> None:
+        self.in_channels = check.integer(self, "in_channels", in_channels, at_least=1)
+        self.out_channels = check.integer(self, "out_channels", out_channels, at_least=1)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        bias = check.flag(self, "bias", bias)
+        self.input_grad = check.flag(self, "input_grad", input_grad)
+        dtype, shape = check.float_dtype(self, dtype), self._weight_shape()
+        drawn = check.drawn(self, init, (math.prod(shape[:-1]), shape[-1]), rng, dtype)
+        self.weight = Parameter(drawn.reshape(shape))
+        self.bias = Parameter(np.zeros(shape[-1], dtype)) if bias else None
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        self._windows = self._patches = None
+        W, b = self._checked_data()
+        x = check.real_array(self, "x", x)
+        if x.ndim < 3 or x.shape[-1] != self.in_channels:
+            raise check.value_error(self, f"x of shape (..., H, W, {self.in_channels})", x.shape)
+        windows = Windows(self, x.shape, self.kernel_size, self.stride, self.padding)
+        patches = np.stack(windows.pixels(x, W.dtype)).reshape(len(W), -1)
+        y = _blas.affine_of_columns(patches, W, b)
+        self._windows, self._patches = windows, patches
+        return windows.output(y)
+
+    def backward(self, dy: ArrayLike) -> FloatArray | None:
+        windows, W = check.kept(self, self._windows), _matrix(self.weight.data)
+        dy = windows.cotangent(self, dy, W.shape[1], W.dtype)
+        dy = dy.reshape(len(dy), -1).copy()  # a factor is kept: nobody else may change it
+        self.weight.accumulate_product(self._patches.T, dy.T)
+        if self.bias is not None:
+            self.bias.accumulate(dy.sum(axis=1))
+        if not self.input_grad:
+            return None
+        dpatches = _blas.times_columns(dy, W)
+        return windows.added_up(dpatches.reshape(windows.shape), W.dtype)
+
+    def _weight_shape(self) -> tuple[int, int, int, int]:
+        return *self.kernel_size, self.in_channels, self.out_channels
+
+    def _checked_data(self) -> tuple[FloatArray, FloatArray | None]:
+        """Return weight, as a matrix, and bias; refuse Parameters put in place of others."""
+        W, b = self.weight.data, self.bias.data if self.bias is not None else None
+        check.same_shape(self, "weight", W, self._weight_shape())
+        if b is not None:
+            check.same_shape(self, "bias", b, (self.out_channels,))
+        return _matrix(W), b
+
+    def _hyperparameters(self) -> dict[str, object]:
+        return {**super()._hyperparameters(), "bias": self.bias is not None}
+
+
+def _matrix(W: FloatArray) -> FloatArray:
+    """Return W (kh, kw, I, O) as (kh * kw * I, O), a view."""
+    return W.reshape(-1, W.shape[-1])
