@@ -40,6 +40,13 @@ class Same(Module):
         return dy
 
 
+class Total(Same):
+    """Returns one number."""
+
+    def forward(self, x):
+        return np.asarray(x).sum()
+
+
 # Residual
 
 
@@ -126,6 +133,11 @@ def test_a_refusal_inside_names_the_layer_by_its_path_forward_and_backward(model
     bad(np.ones((5, 3)))
     with refusal(ValueError, f"{path}Linear: expected dy of shape (5, 3), got (2, 3)"):
         model.backward(np.ones_like(y))
+    with pytest.raises(ValueError, match="expected x of shape"):
+        bad(np.ones(1))
+    text = "Linear: expected a forward before backward, got none, or one that failed"
+    with refusal(RuntimeError, path + text):
+        model.backward(np.ones_like(y))
 
 
 # Parallel
@@ -193,6 +205,7 @@ def test_a_join_is_checked_whenever_it_is_set():
         (lambda: [MeanPool(), ReLU()], (2, 4, 1), "(1, 2, 1) and (2, 4, 1)"),
         (lambda: [Tanh(), ReLU()], (), "() and ()"),
         (lambda: [ReLU()], (), "()"),
+        (lambda: [ReLU(), Total()], (3,), "(3,) and ()"),
     ],
 )
 def test_only_the_last_axes_of_what_is_joined_may_differ(branches, shape, got):
@@ -280,6 +293,16 @@ def test_y_and_dx_are_new_arrays_whatever_the_branches_return(make):
     assert not np.shares_memory(y, x)
     assert not np.shares_memory(dx, dy)
     assert_equal([x, dy], kept)
+
+
+@pytest.mark.parametrize("make", [Residual, lambda: Parallel(ReLU())])
+def test_the_shape_that_dy_must_have_is_that_of_y_whatever_the_caller_makes_of_it(make):
+    model = make()
+    y = model(np.ones((4, 1)))
+    y.shape = (4,)
+    text = f"{type(model).__name__}: expected dy of shape (4, 1), got (4,)"
+    with refusal(ValueError, text):
+        model.backward(np.ones(4))
 
 
 def test_the_mode_reaches_every_branch():

@@ -76,14 +76,15 @@ class Sigmoid(Elementwise):
 
 
 class SiLU(Elementwise):
-    """f(x) = x * s(x), with the sigmoid s; f'(x) = s(x) * (1 + x * s(-x)). Also called swish.
+    """f(x) = x * s(x), with the sigmoid s; f'(x) = s(x) * (1 + x * (1 - s(x))).
 
-    As in PyTorch, f(-inf) is NaN, like any 0 * inf.
+    Also called swish. (Hendrycks and Gimpel 2016, arXiv:1606.08415.) As in PyTorch, f(-inf) is
+    NaN, like any 0 * inf.
     """
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         s = expit(x)
-        return x * s, s * (1 + x * expit(-x))
+        return x * s, s * (1 + x * (1 - s))
 
 
 class GELU(Elementwise):

@@ -156,9 +156,9 @@ class Parallel(Branches):
 
 def check_shapes(owner: Module, contract: str, ys: list[Any], last: int | None = None) -> None:
     """Refuse arrays whose shapes differ, before the axis `last` if it is given."""
-    if len({(y.ndim, y.shape[:last]) for y in ys}) > 1 or (last and not ys[0].ndim):
-        got = " and ".join(str(y.shape) for y in ys)
-        raise ValueError(check.expected(owner, contract, got))
+    shapes = [y.shape for y in ys]
+    if len({shape[:last] for shape in shapes}) > 1 or (last and () in shapes):
+        raise ValueError(check.expected(owner, contract, " and ".join(map(str, shapes))))
 
 
 def common_dtype(x: Any, ys: list[Any]) -> np.dtype[Any]:
