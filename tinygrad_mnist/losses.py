@@ -149,11 +149,9 @@ class CrossEntropyLoss(ReducedLoss):
     """L = -sum(q * log(softmax(y))) / n, for logits y (..., K); dL/dy = (softmax(y) * Q - q) / n.
 
     q = class_weight * ((1 - s) * t + s / K), with s for label_smoothing, and Q = sum(q) over the
-    classes. t (..., K) are probabilities, or has a 1 at each label. The numbers are those of
+    classes. The target is probabilities t (..., K), rows >= 0 that sum to 1; or it is integer
+    labels (...) in [0, K), and t is 1 at the label, else 0. These are the numbers of
     torch.nn.CrossEntropyLoss (smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7).
-
-    As target it takes integer labels (...) in [0, K), or probabilities (..., K): rows >= 0 that sum
-    to 1.
 
     Args:
         reduction: "mean": n is the number of samples; of labels with class_weight, the sum of

@@ -323,16 +323,21 @@ def test_what_keeps_denormals_away_moves_no_parameter():
     assert not unmoved.data.any()
 
 
-def test_tiny_gradients_in_float64_step_as_the_formulas_say():
-    """There the numbers that keep denormals away are of no account at all."""
-    w, m, v = 1.0, 0.0, 0.0
-    p = Parameter(np.array([w]))
-    optimizer = Adam([p], lr=0.1, eps=0.0)
-    for t in range(1, 40):
-        p.grad = [1e-100 / t]
-        optimizer.step()
-        w, m, v = stepped_by_hand(Adam, w, m, v, t, 1e-100 / t, 0.1, (0.9, 0.999), 0.0, 0.0)
-        assert p.data[0] == pytest.approx(w, rel=1e-12)
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "eps", "rtol"),
+    [(np.float64, (1e-100, 1e-10), 0.0, 1e-12), (np.float32, (1e-30, 1e-6), 1e-8, 6e-7)],
+)
+def test_tiny_gradients_step_as_the_formulas_say(dtype, sizes, eps, rtol):
+    """What keeps denormals away is of no account there."""
+    for size in np.geomspace(*sizes, 30):
+        w, m, v = 0.0, 0.0, 0.0
+        p = Parameter(np.zeros(1, dtype))
+        optimizer = Adam([p], lr=0.1, eps=eps)
+        for t in range(1, 40):
+            p.grad = [size / t]
+            optimizer.step()
+            w, m, v = stepped_by_hand(Adam, w, m, v, t, size / t, 0.1, (0.9, 0.999), eps, 0.0)
+            assert p.data[0] == pytest.approx(w, rel=rtol)
 
 
 @pytest.mark.parametrize("kind", KINDS)

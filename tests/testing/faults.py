@@ -29,9 +29,10 @@ from layers import (
     Residual,
     Softmax,
     sigmoid,
+    softmax,
 )
 
-from tinygrad_mnist import Buffer, Module, Sequential, nn
+from tinygrad_mnist import Buffer, Module, Sequential, losses, nn
 from tinygrad_mnist.nn.norm import moments
 from tinygrad_mnist.testing import check_gradients
 
@@ -70,7 +71,7 @@ class Fault(NamedTuple):
     make: object  # from (features, rng); of a loss, from nothing
     rule: str = ""
     arrays: frozenset = frozenset()
-    inputs: object = lambda x, rng: x
+    inputs: object = lambda x, rng: x  # of a loss, pred and target
     settings: dict = {}  # noqa: RUF012
 
     def check(self, x, rng, **settings):
@@ -157,9 +158,41 @@ def chain(middle):
     return Fault(make, arrays=frozenset({"x", "0.weight", "0.bias"}))
 
 
-def loss(base, rule="", **methods):
-    """Return a fault in a loss: a subclass of base with other methods."""
-    return Fault(type(f"Broken{base.__name__}", (base,), methods), rule)
+def with_numbers(x, rng):
+    return x, rng.standard_normal(x.shape)
+
+
+def with_labels(x, rng):
+    return rng.standard_normal((len(x), CLASSES)), rng.integers(0, CLASSES, len(x))
+
+
+def with_fractions(x, rng):
+    return x, rng.choice([0, 1, 0.25], x.shape)
+
+
+# pred and target for losses that take other targets than numbers
+PAIRS = {
+    CrossEntropy: with_labels,
+    losses.CrossEntropyLoss: with_labels,
+    losses.BCEWithLogitsLoss: with_fractions,
+}
+
+
+def loss(base, rule="", settings=(), **members):
+    """Return a fault in a loss: a subclass of base with other members."""
+    broken = type(f"Broken{base.__name__}", (base,), members)
+    pairs = PAIRS.get(base, with_numbers)
+    return Fault(lambda: broken(**dict(settings)), rule, inputs=pairs)
+
+
+def slope_of(base, wrong, **settings):
+    """Return a fault in a loss of the package: its slope is wrong(self, y, t)."""
+
+    def compute(self, y, t):
+        total, _, n = base.compute(self, y, t)
+        return total, wrong(self, y, t), n
+
+    return loss(base, settings=settings, compute=compute)
 
 
 # Methods with one mistake
@@ -636,6 +669,26 @@ LAYERS |= {
 }
 
 
+def forgets(**settings):
+    """Return the slope of a CrossEntropyLoss with other settings."""
+
+    def slope(self, y, t):
+        own = {"label_smoothing": self.label_smoothing, "class_weight": self.class_weight}
+        return losses.CrossEntropyLoss(**own | settings).compute(y, t)[1]
+
+    return slope
+
+
+def forgets_that_weights_scale_softmax(self, y, t):
+    right = losses.CrossEntropyLoss.compute(self, y, t)[1]
+    return right + softmax(y) * (1 - np.array(self.class_weight)[t, None])
+
+
+def divides_by_samples(self):
+    dy = losses.CrossEntropyLoss.backward(self)
+    return dy * self.n / len(dy)
+
+
 class Broadcasts:
     """A mean squared error of whatever broadcasts."""
 
@@ -662,10 +715,44 @@ LOSSES = {
         MSELoss, backward=lambda self: np.sign(self._error) / self._error.size
     ),
     "pred edited": loss(MSELoss, "keeps-input", __call__=edits_pred),
-    "broadcast (N, 1) - (N,)": Fault(Broadcasts, "shape"),
+    "broadcast (N, 1) - (N,)": Fault(
+        Broadcasts, "shape", inputs=lambda x, rng: with_numbers(x[:, :1], rng)
+    ),
     "absolute error: no mean": loss(AbsoluteError, backward=lambda self: np.sign(self._error)),
     "cross-entropy: not divided": loss(
         CrossEntropy, backward=lambda self: CrossEntropy.backward(self) * len(self._p)
     ),
     "cross-entropy: softmax only": loss(CrossEntropy, backward=lambda self: self._p / len(self._p)),
+    "MSELoss: no factor 2": loss(losses.MSELoss, _factor=1.0),
+    "MSELoss: the sum's gradient": loss(losses.MSELoss, backward=lambda self: 2 * self._slope),
+    "HuberLoss: clip forgotten": slope_of(losses.HuberLoss, lambda self, y, t: y - t, delta=0.3),
+    "HuberLoss: the sign alone": slope_of(
+        losses.HuberLoss, lambda self, y, t: self.delta * np.sign(y - t), delta=0.3
+    ),
+    "HuberLoss: delta forgotten": slope_of(
+        losses.HuberLoss, lambda self, y, t: np.clip(y - t, -1, 1), delta=0.3
+    ),
+    "BCEWithLogitsLoss: sigmoid' for sigmoid": slope_of(
+        losses.BCEWithLogitsLoss, lambda self, y, t: sigmoid(y) * sigmoid(-y) - t
+    ),
+    "BCEWithLogitsLoss: of the squared error": slope_of(
+        losses.BCEWithLogitsLoss, lambda self, y, t: (sigmoid(y) - t) * sigmoid(y) * sigmoid(-y)
+    ),
+    "BCEWithLogitsLoss: targets rounded": slope_of(
+        losses.BCEWithLogitsLoss, lambda self, y, t: sigmoid(y) - np.ceil(t)
+    ),
+    "CrossEntropyLoss: smoothing forgotten": slope_of(
+        losses.CrossEntropyLoss, forgets(label_smoothing=0), label_smoothing=0.1
+    ),
+    "CrossEntropyLoss: weights forgotten": slope_of(
+        losses.CrossEntropyLoss, forgets(class_weight=None), class_weight=[1, 2, 0.5, 3]
+    ),
+    "CrossEntropyLoss: weights of softmax forgotten": slope_of(
+        losses.CrossEntropyLoss, forgets_that_weights_scale_softmax, class_weight=[1, 2, 0.5, 3]
+    ),
+    "CrossEntropyLoss: divided by the samples": loss(
+        losses.CrossEntropyLoss,
+        settings={"class_weight": [1, 2, 0.5, 3]},
+        backward=divides_by_samples,
+    ),
 }

@@ -19,7 +19,17 @@ from layers import (
     normal,
 )
 
-from tinygrad_mnist import Dropout, Linear, MSELoss, ReLU, Sequential, nn
+from tinygrad_mnist import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    Dropout,
+    HuberLoss,
+    Linear,
+    MSELoss,
+    ReLU,
+    Sequential,
+    nn,
+)
 from tinygrad_mnist.testing import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -83,12 +93,8 @@ def test_the_report_names_the_entry_that_is_wrong(name, array, index):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_faulty_loss_is_caught(name):
     def check(seed):
-        x, rng = example(seed)
-        labels = rng.integers(0, x.shape[1], len(x))
-        target = labels if "cross" in name else rng.standard_normal(x.shape)
-        if "broadcast" in name:
-            x, target = x[:, :1], target[:, :1]
-        check_loss_gradients(LOSSES[name].make(), x, target, seed=seed)
+        pred, target = LOSSES[name].inputs(*example(seed))
+        check_loss_gradients(LOSSES[name].make(), pred, target, seed=seed)
 
     error = first_error(check)
     if LOSSES[name].rule:
@@ -193,6 +199,29 @@ def test_a_right_loss_never_fails(loss, same):
         check_model_gradients(
             RIGHT["MLP on its kinks"](x.shape[1], rng), loss, x, target[:, :1] + [0, 1]
         )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("scale", [1e-6, 1, 30])
+def test_a_right_loss_of_classes_and_numbers_never_fails(reduction, scale):
+    settings = {"label_smoothing": 0.1, "class_weight": [1, 2, 0.5, 0]}
+    judged = 0
+    for seed in range(20):
+        x, rng = example(seed)
+        scores, labels = scale * rng.standard_normal((len(x), 4)), rng.integers(0, 3, len(x))
+        for loss, pred, target in [
+            (CrossEntropyLoss(reduction), scores, labels),
+            (CrossEntropyLoss(reduction, **settings), scores, labels),
+            (CrossEntropyLoss(reduction, **settings), scores, np.eye(4)[labels]),
+            (BCEWithLogitsLoss(reduction), scale * x, rng.choice([0, 1, 0.25], x.shape)),
+            (HuberLoss(0.3, reduction), scale * x, np.zeros_like(x)),
+        ]:
+            try:
+                check_loss_gradients(loss, pred, target, seed=seed)
+                judged += 1
+            except InconclusiveGradientCheck:
+                continue
+    assert judged >= 90
 
 
 def test_losses_of_a_user_never_fail():

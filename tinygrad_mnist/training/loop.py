@@ -44,13 +44,13 @@ def evaluate(
 ) -> dict[str, float]:
     """Return "loss" and each metric by its name, over all of loader, in evaluation mode.
 
-    The loss is what it would be on all samples at once, also with a short last batch; a metric is
-    its mean over the samples. Every module is then in the mode it was in.
+    The loss is what it would be on all samples at once, also with a short last batch, or with class
+    weights; a metric is its mean over the samples. Every module is then in the mode it was in.
 
     Args:
         model: Any Module.
-        loss: MSELoss, or any loss that is called the same way. One whose `reduction` is "sum" is
-            summed over the batches.
+        loss: A ReducedLoss, or any loss that is called the same way. One whose `reduction` is "sum"
+            is summed over the batches.
         loader: A DataLoader, an iterable of pairs of batches, or two arrays (x, t); with at least
             one sample.
         metrics: "accuracy" or "top_k_accuracy" (k = 5), or functions of (pred, target) that
@@ -96,7 +96,7 @@ def fit(
 
     Args:
         model: Any Module.
-        loss: MSELoss, or any loss that is called the same way; see `evaluate`.
+        loss: A ReducedLoss, or any loss that is called the same way; see `evaluate`.
         optimizer: An Optimizer of parameters of the model: all of them, or those that shall move.
         train_loader: A DataLoader, or any iterable of pairs that can be iterated over again.
         epochs: How many in all, also with resume.
