@@ -10,9 +10,10 @@ import argparse
 import sys
 
 import numpy as np
+from network import network
 from scipy.ndimage import center_of_mass
 
-from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist import Softmax
 from tinygrad_mnist.training import checkpoint
 
 try:
@@ -69,11 +70,7 @@ args = parser.parse_args()
 
 try:
     meta = checkpoint.load(args.model)
-    layers, width = [], 784
-    for units in meta["hidden"]:
-        layers += [Linear(width, units), ReLU(), Dropout(meta["dropout"])]
-        width = units
-    model = Sequential(*layers, Linear(width, 10)).eval()
+    model = network(meta["channels"], meta["hidden"], meta["dropout"]).eval()
     checkpoint.load(args.model, model)
 except (OSError, checkpoint.CheckpointError) as error:
     sys.exit(str(error))
@@ -88,10 +85,8 @@ for path in args.images:
         print(f"{path}: {error}", file=sys.stderr)
         unreadable += 1
         continue
-    # after training on squared error an output estimates a probability, but may leave [0, 1]
-    scores = np.clip(model(image.ravel()), 1e-6, None)
-    scores /= scores.sum()
-    ranked = [f"{digit} ({scores[digit]:.0%})" for digit in np.argsort(-scores)[:3]]
+    probability = Softmax()(model(image[..., None]))
+    ranked = [f"{digit} ({probability[digit]:.0%})" for digit in np.argsort(-probability)[:3]]
     print(f"{path}: {ranked[0]}, then {' and '.join(ranked[1:])}")
     print(as_text(image))
 sys.exit(unreadable > 0)

@@ -1,30 +1,36 @@
 """Train an MNIST classifier with all the options: python examples/train.py.
 
-A twentieth of the training images is held back to pick the best epoch; the test images are used
-once, at the end. Writes the model, the history and pictures to --out. With --resume, an interrupted
-run goes on where it stopped, and ends with the same bits as one that was never interrupted.
+The network has hidden layers; with --channels 8 16, two convolutions come before them. A twentieth
+of the training images is held back to pick the best epoch; the test images are used once, at the
+end. Writes the model, the history and pictures to --out. With --resume, an interrupted run goes on
+where it stopped, and ends with the same bits as one that was never interrupted.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
+from network import network
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, plots
+from tinygrad_mnist import SGD, CrossEntropyLoss, DataLoader, plots
 from tinygrad_mnist.data import mnist
-from tinygrad_mnist.metrics import confusion_matrix, recall
+from tinygrad_mnist.data.transforms import random_shift
+from tinygrad_mnist.metrics import accuracy, confusion_matrix, recall
 from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
-from tinygrad_mnist.training import BestCheckpoint, LearningRate, checkpoint, evaluate, fit
+from tinygrad_mnist.training import BestCheckpoint, LearningRate, checkpoint, fit
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
 )
 add = parser.add_argument
 add("--data", default="bundled", help="bundled, keras, keras-fashion, or a path to files")
+add("--channels", type=int, nargs="*", default=[], help="of each convolution of 5 x 5")
 add("--hidden", type=int, nargs="*", default=[512], help="units of each hidden layer")
 add("--dropout", type=float, default=0.2, help="fraction of hidden units dropped in training")
+add("--shift", type=int, default=1, help="pixels that images are moved by in training, at most")
 add("--batch-size", type=int, default=32)
 add("--lr", type=float, default=0.03, help="learning rate after the warm-up")
 add("--momentum", type=float, default=0.9)
@@ -50,21 +56,14 @@ elif (args.out / "run.npz").exists():
     sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
-x, t = mnist.preprocess(images, labels)
-x_test, t_test = mnist.preprocess(test_images, test_labels)
+x, x_test = (some[..., None] / np.float32(255) for some in (images, test_images))
 rng = np.random.default_rng(args.seed)
 held_back, rest = np.split(rng.permutation(len(x)), [len(x) // 20])
-train = DataLoader(x[rest], t[rest], args.batch_size, shuffle=True, drop_last=True, rng=rng)
-validation = DataLoader(x[held_back], t[held_back], batch_size=500)
-test = DataLoader(x_test, t_test, batch_size=500)
+train = DataLoader(x[rest], labels[rest], args.batch_size, shuffle=True, drop_last=True, rng=rng)
+train.transform = random_shift(args.shift)
 
-layers, width = [], 784
-for units in args.hidden:
-    layers += [Linear(width, units, rng=rng, input_grad=bool(layers)), ReLU()]
-    layers += [Dropout(args.dropout, rng=rng)]
-    width = units
-model = Sequential(*layers, Linear(width, 10, rng=rng))
-loss = MSELoss("batchmean")
+model = network(args.channels, args.hidden, args.dropout, rng)
+loss = CrossEntropyLoss()
 optimizer = SGD(
     model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
 )
@@ -86,10 +85,10 @@ try:
         optimizer,
         train,
         epochs=args.epochs,
-        validation=validation,
+        validation=(x[held_back], labels[held_back]),
         callbacks=[
             LearningRate(warm_up(1, schedule)),
-            BestCheckpoint(best, hidden=args.hidden, dropout=args.dropout),
+            BestCheckpoint(best, channels=args.channels, hidden=args.hidden, dropout=args.dropout),
         ],
         checkpoint=args.out / "run.npz",
         resume=args.resume,
@@ -100,17 +99,21 @@ except FloatingPointError as error:
     sys.exit(f"{error}: try a smaller --lr, and another --out if this one holds a run")
 
 epoch = checkpoint.load(best, model)["epoch"]
-result = evaluate(model, loss, test)
-scores = model.eval()(x_test)
-print(f"best epoch {epoch} of {len(history.records)}: test accuracy {result['accuracy']:.4f}")
+model.eval()
+scores = np.concatenate([model(some) for some, _ in DataLoader(x_test, test_labels, 500)])
+right = accuracy(scores, test_labels)
+print(f"best epoch {epoch} of {len(history.records)}: test accuracy {right:.4f}")
 for digit, found in enumerate(recall(scores, test_labels)):
     print(f"  of the {digit}s {found:.1%} are recognised")
 
 history.to_json(args.out / "history.json")
 history.to_csv(args.out / "history.csv")
+weight = next(model.parameters()).data  # (in, out), or (height, width, 1, out)
+kernels = weight.reshape(-1, weight.shape[-1])[:, :64]
+side = math.isqrt(len(kernels))
 pictures = {
     "curves": plots.learning_curves(history),
-    "weights": plots.first_layer_weights(model[0].weight.data[:, :64]),
+    "weights": plots.first_layer_weights(kernels, shape=(side, side)),
     "confusion": plots.confusion_matrix(confusion_matrix(scores, test_labels)),
     "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
 }

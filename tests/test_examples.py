@@ -31,13 +31,40 @@ def run(name, *args):
     return done.stdout
 
 
-def test_mnist_reaches_95_percent_in_ten_epochs():
-    lines = run("mnist").splitlines()
+def accuracies(lines):
+    """Return the test accuracy of each epoch, of lines that say nothing else."""
     rows = [
         re.fullmatch(r"epoch +(\d+)  test accuracy (0\.\d{4})", line).groups() for line in lines
     ]
-    assert [int(epoch) for epoch, _ in rows] == list(range(1, 11))
-    assert float(rows[-1][1]) > 0.95
+    assert [int(epoch) for epoch, _ in rows] == list(range(1, len(rows) + 1))
+    return [float(accuracy) for _, accuracy in rows]
+
+
+def test_mnist_reaches_97_percent_in_ten_epochs():
+    found = accuracies(run("mnist").splitlines())
+    assert len(found) == 10
+    assert found[-1] > 0.97
+
+
+def test_the_convolutional_network_learns_more_from_fewer_epochs(tmp_path):
+    path = str(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz")
+    found = accuracies(run("mnist_conv", "--epochs", "3", "--data", path).splitlines())
+    assert len(found) == 3
+    assert found[-1] > 0.97
+
+
+def test_the_model_that_is_no_chain_is_shown_and_learns():
+    shown, *lines = re.split(r"\n(?=epoch)", run("residual").strip())
+    for line in (
+        "  (0): Parallel(join='concat'",
+        "  (2): Residual(shortcut=None",
+        "    (shortcut): Conv2d(in_channels=8, out_channels=16, kernel_size=(1, 1)",
+        "      (0): BatchNorm(features=8, eps=1e-05, momentum=0.1)",
+    ):
+        assert f"\n{line}" in shown
+    found = accuracies(lines)
+    assert len(found) == 3
+    assert found[-1] > 0.95
 
 
 @pytest.mark.parametrize(
@@ -202,6 +229,24 @@ def test_train_leaves_model_history_and_pictures(trained):
     assert all((folder / name).stat().st_size > 10_000 for name in ("curves.png", "mistakes.png"))
 
 
+@pytest.fixture(scope="module")
+def convolved(tmp_path_factory):
+    """Return the folder of a short run of train.py with convolutions, and what it printed."""
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    folder = tmp_path_factory.mktemp("run") / "out"
+    options = ("--channels", "4", "8", "--hidden", "--epochs", "1", "--batch-size", "64")
+    return folder, run("train", "--out", str(folder), *options)
+
+
+def test_train_takes_convolutions(convolved):
+    folder, text = convolved
+    (accuracy,) = re.findall(r"best epoch 1 of 1: test accuracy (0\.\d{4})", text)
+    assert float(accuracy) > 0.85
+    assert "(0): Conv2d(in_channels=1, out_channels=4, kernel_size=(5, 5)" in text
+    assert "(3): Conv2d(in_channels=4, out_channels=8, kernel_size=(5, 5)" in text
+    assert (folder / "weights.png").stat().st_size > 5_000
+
+
 def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path):
     folder, text = trained
     command = [sys.executable, "examples/train.py", "--out", str(folder)]
@@ -243,7 +288,7 @@ def test_a_run_that_diverged_at_once_does_not_block_its_folder(tmp_path):
 def test_predict_names_a_model_that_it_cannot_load(trained, tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     for model, told in (
-        (trained[0] / "run.npz", "does not say 'hidden': is it the model.npz of a run?"),
+        (trained[0] / "run.npz", "does not say 'channels': is it the model.npz of a run?"),
         (tmp_path / "text.npz", "to be a whole checkpoint, got File is not a zip file"),
         (tmp_path / "none.npz", f"No such file or directory: '{tmp_path / 'none.npz'}'"),
     ):
@@ -262,7 +307,8 @@ def drawn(mode, size, paper, ink, line, width):
     return picture
 
 
-def test_predict_reads_digits_of_any_size_and_either_shade(trained, tmp_path):
+@pytest.mark.parametrize("of", ["trained", "convolved"])
+def test_predict_reads_digits_of_any_size_and_either_shade(of, tmp_path, request):
     from PIL import Image
 
     from tinygrad_mnist.data import mnist
@@ -281,7 +327,8 @@ def test_predict_reads_digits_of_any_size_and_either_shade(trained, tmp_path):
     paths = [tmp_path / f"{name}.png" for name in pictures]
     for path, (picture, _) in zip(paths, pictures.values(), strict=True):
         picture.save(path)
-    lines = run("predict", str(trained[0] / "model.npz"), *map(str, paths)).splitlines()
+    folder, _ = request.getfixturevalue(of)
+    lines = run("predict", str(folder / "model.npz"), *map(str, paths)).splitlines()
     for i, (path, (_, digit)) in enumerate(zip(paths, pictures.values(), strict=True)):
         assert re.match(
             rf"{path}: {digit} \(\d+%\), then \d \(\d+%\) and \d \(\d+%\)", lines[15 * i]
