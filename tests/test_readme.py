@@ -39,7 +39,12 @@ def test_the_core_has_about_as_many_lines_as_the_readme_says():
     core = ["parameter.py", "module.py", "losses.py", "optim/optimizer.py", "optim/sgd.py"]
     core += [f"nn/{name}.py" for name in ("linear", "activations", "dropout", "sequential")]
     core += ["data/loader.py"]
-    lines = sum(len((package / name).read_text().splitlines()) for name in core)
+    # a family's base and its simplest member: the others can be read when they are needed
+    ends = {"losses.py": "class HuberLoss", "nn/activations.py": "class LeakyReLU"}
+    lines = 0
+    for name in core:
+        text, end = (package / name).read_text(), ends.get(name)
+        lines += text[: text.index(end) if end else None].count("\n")
     assert f"whose core, about {round(lines, -2):,} lines," in README
 
 
