@@ -19,9 +19,11 @@ _FLUSHED_EVERY = 16  # steps
 
 
 def _pair(owner: object, name: str, value: Any, interval: str) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise check.type_error(owner, f"{name} to be a pair", value)
-    first, second = (check.real(owner, name, number, interval) for number in value)
+    sequence = isinstance(value, (tuple, list))
+    if not sequence or len(value) != 2:
+        refused = check.value_error if sequence else check.type_error
+        raise refused(owner, f"{name} to be a pair", value)
+    first, second = (check.real(owner, f"{name}[{i}]", n, interval) for i, n in enumerate(value))
     return first, second
 
 
