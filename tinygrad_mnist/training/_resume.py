@@ -26,25 +26,27 @@ def position(start: Any, averages: Averages) -> Position:
     return {"start": start, **averages.state_dict()}
 
 
-def opened(loader: Any, left: Position | None, averages: Averages) -> tuple[Any, Iterable[Any]]:
+def opened(
+    loader: Any, resumed_at: Position | None, averages: Averages
+) -> tuple[Any, Iterable[Any]]:
     """Return the generator's state before the epoch's order was drawn, and the pairs to train on.
 
-    Those are all pairs, or the rest of an epoch that was left, in its order; the averages then get
-    its sums so far.
+    Those are all pairs or, of an epoch that is resumed, the rest in its order; the averages then
+    get its sums so far.
     """
     if not isinstance(loader, DataLoader):
         return None, loader
     generator = loader.rng.bit_generator
     now = generator.state
-    if left is None:
+    if resumed_at is None:
         return now, loader
-    averages.load_state_dict(left)
-    generator.state = left["start"]
+    averages.load_state_dict(resumed_at)
+    generator.state = resumed_at["start"]
     pairs: Iterator[Any] = iter(loader)
     for _ in islice(pairs, averages.batches):  # a loader may draw for each pair that it yields
         pass
     generator.state = now
-    return left["start"], pairs
+    return resumed_at["start"], pairs
 
 
 class RunFile:
@@ -72,22 +74,22 @@ class RunFile:
             content = checkpoint.read(self.path)
         except FileNotFoundError:
             return None
-        left = self._position(content, metrics)
+        resumed_at = self._position(content, metrics)
         checkpoint.restore(self.path, content, *self._objects)
         meta = content["meta"]
         self._run.step, self._run.stopped = meta.get("step", 0), meta.get("stopped", False)
-        return left
+        return resumed_at
 
     def is_due(self, averages: Averages) -> bool:
         """Return whether the file is written after this batch."""
         return self.every is not None and averages.batches % self.every == 0
 
-    def save(self, left: Position | None = None) -> None:
+    def save(self, at: Position | None = None) -> None:
         """Write the file, unless a parameter is NaN or infinite: the last good one stays."""
         run = self._run
         if self.path is not None and finite(run.model):
             progress: Any = {"epoch": run.epoch, "step": run.step, "stopped": run.stopped}
-            checkpoint.save(self.path, *self._objects, **progress, position=left)
+            checkpoint.save(self.path, *self._objects, **progress, position=at)
 
     def _position(self, content: Mapping[str, Any], metrics: list[str]) -> Position | None:
         """Return where in an epoch a checkpoint was written, None if at the end of one.
@@ -100,29 +102,34 @@ class RunFile:
             if not isinstance(meta.get("stopped", False), bool):
                 raise ValueError(f"stopped = {check.described(meta['stopped'])}")
             _require_count({"step": 0, **meta}, "step", 0)
-            left: Position | None = meta.get("position")
-            if left is None:
+            found: Position | None = meta.get("position")
+            if found is None:
                 return None
-            if {*left} != {"start", "batches", "samples", "n", "totals"}:
-                raise ValueError(f"a position of {', '.join(map(str, left))}")
-            check_state(self._loader.rng.bit_generator.state, left["start"])
-            _require_count(left, "batches", 1, len(self._loader))
-            _require_count(left, "samples", 1)
-            for name, total in left["totals"].items():
-                if not isinstance(total, float) or not math.isfinite(total):
-                    raise ValueError(f"a total {name} = {check.described(total)}")
-            if not isinstance(left["n"], float) or not 0 < left["n"] < math.inf:
-                raise ValueError(f"n = {check.described(left['n'])}")
+            _check_position(found, self._loader)
             epoch = len(checked_records(content["history"])) + 1
             _require_count(meta, "epoch", epoch, epoch)
-        found = list(left["totals"])
-        if found != ["loss", *metrics]:
-            contract = f"the metrics of {self.path}, {found[1:]}, within an epoch"
+        measured = list(found["totals"])
+        if measured != ["loss", *metrics]:
+            contract = f"the metrics of {self.path}, {measured[1:]}, within an epoch"
             raise CheckpointError(check.expected("fit", contract, metrics))
         if epoch > self._run.epochs:
             contract = f"epochs >= {epoch}, which {self.path} has begun"
             raise ValueError(check.expected("fit", contract, self._run.epochs))
-        return left
+        return found
+
+
+def _check_position(found: Position, loader: DataLoader) -> None:
+    """Raise ValueError unless `position` could have returned this for an epoch of the loader."""
+    if {*found} != {"start", "batches", "samples", "n", "totals"}:
+        raise ValueError(f"a position of {', '.join(map(str, found))}")
+    check_state(loader.rng.bit_generator.state, found["start"])
+    _require_count(found, "batches", 1, len(loader))
+    _require_count(found, "samples", 1)
+    for name, total in found["totals"].items():
+        if not isinstance(total, float) or not math.isfinite(total):
+            raise ValueError(f"a total {name} = {check.described(total)}")
+    if not isinstance(found["n"], float) or not 0 < found["n"] < math.inf:
+        raise ValueError(f"n = {check.described(found['n'])}")
 
 
 def _require_count(values: Mapping[str, Any], name: str, low: int, high: int = 2**63 - 1) -> None:

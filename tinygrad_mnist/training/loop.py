@@ -130,15 +130,15 @@ def fit(
     callbacks = checked_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     with _interruptible(run) as hold, _modes_kept(model):
-        left = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
+        resumed_at = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
         for epoch in range(len(run.history.records) + 1, run.epochs + 1):
             run.epoch = epoch
             with hold:
-                if not (left or _begins(run, callbacks)):
+                if not (resumed_at or _begins(run, callbacks)):
                     break
             with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
                 averages = Averages(loss, functions, train_loader)
-                start, pairs = opened(train_loader, left, averages)
+                start, pairs = opened(train_loader, resumed_at, averages)
                 for _ in _steps(run, loss, pairs, averages, callbacks):
                     with hold:  # Ctrl-C may come
                         if file.is_due(averages):
@@ -149,7 +149,7 @@ def fit(
                     with hold:
                         measured |= _validated(run, loss, validation, functions)
                 bar.set_postfix(measured)
-            left = None
+            resumed_at = None
             run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
             with hold:
                 for callback in callbacks:
