@@ -320,5 +320,6 @@ def test_repr_shows_structure_and_hyperparameters():
         "  (2): Scale()\n"
         ")"
     )
+    assert repr(Sequential()) == "Sequential()"
     assert repr(Holder(size=(5, 3), names=("a", "b"))) == "Holder(size=(5, 3))"
     assert repr(Holder(rate=0.5, inner=ReLU())) == "Holder(rate=0.5\n  (inner): ReLU()\n)"

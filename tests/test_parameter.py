@@ -199,8 +199,19 @@ def test_a_product_fills_a_parameter_of_more_axes_as_a_matrix(seed, leading):
         wanted += np.outer(a[i], b[i])
     p.accumulate_product(a, b)
     p.add_grad_to(out, -0.5)
-    np.testing.assert_allclose(out.reshape(12, 5), 1 - 0.5 * wanted, rtol=1e-13)
+    np.testing.assert_allclose(out.reshape(12, 5), 1 - 0.5 * wanted, rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(p.grad.reshape(12, 5), wanted, rtol=1e-13)
+
+
+def test_factors_of_any_order_of_memory_give_the_same_product():
+    rng = np.random.default_rng(0)
+    for leading in ((4,), (2, 3)):
+        a, b = rng.random((*leading, 3)), rng.random((*leading, 2))
+        wanted = a.reshape(-1, 3).T @ b.reshape(-1, 2)
+        for x, y in ((a, b), (np.asfortranarray(a), b), (a[::-1], np.asfortranarray(b[::-1]))):
+            p = Parameter(np.zeros((3, 2)))
+            p.accumulate_product(x, y)
+            np.testing.assert_allclose(p.grad, wanted, rtol=1e-14)
 
 
 def test_the_gradient_reads_and_writes_as_an_array():

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from tinygrad_mnist import SGD, Conv2d, Flatten, Linear, MaxPool2d, Parameter, ReLU, Sequential
 from tinygrad_mnist.testing.strategies import batches, layouts, module_checklist, seeds
 
-LEADING = st.sampled_from([(2,), (), (2, 2), (0,), (1,)])
+# the first ones are drawn most, and what fails shrinks to them: a 1 would hide mistakes
+LEADING = st.sampled_from([(2,), (2, 2), (), (1,), (0,)])
+SIDES = st.sampled_from([2, 3, 1, 4])
+MORE = st.sampled_from([1, 2, 0])
 
 
 def margins(kernel, padding):
@@ -50,27 +53,29 @@ def by_loops(x, W, b, stride, padding, dy):
 
 
 @st.composite
-def convolutions(draw):
-    """Return a strategy of (kernel, stride, padding, H, W), of which no kernel is too large."""
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
-    padding = draw(st.sampled_from([(0, 0), "same", (1, 2), (2, 0)]))
-    stride = (1, 1) if padding == "same" else draw(st.sampled_from([(1, 1), (2, 1), (1, 3)]))
+def convolutions(draw, padding):
+    """Return a strategy of (kernel, stride, H, W), of which no kernel is too large."""
+    kernel = draw(SIDES), draw(SIDES)
+    stride = (1, 1) if padding == "same" else (draw(SIDES), draw(SIDES))
     around = [sum(pair) for pair in margins(kernel, padding)]
-    H, W = (max(1, k - n) + draw(st.integers(0, 2)) for k, n in zip(kernel, around, strict=True))
-    return kernel, stride, padding, H, W
+    H, W = (max(1, k - n) + draw(MORE) for k, n in zip(kernel, around, strict=True))
+    return kernel, stride, H, W
 
 
+@pytest.mark.parametrize("padding", [(0, 0), "same", (1, 2), (2, 0)], ids=str)
 @given(
     seed=seeds(),
     leading=LEADING,
-    conv=convolutions(),
     channels=st.sampled_from([(2, 3), (1, 2), (3, 1)]),
-    bias=st.booleans(),
+    bias=st.sampled_from([True, False]),
     lay_out=layouts(),
     dtype=st.sampled_from([np.float64, np.float32]),
+    data=st.data(),
 )
-def test_forward_and_backward_are_plain_loops(seed, leading, conv, channels, bias, lay_out, dtype):
-    kernel, stride, padding, H, W = conv
+def test_forward_and_backward_are_plain_loops(
+    padding, seed, leading, channels, bias, lay_out, dtype, data
+):
+    kernel, stride, H, W = data.draw(convolutions(padding))
     rng = np.random.default_rng(seed)
     layer = Conv2d(
         *channels, kernel, stride=stride, padding=padding, bias=bias, rng=rng, dtype=dtype
@@ -128,16 +133,9 @@ def test_values_and_gradients_are_those_of_jax(kernel, stride, padding, in_jax):
     np.testing.assert_allclose(layer.weight.grad, dW, rtol=1e-4, atol=1e-4)
 
 
-def large(height, width):
-    return batches(sample_axes=3).filter(lambda x: x.shape[1] >= height and x.shape[2] >= width)
-
-
 test_it_keeps_the_contract = module_checklist(
     lambda channels, rng: Conv2d(channels, 2, (2, 3), stride=(2, 1), padding=(0, 1), rng=rng),
-    inputs=large(2, 1),
-)
-test_padding_same_keeps_the_contract = module_checklist(
-    lambda channels, rng: Conv2d(channels, 2, (4, 3), padding="same", rng=rng), inputs=large(1, 1)
+    inputs=batches(sample_axes=3).filter(lambda x: x.shape[1] > 1),
 )
 
 
@@ -156,6 +154,18 @@ def test_the_batch_is_last_in_memory(leading, padding):
         assert column == len(images) * 4
         assert len(images) == 1 or batch == 4
     assert y.reshape(-1, *y.shape[-3:]).transpose(3, 1, 2, 0).flags.c_contiguous
+
+
+def test_a_dy_that_lies_as_y_does_may_be_changed_afterwards():
+    layer = Conv2d(2, 3, 2, rng=0)
+    y = layer(np.random.default_rng(0).random((5, 4, 4, 2), np.float32))
+    dy = np.ones_like(y)
+    layer.backward(dy)
+    dy[...] = 1e6
+    grad = layer.weight.grad
+    layer.zero_grad()
+    layer.backward(np.ones(y.shape))
+    np.testing.assert_array_equal(layer.weight.grad, grad)
 
 
 def small_net():
@@ -308,8 +318,10 @@ def test_refusals(settings, error, text):
 
 def test_a_setting_that_is_refused_stays_as_it_was():
     layer = Conv2d(2, 3, (4, 2), padding="same")
-    with refusal(ValueError, 'Conv2d: expected stride 1 with padding "same", got 2'):
-        layer.stride = 2
+    for stride in (2, (1, 2), (3, 1)):
+        with refusal(ValueError, f'Conv2d: expected stride 1 with padding "same", got {stride}'):
+            layer.stride = stride
+    layer.stride = 1
     layer.padding = 1
     layer.stride = 2
     with refusal(ValueError, 'Conv2d: expected stride 1 with padding "same", got (2, 2)'):

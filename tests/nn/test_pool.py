@@ -12,7 +12,10 @@ from tinygrad_mnist import AvgPool2d, MaxPool2d
 from tinygrad_mnist.testing.strategies import batches, layouts, module_checklist, seeds, spiked
 
 BOTH = pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
-LEADING = st.sampled_from([(2,), (), (3, 2), (0,), (1,)])
+# the first ones are drawn most, and what fails shrinks to them: a 1 would hide mistakes
+LEADING = st.sampled_from([(2,), (3, 2), (), (1,), (0,)])
+SIDES = st.sampled_from([2, 3, 1])
+MORE = st.sampled_from([2, 1, 3, 0])
 
 
 def windows(x, kernel, stride):
@@ -64,8 +67,8 @@ def by_loops(kind, x, kernel, stride):
 @st.composite
 def pools(draw):
     """Return a strategy of (kernel, stride, H, W), of which no window is larger than the image."""
-    kernel, stride = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
-    H, W = (k + draw(st.integers(0, 3)) for k in kernel)
+    kernel, stride = ((draw(SIDES), draw(SIDES)) for _ in range(2))
+    H, W = (k + draw(MORE) for k in kernel)
     return kernel, stride, H, W
 
 
@@ -126,7 +129,7 @@ def test_a_nan_wins_and_of_several_the_last(seed, pool):
     with np.errstate(all="raise"):
         np.testing.assert_array_equal(layer(x), y)
         dy = rng.standard_normal(y.shape)
-        np.testing.assert_allclose(layer.backward(dy), backward(dy), rtol=1e-12)
+        np.testing.assert_allclose(layer.backward(dy), backward(dy), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

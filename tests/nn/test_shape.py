@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tinygrad_mnist import Flatten, Unflatten
 from tinygrad_mnist.testing.strategies import layouts, module_checklist, seeds
 
-LEADING = st.sampled_from([(2,), (), (3, 2), (0,), (1, 1)])
-SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+LEADING = st.sampled_from([(2,), (3, 2), (), (1, 1), (0,)])
+SHAPES = st.lists(st.sampled_from([2, 3, 1, 4]), min_size=1, max_size=4).map(tuple)
 
 
 def flat_index(index, shape):

@@ -46,14 +46,23 @@ MAKERS = {
     Linear: lambda cls, features, rng: cls(features, 3, rng),
     Product: lambda cls, features, rng: cls(features),
     Residual: lambda cls, features, rng: cls(Linear(features, features, rng)),
+    nn.AvgPool2d: lambda cls, features, rng: cls((2, 1), stride=1),
     nn.BatchNorm: lambda cls, features, rng: cls(features),
+    nn.Conv2d: lambda cls, features, rng: cls(features, 2, (2, 3), padding=1, rng=rng),
     nn.LayerNorm: lambda cls, features, rng: cls(features),
+    nn.MaxPool2d: lambda cls, features, rng: cls(2, stride=1),
     nn.Parallel: lambda cls, features, rng: cls(Linear(features, 2, rng), nn.Tanh()),
     nn.Residual: lambda cls, features, rng: cls(
         Linear(features, 2, rng), shortcut=Linear(features, 2, rng)
     ),
+    nn.Unflatten: lambda cls, features, rng: cls((2, features)),
 }
 CLASSES = 4  # of an Embedding
+
+
+def images(x, rng):
+    return rng.standard_normal((len(x), 3, 4, x.shape[1]))
+
 
 # what layers take that take no (rows, features), made of such an x and a generator
 INPUTS = {
@@ -62,7 +71,12 @@ INPUTS = {
     Embedding: lambda x, rng: rng.integers(0, CLASSES, (len(x), 3)),
     Flatten: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
     Product: lambda x, rng: (x, rng.standard_normal(x.shape)),
+    nn.AvgPool2d: images,
     nn.BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),
+    nn.Conv2d: images,
+    nn.Flatten: images,
+    nn.MaxPool2d: images,
+    nn.Unflatten: lambda x, rng: np.hstack([x, x + 1]),
 }
 BATCH = {"rows_independent": False, "forms": ("batch",)}
 
@@ -367,6 +381,44 @@ def last_dx(self, dy):
     return self._input_grads([dy[..., :2], dy[..., 2:]])[-1]
 
 
+# Of the package's layers of images
+
+
+def with_flipped_kernel(self, dy):
+    W = self.weight.data.copy()
+    self.weight.data = W[::-1, ::-1]
+    dx = nn.Conv2d.backward(self, dy)
+    self.weight.data = W
+    return dx
+
+
+def dW_changed(change):
+    """Return a backward of Conv2d that changes what it adds to the gradient of the weight."""
+
+    def backward(self, dy):
+        before = self.weight.grad.copy()
+        dx = nn.Conv2d.backward(self, dy)
+        self.weight.grad = before + change(self.weight.grad - before)
+        return dx
+
+    return backward
+
+
+def of_the_first_pixel(dW):
+    first = np.zeros_like(dW)
+    first[0, 0] = dW[0, 0]
+    return first
+
+
+def off_by_the_padding(self, dy):
+    return np.roll(nn.Conv2d.backward(self, dy), 1, axis=(-3, -2))
+
+
+def of_the_last_window(self, dy):
+    self._windows._overlap = False  # so that each window's part replaces the one before
+    return type(self).__base__.backward(self, dy)
+
+
 # Of Product: two inputs
 
 
@@ -626,6 +678,36 @@ LAYERS = {
         backward=lambda self, dy: nn.Parallel.backward(self, dy[..., ::-1]),
     ),
     "Parallel with the last dx alone": dx(nn.Parallel, last_dx),
+    "Conv2d with the kernel flipped in dx": dx(nn.Conv2d, with_flipped_kernel),
+    "Conv2d with the kernel flipped in dW": fault(
+        nn.Conv2d, "weight", backward=dW_changed(lambda dW: dW[::-1, ::-1])
+    ),
+    "Conv2d with dW of the first pixel alone": fault(
+        nn.Conv2d, "weight", backward=dW_changed(of_the_first_pixel)
+    ),
+    "Conv2d with its padding forgotten in dx": dx(nn.Conv2d, off_by_the_padding),
+    "Conv2d with dx of the last window alone": dx(nn.Conv2d, of_the_last_window),
+    "MaxPool2d with dy for all of a window": fault(
+        nn.MaxPool2d, "x", parts=lambda self, dy, n: [dy] * n
+    ),
+    "MaxPool2d with dy for the first pixel": fault(
+        nn.MaxPool2d, "x", parts=lambda self, dy, n: [dy] + [0 * dy] * (n - 1)
+    ),
+    "MaxPool2d with dx of the last window alone": dx(nn.MaxPool2d, of_the_last_window),
+    "AvgPool2d with dy not divided": fault(nn.AvgPool2d, "x", parts=lambda self, dy, n: [dy] * n),
+    "AvgPool2d with dx of the last window alone": dx(nn.AvgPool2d, of_the_last_window),
+    "Flatten with dx upside down": dx(
+        nn.Flatten, lambda self, dy: nn.Flatten.backward(self, dy)[..., ::-1, :, :]
+    ),
+    "Flatten of vectors": fault(nn.Flatten, rule="rows-independent", sample_axes=1),
+    "Unflatten with dx from the end": dx(
+        nn.Unflatten, lambda self, dy: nn.Unflatten.backward(self, dy)[..., ::-1]
+    ),
+    "Unflatten turned round": fault(
+        nn.Unflatten,
+        "x",
+        forward=lambda self, x: np.flip(nn.Unflatten.forward(self, x), (-2, -1)),
+    ),
     "count kept in no Buffer": fault(Counting, rule="reproducible", forward=counts_in_an_attribute),
     "product: db without its gain": fault(
         Product, "x[1]", backward=lambda self, dy: (Product.backward(self, dy)[0], dy * self._a)

@@ -130,6 +130,16 @@ RIGHT = {
         Elementwise(*ELEMENTWISE["sigmoid"]),
         Linear(features, 2, rng=rng),
     ),
+    "images": lambda features, rng: Sequential(
+        nn.Unflatten((features, 1, 1)),
+        nn.Conv2d(1, 3, (2, 1), padding="same", rng=rng),
+        nn.MaxPool2d(1),
+        nn.AvgPool2d((features, 1)),
+        nn.Flatten(),
+    ),
+    "largest of a row of pixels": lambda features, rng: Sequential(
+        nn.Unflatten((1, features, 1)), nn.MaxPool2d((1, min(2, features)), stride=1), nn.Flatten(2)
+    ),
     "LeakyReLU": lambda features, rng: nn.LeakyReLU(0.1),
     "SiLU": lambda features, rng: nn.SiLU(),
     "GELU": lambda features, rng: nn.GELU(),

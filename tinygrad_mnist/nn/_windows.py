@@ -18,6 +18,7 @@ from tinygrad_mnist._checks import FloatArray
 
 Pair = tuple[int, int]
 Padding = Pair | Literal["same"]
+Shape = tuple[int, ...]
 
 
 class Windows:
@@ -36,23 +37,17 @@ class Windows:
     """
 
     def __init__(
-        self,
-        owner: object,
-        shape: tuple[int, ...],
-        kernel: Pair,
-        stride: Pair,
-        padding: Padding = (0, 0),
+        self, owner: object, shape: Shape, kernel: Pair, stride: Pair, padding: Padding = (0, 0)
     ) -> None:
         *self._leading, H, W, self.channels = shape
-        self._N = math.prod(self._leading)
         (kh, kw), (sh, sw) = kernel, stride
         (top, bottom), (left, right) = _margins(kernel, padding)
         self._padded = rows, columns = top + H + bottom, left + W + right
         if rows < kh or columns < kw:
             got = f"a {kh} x {kw} kernel, padding {_in_words(padding)}, on {H} x {W}"
             raise ValueError(check.expected(owner, "a kernel that fits the image", got))
-        self.counts = (rows - kh) // sh + 1, (columns - kw) // sw + 1
-        self.shape = kh * kw, self.channels, *self.counts, self._N  # of all their pixels
+        self.size, self.counts = kh * kw, ((rows - kh) // sh + 1, (columns - kw) // sw + 1)
+        self._N = math.prod(self._leading)
         self._overlap = kh > sh or kw > sw
         self._image = slice(None), slice(top, top + H), slice(left, left + W)
         self._pixels = [  # pixel (i, j) of all windows, in the padded image
@@ -86,7 +81,7 @@ class Windows:
         for pixel, part in zip(self._pixels, parts, strict=True):
             if self._overlap:
                 images[pixel] += part
-            else:  # there is nothing yet to add to, and this takes half the time
+            else:  # nothing is there yet to add to, and this takes half the time
                 images[pixel] = part
         return self._channels_last(images[self._image])
 
@@ -115,4 +110,4 @@ def _margins(kernel: Pair, padding: Padding) -> list[Pair]:
 
 
 def _in_words(padding: Padding) -> object:
-    return padding[0] if padding[0] == padding[1] else padding
+    return padding if padding == "same" or padding[0] != padding[1] else padding[0]

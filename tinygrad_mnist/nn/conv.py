@@ -115,13 +115,14 @@ class Conv2d(Module):
         if not self.input_grad:
             return None
         dpatches = _blas.times_columns(dy, W)
-        return windows.added_up(dpatches.reshape(windows.shape), W.dtype)
+        parts = dpatches.reshape(windows.size, windows.channels, *windows.counts, -1)
+        return windows.added_up(parts, W.dtype)
 
     def _weight_shape(self) -> tuple[int, int, int, int]:
         return *self.kernel_size, self.in_channels, self.out_channels
 
     def _checked_data(self) -> tuple[FloatArray, FloatArray | None]:
-        """Return weight, as a matrix, and bias; refuse Parameters put in place of others."""
+        """Return weight and bias; refuse Parameters of other shapes than those they replaced."""
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
         check.same_shape(self, "weight", W, self._weight_shape())
         if b is not None:

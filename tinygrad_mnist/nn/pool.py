@@ -13,8 +13,11 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn._windows import Pair, Windows
 
 
-class _Pool2d(Module):
-    """What both do: find the windows of x, and add up what each gives to dx."""
+class Pool2d(Module):
+    """y has a number for each window of x, channel by channel; dx adds up what the windows get.
+
+    Write `pooled` and `parts`.
+    """
 
     sample_axes = 3
     kernel_size = check.Sizes(at_least=1)
@@ -28,11 +31,11 @@ class _Pool2d(Module):
 
     @abstractmethod
     def pooled(self, pixels: list[FloatArray]) -> FloatArray:
-        """Return y, given each pixel of the windows: views of the shape of y, not to be changed."""
+        """Return y, a new array, given each pixel of the windows: arrays of the shape of y."""
 
     @abstractmethod
     def parts(self, dy: FloatArray, n: int) -> Iterable[FloatArray]:
-        """Return what each of the n pixels of the windows gets of dy."""
+        """Return what each of the n pixels of the windows gets of dy, all of the shape of dy."""
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._windows = None
@@ -47,10 +50,10 @@ class _Pool2d(Module):
     def backward(self, dy: ArrayLike) -> FloatArray:
         windows = check.kept(self, self._windows)
         dy = windows.cotangent(self, dy, windows.channels, self._dtype)
-        return windows.added_up(self.parts(dy, windows.shape[0]), self._dtype)
+        return windows.added_up(self.parts(dy, windows.size), self._dtype)
 
 
-class MaxPool2d(_Pool2d):
+class MaxPool2d(Pool2d):
     """y[..., r, c, :] = x[..., r*sh : r*sh + kh, c*sw : c*sw + kw, :].max(axis=(-3, -2)).
 
     For images x (..., H, W, C) and y (..., h, w, C), with h = (H - kh) // sh + 1 and w likewise:
@@ -69,7 +72,8 @@ class MaxPool2d(_Pool2d):
         y = pixels[0].copy()
         self._winner = winner = np.zeros(y.shape, np.min_scalar_type(len(pixels)))
         for n, pixel in enumerate(pixels[1:], 1):
-            np.maximum(winner, np.multiply(pixel > y, n, dtype=winner.dtype), out=winner)
+            larger = np.multiply(pixel > y, n, dtype=winner.dtype)  # n, or 0
+            np.maximum(winner, larger, out=winner)
             np.maximum(y, pixel, out=y)
         if np.isnan(y).any():
             for n, pixel in enumerate(pixels):
@@ -81,7 +85,7 @@ class MaxPool2d(_Pool2d):
         return ((bits * (self._winner == i)).view(dy.dtype) for i in range(n))
 
 
-class AvgPool2d(_Pool2d):
+class AvgPool2d(Pool2d):
     """y[..., r, c, :] = x[..., r*sh : r*sh + kh, c*sw : c*sw + kw, :].mean(axis=(-3, -2)).
 
     For images x (..., H, W, C) and y (..., h, w, C), with h = (H - kh) // sh + 1 and w likewise:
@@ -94,7 +98,7 @@ class AvgPool2d(_Pool2d):
     """
 
     def pooled(self, pixels: list[FloatArray]) -> FloatArray:
-        return np.asarray(sum(pixels) / len(pixels))
+        return sum(pixels[1:], pixels[0]) / len(pixels)
 
     def parts(self, dy: FloatArray, n: int) -> Iterable[FloatArray]:
         return [dy / n] * n
