@@ -338,7 +338,7 @@ def sgd(rng):
 
 def adam(kind, twin):
     def make(rng):
-        betas = rng.uniform(0, 0.99), rng.uniform(0.5, 0.9999)
+        betas = rng.uniform(0, 0.99), rng.uniform(0.9, 0.9999)
         options = {"lr": 10 ** rng.uniform(-4, -1), "eps": 10 ** rng.uniform(-10, -3)}
         decay = rng.choice([0, rng.uniform(0, 0.3)])
         return kind, twin, options | {"betas": betas, "weight_decay": decay}

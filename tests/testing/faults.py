@@ -356,12 +356,16 @@ def gelu_slope_by_tanh(x):
 def without_share_of_mean(self, dy):
     dn = dy * self.weight.data
     dx = type(self).__base__.backward(self, dy)
+    if self._axes is None:  # no samples
+        return dx
     return dx + dn.mean(axis=self._axes, keepdims=True) / self._std
 
 
 def without_share_of_var(self, dy):
     n, dn = self._n, dy * self.weight.data
     dx = type(self).__base__.backward(self, dy)
+    if self._axes is None:
+        return dx
     return dx + n * (dn * n).mean(axis=self._axes, keepdims=True) / self._std
 
 
