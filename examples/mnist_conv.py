@@ -16,7 +16,7 @@ from tinygrad_mnist.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequenti
 from tinygrad_mnist.optim.schedules import one_cycle
 from tinygrad_mnist.training import evaluate
 
-parser = argparse.ArgumentParser()
+parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="bundled", help="bundled, keras, keras-fashion, or a path")
 parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--seed", type=int, default=1)

@@ -56,11 +56,19 @@ elif (args.out / "run.npz").exists():
     sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
-x, x_test = (some[..., None] / np.float32(255) for some in (images, test_images))
+x = images[..., None] / np.float32(255)  # (N, 28, 28, 1), from 0 for paper to 1 for ink
+x_test = test_images[..., None] / np.float32(255)
 rng = np.random.default_rng(args.seed)
 held_back, rest = np.split(rng.permutation(len(x)), [len(x) // 20])
-train = DataLoader(x[rest], labels[rest], args.batch_size, shuffle=True, drop_last=True, rng=rng)
-train.transform = random_shift(args.shift)
+train = DataLoader(
+    x[rest],
+    labels[rest],
+    args.batch_size,
+    shuffle=True,
+    drop_last=True,
+    rng=rng,
+    transform=random_shift(args.shift),
+)
 
 model = network(args.channels, args.hidden, args.dropout, rng)
 loss = CrossEntropyLoss()
@@ -100,7 +108,7 @@ except FloatingPointError as error:
 
 epoch = checkpoint.load(best, model)["epoch"]
 model.eval()
-scores = np.concatenate([model(some) for some, _ in DataLoader(x_test, test_labels, 500)])
+scores = np.concatenate([model(part) for part, _ in DataLoader(x_test, test_labels, 500)])
 right = accuracy(scores, test_labels)
 print(f"best epoch {epoch} of {len(history.records)}: test accuracy {right:.4f}")
 for digit, found in enumerate(recall(scores, test_labels)):
