@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import Embedding, MeanPool, Scale
+from cases import Embedding, MeanPool, Scale, Twice
 from helpers import refusal
 
 from tinygrad_mnist import Dropout, Linear, Module, Parallel, ReLU, Residual, Sequential, Tanh
@@ -234,6 +234,16 @@ def test_branches_may_look_integers_up():
 
 
 # both
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_bytes_wrap_around_in_no_branch_beside_one_that_may_look_them_up(dtype):
+    data, x = linear(3, 3, input_grad=False), np.array([[200, 100, 1]]).astype(dtype)
+    twice = 2 * x.astype(float)
+    np.testing.assert_array_equal(Parallel(data, Twice())(x)[..., 3:], twice)
+    np.testing.assert_array_equal(Parallel(Parallel(data, Twice()), Twice())(x)[..., 3:6], twice)
+    np.testing.assert_allclose(Residual(data, shortcut=Twice())(x), data(x) + twice, rtol=1e-14)
+    np.testing.assert_array_equal(Sequential(Parallel(data, Twice()))(x)[..., 3:], twice)
 
 
 def test_a_branch_that_takes_data_leaves_no_dx():

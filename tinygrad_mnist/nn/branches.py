@@ -39,7 +39,8 @@ class Branches(Module):
         ys = []
         for name, branch in self.named_branches():
             try:
-                ys.append(check.floats(branch, "y", branch.forward(x)))
+                y = branch.forward(entering(branch, x))  # bytes, where another looks them up
+                ys.append(check.floats(branch, "y", y))
             except (ValueError, TypeError) as error:
                 check.locate(error, self, name, branch)
                 raise
