@@ -176,17 +176,17 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
     return values.flags.c_contiguous or (values.ndim == 2 and values.flags.f_contiguous)
 
 
-def Held(*, or_none: bool = False) -> check.Setting[Any]:
-    """Return a setting that takes a Parameter.
+def Held(kind: type[Buffer] = Parameter, *, or_none: bool = False) -> check.Setting[Any]:
+    """Return a setting that takes a Parameter; `Held(Buffer)` takes a Buffer.
 
     With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
     replace the Parameter.
     """
-    return check.Setting(_held, or_none)
+    return check.Setting(_held, kind, or_none)
 
 
-def _held(owner: object, name: str, value: Any, or_none: bool) -> Parameter | None:
-    if not (isinstance(value, Parameter) or (value is None and or_none)):
-        contract = f"{name} to be a Parameter (`{name}.data = ...` sets its values)"
+def _held(owner: object, name: str, value: Any, kind: type[Buffer], or_none: bool) -> Buffer | None:
+    if not (isinstance(value, kind) or (value is None and or_none)):
+        contract = f"{name} to be a {kind.__name__} (`{name}.data = ...` sets its values)"
         raise check.type_error(owner, contract, value)
     return value

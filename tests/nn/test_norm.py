@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import refusal
 
-from tinygrad_mnist import BatchNorm, LayerNorm, Linear, Parameter, Sequential
+from tinygrad_mnist import BatchNorm, Buffer, LayerNorm, Linear, Parameter, Sequential
 
 every_kind = pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
 
@@ -242,3 +242,30 @@ def test_a_parameter_may_be_replaced_by_one_of_its_shape_alone(kind):
     contract = "bias to be a Parameter (`bias.data = ...` sets its values)"
     with refusal(TypeError, f"{kind.__name__}: expected {contract}, {got}"):
         layer.bias = np.ones(3)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_a_running_statistic_may_be_replaced_by_a_buffer_of_its_shape_alone(name):
+    layer, x = BatchNorm(3), normal(4, 3)
+    contract = f"{name} to be a Buffer (`{name}.data = ...` sets its values)"
+    for value, got in ((np.ones(3), "an array of shape (3,) and dtype float64"), (None, "None")):
+        with refusal(TypeError, f"BatchNorm: expected {contract}, got {got}"):
+            setattr(layer, name, value)
+    assert list(layer.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
+    for shape in ((), (1,), (4, 3)):
+        layer = BatchNorm(3)
+        layer(x)
+        setattr(layer, name, Buffer(np.ones(shape)))
+        before = layer.state_dict()
+        for training in (True, False):
+            with refusal(ValueError, f"BatchNorm: expected {name} of shape (3,), got {shape}"):
+                layer.train(training)(x)
+            with pytest.raises(RuntimeError, match="expected a forward before backward"):
+                layer.backward(x)
+        for other, values in layer.state_dict().items():
+            np.testing.assert_array_equal(values, before[other])
+    setattr(layer, name, Buffer(np.full(3, 4.0)))
+    wanted = (x - 4) / np.sqrt(layer.running_var.data + layer.eps)
+    if name == "running_var":
+        wanted = (x - layer.running_mean.data) / np.sqrt(4 + layer.eps)
+    np.testing.assert_allclose(layer(x), wanted, rtol=1e-5)

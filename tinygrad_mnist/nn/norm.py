@@ -109,6 +109,8 @@ class BatchNorm(Norm):
     """
 
     momentum = check.Real("[0, 1]")
+    running_mean: check.Setting[Buffer] = Held(Buffer)
+    running_var: check.Setting[Buffer] = Held(Buffer)
 
     def __init__(
         self,
@@ -126,6 +128,8 @@ class BatchNorm(Norm):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._n = None
         x = self._entering(x)
+        check.same_shape(self, "running_mean", self.running_mean.data, (self.features,))
+        check.same_shape(self, "running_var", self.running_var.data, (self.features,))
         N = math.prod(x.shape[:-1])
         if not (self.training and N):
             return self._leaving(x - self.running_mean.data, self.running_var.data, None)
