@@ -16,6 +16,7 @@ from tinygrad_mnist import (
     Unflatten,
     nn,
 )
+from tinygrad_mnist.testing import check_gradients
 
 
 def layers():
@@ -263,6 +264,20 @@ def test_a_sample_of_a_chain_has_the_most_axes_that_a_layer_before_an_unflatten_
     assert Sequential(nn.BatchNorm(2), Sequential(ReLU(), Conv2d(2, 3, 1))).sample_axes == 3
     assert Sequential(Flatten(2), Linear(4, 2)).sample_axes == 2
     assert Sequential(ReLU()).sample_axes == Sequential().sample_axes == 1
+
+
+def test_what_comes_after_a_flatten_has_fewer_axes_than_a_sample():
+    frames = Conv2d(1, 2, 1), Flatten()  # of a film (..., frames, H, W, 1)
+    for model in (
+        Sequential(*frames, Flatten(2), Linear(4, 3)),
+        Sequential(Sequential(*frames), Flatten(2), Linear(4, 3)),
+        Sequential(Flatten(2), Conv2d(4, 2, 1)),
+    ):
+        assert model.sample_axes == 4
+    assert Sequential(Flatten(2), Flatten(2), Flatten(2)).sample_axes == 4
+    assert Sequential(Flatten(), Linear(4, 2), Flatten(1)).sample_axes == 3
+    model, x = Sequential(Conv2d(1, 2, 1, rng=0), Flatten(), Flatten(2)), np.ones((5, 2, 3, 1, 1))
+    assert check_gradients(model, x)
 
 
 def test_layers_after_an_unflatten_say_nothing_about_the_axes_of_a_sample():

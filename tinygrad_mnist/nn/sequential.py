@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn.shape import Unflatten
+from tinygrad_mnist.nn.shape import Flatten, Unflatten
 from tinygrad_mnist.parameter import Buffer
 
 
@@ -48,13 +48,15 @@ class Sequential(Module):
     def sample_axes(self) -> int:  # type: ignore[override]
         """How many last axes of x are one sample: the most that a layer says.
 
-        Only an Unflatten adds axes, so what comes after the first one says nothing about x.
+        What comes after a Flatten says it of fewer axes than x has. Only an Unflatten adds axes, so
+        what comes after the first one says nothing about x.
         """
-        most = Module.sample_axes
-        for layer in self.layers:
-            most = max(most, layer.sample_axes)
+        most, gone = Module.sample_axes, 0
+        for _, layer in self.leaves():
+            most = max(most, gone + layer.sample_axes)
             if any(isinstance(module, Unflatten) for module in layer.modules()):
                 break
+            gone += layer.axes - 1 if isinstance(layer, Flatten) else 0
         return most
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
