@@ -50,11 +50,9 @@ class Windows:
         self._N = math.prod(self._leading)
         self._overlap = kh > sh or kw > sw
         self._image = slice(None), slice(top, top + H), slice(left, left + W)
-        self._pixels = [  # pixel (i, j) of all windows, in the padded image
-            (slice(None), slice(i, i + rows - kh + 1, sh), slice(j, j + columns - kw + 1, sw))
-            for i in range(kh)
-            for j in range(kw)
-        ]
+        down = [slice(i, i + rows - kh + 1, sh) for i in range(kh)]
+        across = [slice(j, j + columns - kw + 1, sw) for j in range(kw)]
+        self._pixels = [(slice(None), i, j) for i in down for j in across]
 
     def pixels(self, x: FloatArray, dtype: Any) -> list[FloatArray]:
         """Return an array (C, h, w, N) for each pixel of a window, row by row: its values in x."""
@@ -79,10 +77,11 @@ class Windows:
         """Return dx (..., H, W, C): zeros, with one part for each pixel of the windows added."""
         images = self._zeros(dtype)
         for pixel, part in zip(self._pixels, parts, strict=True):
+            place = images[pixel]
             if self._overlap:
-                images[pixel] += part
+                place += part
             else:  # nothing is there yet to add to, and this takes half the time
-                images[pixel] = part
+                place[...] = part
         return self._channels_last(images[self._image])
 
     def _zeros(self, dtype: Any) -> FloatArray:

@@ -100,7 +100,7 @@ class Conv2d(Module):
         if x.ndim < 3 or x.shape[-1] != self.in_channels:
             raise check.value_error(self, f"x of shape (..., H, W, {self.in_channels})", x.shape)
         windows = Windows(self, x.shape, self.kernel_size, self.stride, self.padding)
-        patches = np.stack(windows.pixels(x, W.dtype)).reshape(len(W), -1)
+        patches = np.concatenate(windows.pixels(x, W.dtype)).reshape(len(W), -1)
         y = _blas.affine_of_columns(patches, W, b)
         self._windows, self._patches = windows, patches
         return windows.output(y)
