@@ -374,6 +374,9 @@ def test_a_parameter_replaced_by_one_of_another_shape_is_refused_at_use(name, wa
     layer(x)
     setattr(layer, name, Parameter(np.ones(shape)))
     with refusal(ValueError, f"Conv2d: expected {name} of shape {wanted}, got {shape}"):
+        layer.backward(np.ones((2, 1, 5)))
+    assert not any(p.grad.any() for p in layer.parameters())
+    with refusal(ValueError, f"Conv2d: expected {name} of shape {wanted}, got {shape}"):
         layer(x)
     with refusal_starting(RuntimeError, "Conv2d: expected a forward before backward"):
         layer.backward(np.ones((2, 1, 5)))

@@ -46,6 +46,7 @@ class Windows:
         if rows < kh or columns < kw:
             got = f"a {kh} x {kw} kernel, padding {_in_words(padding)}, on {H} x {W}"
             raise ValueError(check.expected(owner, "a kernel that fits the image", got))
+        self.kernel = kernel
         self.size, self.counts = kh * kw, ((rows - kh) // sh + 1, (columns - kw) // sw + 1)
         self._N = math.prod(self._leading)
         self._overlap = kh > sh or kw > sw

@@ -88,14 +88,14 @@ class Conv2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         bias = check.flag(self, "bias", bias)
         self.input_grad = check.flag(self, "input_grad", input_grad)
-        dtype, shape = check.float_dtype(self, dtype), self._weight_shape()
+        dtype, shape = check.float_dtype(self, dtype), self._weight_shape(self.kernel_size)
         drawn = check.drawn(self, init, (math.prod(shape[:-1]), shape[-1]), rng, dtype)
         self.weight = Parameter(drawn.reshape(shape))
         self.bias = Parameter(np.zeros(shape[-1], dtype)) if bias else None
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._windows = self._patches = None
-        W, b = self._checked_data()
+        W, b = self._checked_data(self.kernel_size)
         x = check.real_array(self, "x", x)
         if x.ndim < 3 or x.shape[-1] != self.in_channels:
             raise check.value_error(self, f"x of shape (..., H, W, {self.in_channels})", x.shape)
@@ -106,7 +106,8 @@ class Conv2d(Module):
         return windows.output(y)
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
-        windows, W = check.kept(self, self._windows), _matrix(self.weight.data)
+        windows = check.kept(self, self._windows)
+        W, _ = self._checked_data(windows.kernel)
         dy = windows.cotangent(self, dy, W.shape[1], W.dtype)
         dy = dy.reshape(len(dy), -1).copy()  # a factor is kept: nobody else may change it
         self.weight.accumulate_product(self._patches.T, dy.T)
@@ -118,13 +119,13 @@ class Conv2d(Module):
         parts = dpatches.reshape(windows.size, windows.channels, *windows.counts, -1)
         return windows.added_up(parts, W.dtype)
 
-    def _weight_shape(self) -> tuple[int, int, int, int]:
-        return *self.kernel_size, self.in_channels, self.out_channels
+    def _weight_shape(self, kernel: Pair) -> tuple[int, int, int, int]:
+        return *kernel, self.in_channels, self.out_channels
 
-    def _checked_data(self) -> tuple[FloatArray, FloatArray | None]:
+    def _checked_data(self, kernel: Pair) -> tuple[FloatArray, FloatArray | None]:
         """Return weight and bias; refuse Parameters of other shapes than those they replaced."""
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
-        check.same_shape(self, "weight", W, self._weight_shape())
+        check.same_shape(self, "weight", W, self._weight_shape(kernel))
         if b is not None:
             check.same_shape(self, "bias", b, (self.out_channels,))
         return _matrix(W), b
