@@ -370,8 +370,8 @@ def without_share_of_var(self, dy):
 
 
 def over_the_first_axis(self, x):
-    _, centred, var = moments(np.asarray(x), (0,))
-    return self._leaving(centred, var, (0,))
+    _, centred, var = moments(x, (0,))
+    return centred, var, (0,)
 
 
 # Of the package's branches
@@ -668,7 +668,7 @@ LAYERS = {
     "LayerNorm without the mean's share": dx(nn.LayerNorm, without_share_of_mean),
     "LayerNorm without the variance's share": dx(nn.LayerNorm, without_share_of_var),
     "LayerNorm over the first axis": fault(
-        nn.LayerNorm, rule="rows-independent", forward=over_the_first_axis
+        nn.LayerNorm, rule="rows-independent", statistics=over_the_first_axis
     ),
     "Residual without its shortcut's share": dx(nn.Residual, without_shortcut),
     "Residual with half of dy for each": fault(

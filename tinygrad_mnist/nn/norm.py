@@ -1,6 +1,7 @@
 """Normalization: mean 0 and variance 1, of each feature in a batch, or within each sample."""
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Buffer, Held, Parameter
 
+Statistics = tuple[FloatArray, FloatArray, tuple[int, ...] | None]
+
 
 class Norm(Module):
     """y = n * weight + bias, with n = (x - mean) / std and std = sqrt(var + eps).
 
-    x, n and y are (..., I), weight and bias (I,). A member says over which axes mean and var of x
-    are taken, or that they are constants.
+    x, n and y are (..., I), weight and bias (I,). Write `statistics`, which says what mean and var
+    are.
 
     Backward: dweight = sum(dy * n) and dbias = sum(dy), over all samples. With dn = dy * weight,
     dx = (dn - mean(dn) - n * mean(dn * n)) / std, means over the axes of mean and var; where those
@@ -37,6 +40,28 @@ class Norm(Module):
         self.weight = Parameter(np.ones(self.features, dtype))
         self.bias = Parameter(np.zeros(self.features, dtype))
 
+    @abstractmethod
+    def statistics(self, x: FloatArray) -> Statistics:
+        """Return x - mean, var, and the axes of x that both are taken over.
+
+        The axes are None where mean and var are constants.
+        """
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        self._n = None
+        W, b = self.weight.data, self.bias.data
+        check.same_shape(self, "weight", W, (self.features,))
+        check.same_shape(self, "bias", b, (self.features,))
+        x = check.floats(self, "x", x)
+        if x.shape[-1:] != W.shape:
+            raise check.value_error(self, f"x of shape (..., {self.features})", x.shape)
+        centred, var, axes = self.statistics(x.astype(W.dtype, copy=False))
+        std = np.sqrt(var + self.eps)
+        n: FloatArray = centred / std
+        y: FloatArray = n * W + b
+        self._n, self._std, self._axes = n, std, axes
+        return y
+
     def backward(self, dy: ArrayLike) -> FloatArray:
         n, std, axes = check.kept(self, self._n), self._std, self._axes
         dy = check.cotangent(self, dy, n)
@@ -47,26 +72,6 @@ class Norm(Module):
             dx = dx - mean_over(dx, axes) - n * mean_over(dx * n, axes)
         dx /= std
         return dx
-
-    def _entering(self, x: ArrayLike) -> FloatArray:
-        """Return x in the dtype of the parameters; refuse one of other features."""
-        W = self.weight.data
-        check.same_shape(self, "weight", W, (self.features,))
-        check.same_shape(self, "bias", self.bias.data, (self.features,))
-        x = check.floats(self, "x", x)
-        if x.shape[-1:] != W.shape:
-            raise check.value_error(self, f"x of shape (..., {self.features})", x.shape)
-        return x.astype(W.dtype, copy=False)
-
-    def _leaving(
-        self, centred: FloatArray, var: FloatArray, axes: tuple[int, ...] | None
-    ) -> FloatArray:
-        """Return y, given x - mean, and keep what backward will need."""
-        std = np.sqrt(var + self.eps)
-        n: FloatArray = centred / std
-        y: FloatArray = n * self.weight.data + self.bias.data
-        self._n, self._std, self._axes = n, std, axes
-        return y
 
 
 class LayerNorm(Norm):
@@ -81,11 +86,9 @@ class LayerNorm(Norm):
         dtype: Of weight and bias, and so of everything computed: float32 or float64.
     """
 
-    def forward(self, x: ArrayLike) -> FloatArray:
-        self._n = None
-        axes = (-1,)
-        _, centred, var = moments(self._entering(x), axes)
-        return self._leaving(centred, var, axes)
+    def statistics(self, x: FloatArray) -> Statistics:
+        _, centred, var = moments(x, (-1,))
+        return centred, var, (-1,)
 
 
 class BatchNorm(Norm):
@@ -125,14 +128,12 @@ class BatchNorm(Norm):
         self.running_mean = Buffer(self.bias.data)
         self.running_var = Buffer(self.weight.data)
 
-    def forward(self, x: ArrayLike) -> FloatArray:
-        self._n = None
-        x = self._entering(x)
+    def statistics(self, x: FloatArray) -> Statistics:
         check.same_shape(self, "running_mean", self.running_mean.data, (self.features,))
         check.same_shape(self, "running_var", self.running_var.data, (self.features,))
         N = math.prod(x.shape[:-1])
         if not (self.training and N):
-            return self._leaving(x - self.running_mean.data, self.running_var.data, None)
+            return x - self.running_mean.data, self.running_var.data, None
         if N == 1:
             contract = "x with more than one value of a feature, in training"
             raise check.value_error(self, contract, x.shape)
@@ -140,7 +141,7 @@ class BatchNorm(Norm):
         mean, centred, var = moments(x, axes)
         self._follow(self.running_mean, mean)
         self._follow(self.running_var, var * (N / (N - 1)))
-        return self._leaving(centred, var, axes)
+        return centred, var, axes
 
     def _follow(self, running: Buffer, batch: FloatArray) -> None:
         running.data = (1 - self.momentum) * running.data + self.momentum * batch.reshape(-1)
