@@ -47,8 +47,9 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
         ImportError: "keras" without Keras or a backend of it.
         ConnectionError: Keras could not download the data.
     """
+    contract = f'source="keras", "keras-fashion", {_LOCAL}'
     if not isinstance(source, (str, os.PathLike)):
-        raise check.type_error(OWNER, f'source="keras", "keras-fashion", {_LOCAL}', source)
+        raise check.type_error(OWNER, contract, source)
     if source in ("keras", "keras-fashion"):
         return _load_keras("mnist" if source == "keras" else "fashion_mnist")
     if source == "bundled":
@@ -57,7 +58,6 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
     if path.is_dir():
         return _split(read_idx_folder(path), str(path))
     if not path.is_file():
-        contract = f'source="keras", "keras-fashion", {_LOCAL}'
         found = f"{str(source)!r}, where there is no file"
         raise FileNotFoundError(check.expected(OWNER, contract, found))
     return _split(read_npz(io.BytesIO(path.read_bytes()), str(path)), str(path))

@@ -87,10 +87,9 @@ class Residual(Branches):
         self._y = None
         x = entering(self, x)
         ys = self._outputs(x)
-        dtype = common_dtype(x, ys)
+        dtype, other = common_dtype(x, ys), "shortcut(x)"
         if self.shortcut is None:
-            ys.append(x)
-        other = "x" if self.shortcut is None else "shortcut(x)"
+            ys, other = [*ys, x], "x"
         check_shapes(self, f"body(x) and {other} of one shape", ys)
         y = added(ys, dtype)
         self._y = y[...]  # a view: the caller may reshape y in place
@@ -155,10 +154,10 @@ class Parallel(Branches):
             yield name.removeprefix("branches."), member
 
 
-def check_shapes(owner: Module, contract: str, ys: list[Any], last: int | None = None) -> None:
-    """Refuse arrays whose shapes differ, before the axis `last` if it is given."""
+def check_shapes(owner: Module, contract: str, ys: list[Any], end: int | None = None) -> None:
+    """Refuse arrays whose shapes differ; with an `end`, up to that axis, which all must have."""
     shapes = [y.shape for y in ys]
-    if len({shape[:last] for shape in shapes}) > 1 or (last and () in shapes):
+    if len({shape[:end] for shape in shapes}) > 1 or (end and () in shapes):
         raise ValueError(check.expected(owner, contract, " and ".join(map(str, shapes))))
 
 

@@ -11,9 +11,10 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.optim.optimizer import Optimizer
 from tinygrad_mnist.parameter import Parameter
 
-# Denormals are the numbers below `tiny`: their root takes twice as long, a division three times.
-# Entries with a gradient of 0 would end there, as 0.9 * 4 units in the last place round to 4 units.
-# These numbers are so small that they change no step, and their squares are no denormals.
+# With denormals, the numbers below `tiny`, a root takes twice as long and a division three times.
+# Where the gradient stays at 0, m and v would shrink until they are denormals, and remain there:
+# 0.9 times the smallest four rounds to four again. So these numbers, too small to change a step,
+# are added to g before it is squared for v, and round m to 0.
 _SMALL = {dtype: 100 * float(np.finfo(dtype).tiny) ** 0.5 for dtype in check.FLOATS}
 _FLUSHED_EVERY = 16  # steps
 
@@ -76,7 +77,7 @@ class Adam(Optimizer):
         (b1, b2), t, small = self.betas, self.steps + 1, _SMALL[g.dtype]
         m *= b1
         _blas.add_scaled(m, g, 1 - b1)
-        if t % _FLUSHED_EVERY == 0:  # to multiples of what `small` can resolve
+        if t % _FLUSHED_EVERY == 0:  # what is below the last digit of `small` becomes 0
             m += small
             m -= small
         s = np.add(g, small, out=np.empty_like(g))
