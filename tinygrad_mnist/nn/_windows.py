@@ -53,7 +53,7 @@ class Windows:
         self._image = slice(None), slice(top, top + H), slice(left, left + W)
         down = [slice(i, i + rows - kh + 1, sh) for i in range(kh)]
         across = [slice(j, j + columns - kw + 1, sw) for j in range(kw)]
-        self._pixels = [(slice(None), i, j) for i in down for j in across]
+        self._pixels = [(slice(None), i, j) for i in down for j in across]  # of all windows
 
     def pixels(self, x: FloatArray, dtype: Any) -> list[FloatArray]:
         """Return an array (C, h, w, N) for each pixel of a window, row by row: its values in x."""

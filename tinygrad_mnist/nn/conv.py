@@ -123,17 +123,12 @@ class Conv2d(Module):
         return *kernel, self.in_channels, self.out_channels
 
     def _checked_data(self, kernel: Pair) -> tuple[FloatArray, FloatArray | None]:
-        """Return weight and bias; refuse Parameters of other shapes than those they replaced."""
+        """Return W (kh * kw * I, O) and b; refuse Parameters of other shapes than they replaced."""
         W, b = self.weight.data, self.bias.data if self.bias is not None else None
         check.same_shape(self, "weight", W, self._weight_shape(kernel))
         if b is not None:
             check.same_shape(self, "bias", b, (self.out_channels,))
-        return _matrix(W), b
+        return W.reshape(-1, self.out_channels), b
 
     def _hyperparameters(self) -> dict[str, object]:
         return {**super()._hyperparameters(), "bias": self.bias is not None}
-
-
-def _matrix(W: FloatArray) -> FloatArray:
-    """Return W (kh, kw, I, O) as (kh * kw * I, O), a view."""
-    return W.reshape(-1, W.shape[-1])
