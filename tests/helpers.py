@@ -1,4 +1,4 @@
-"""What several test files use: refusals by their exact text, equal arrays, memory, processes."""
+"""What several test files use: refusals by their exact text, arrays, optimizers, processes."""
 
 import os
 import subprocess
@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from tinygrad_mnist import Parameter
 
 
 @contextmanager
@@ -41,6 +43,28 @@ def assert_same(found, wanted, rtol=0.0, atol=0.0):
 def bits(arrays):
     """Return every dtype, shape and bit of a dict of arrays, to compare."""
     return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+
+
+def parameters(seed=0, dtype=np.float64):
+    """Return Parameters with drawn numbers, of two axes, one and none."""
+    rng = np.random.default_rng(seed)
+    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in ((3, 2), (4,), ())]
+
+
+def make_steps(optimizer, steps, seed):
+    """Make steps along drawn gradients."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        for p in optimizer.params:
+            p.grad = rng.standard_normal(p.data.shape)
+        optimizer.step()
+
+
+def state_bits(optimizer):
+    """Return the settings and every bit of the slots, to compare."""
+    state = optimizer.state_dict()
+    slots = [bits(dict(enumerate(state.pop(name)))) for name in optimizer.slots]
+    return state, slots
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from helpers import bits, refusal, traced_memory
+from helpers import bits, make_steps, parameters, refusal, state_bits, traced_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_mnist import Adam, AdamW, DataLoader, Linear, MSELoss, Parameter
-from tinygrad_mnist.training import checkpoint, fit
+from tinygrad_mnist.training import fit
 
 KINDS = [Adam, AdamW]
 SETTINGS = st.fixed_dictionaries(
@@ -35,26 +35,6 @@ def stepped_by_hand(kind, w, m, v, t, grad, lr, betas, eps, weight_decay):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g**2
     return w - lr * (m / (1 - b1**t)) / (math.sqrt(v / (1 - b2**t)) + eps), m, v
-
-
-def parameters(seed, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in ((3, 2), (4,), ())]
-
-
-def stepped(optimizer, params, steps, seed):
-    """Make steps along drawn gradients."""
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        for p in params:
-            p.grad = rng.standard_normal(p.data.shape)
-        optimizer.step()
-
-
-def state_bits(optimizer):
-    state = optimizer.state_dict()
-    slots = [bits(dict(enumerate(state.pop(name)))) for name in optimizer.slots]
-    return state, slots
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,50 +104,6 @@ def test_the_defaults_are_those_of_torch():
     assert isinstance(AdamW([p]), Adam)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_step_leaves_the_gradients(kind):
-    p = Parameter(np.ones((2, 2)))
-    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
-    optimizer = kind([p], weight_decay=0.1)
-    optimizer.step()
-    optimizer.step()
-    np.testing.assert_array_equal(p.grad, np.ones((2, 2)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(seed=st.integers(0, 2**32 - 1), settings=SETTINGS, steps=st.integers(0, 20))
-def test_a_restored_optimizer_goes_on_as_the_saved_one(kind, seed, settings, steps):
-    params = parameters(seed, np.float32)
-    saved = kind(params, **settings)
-    stepped(saved, params, steps, seed)
-    twins = [Parameter(p.data) for p in params]
-    restored = kind(twins, lr=7)
-    state = saved.state_dict()
-    restored.load_state_dict(state)
-    for slot in (*state["means"], *state["squares"]):
-        slot[...] = 1e9
-    for optimizer, group in ((saved, params), (restored, twins)):
-        stepped(optimizer, group, 20, seed + 1)
-    assert [p.data.tobytes() for p in params] == [p.data.tobytes() for p in twins]
-    assert repr(restored) == repr(saved)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_checkpoint_holds_all_that_the_next_steps_depend_on(kind, tmp_path):
-    model = Linear(3, 2, rng=0)
-    optimizer = kind(model.parameters(), 0.1, (0.7, 1 / 3), weight_decay=0.1)
-    stepped(optimizer, optimizer.params, 17, 0)
-    checkpoint.save(tmp_path / "run.npz", model, optimizer)
-    other = Linear(3, 2, rng=1)
-    restored = kind(other.parameters())
-    checkpoint.load(tmp_path / "run.npz", other, restored)
-    assert state_bits(restored) == state_bits(optimizer)
-    assert restored.betas == (0.7, 1 / 3)
-    for one in (optimizer, restored):
-        stepped(one, one.params, 17, 1)
-    assert bits(other.state_dict()) == bits(model.state_dict())
-
-
 def run(seed=0):
     rng = np.random.default_rng(seed)
     model = Linear(5, 3, rng=rng)
@@ -234,21 +170,6 @@ def test_slots_follow_the_dtype_of_the_model():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_read_only_parameters_are_refused_before_anything_changes(kind):
-    a, b = Parameter([1.0]), Parameter([2.0])
-    a.grad = b.grad = np.ones(1)
-    optimizer = kind([a, b], 0.1)
-    optimizer.step()
-    b.data.flags.writeable = False
-    before, values = state_bits(optimizer), (a.data.copy(), b.data.copy())
-    text = f"{kind.__name__}: expected parameters with writeable data, got a read-only one"
-    with refusal(ValueError, text):
-        optimizer.step()
-    assert (a.data, b.data) == values
-    assert state_bits(optimizer) == before
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
@@ -271,7 +192,7 @@ def test_read_only_parameters_are_refused_before_anything_changes(kind):
 def test_settings_are_refused_also_later_and_in_a_state(kind, settings, error, text):
     p, text = Parameter([1.0]), f"{kind.__name__}: expected {text}"
     optimizer = kind([p])
-    stepped(optimizer, [p], 1, 0)
+    make_steps(optimizer, 1, seed=0)
     before = state_bits(optimizer)
     ((name, value),) = settings.items()
     if name != "steps":

@@ -1,17 +1,19 @@
-"""What every optimizer does, shown on one that a user might write."""
+"""What every optimizer does, shown on the package's and on one that a user might write."""
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
-from helpers import bits, refusal
+from helpers import bits, make_steps, parameters, refusal, state_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import Linear, Parameter
+from tinygrad_mnist import SGD, Adam, AdamW, Linear, Parameter
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.optim import Optimizer
+from tinygrad_mnist.training import checkpoint
 
 
 class Adagrad(Optimizer):
@@ -29,24 +31,86 @@ class Adagrad(Optimizer):
         p.data -= self.lr * p.grad / (np.sqrt(squares) + self.eps)
 
 
-def parameters(seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in ((3, 2), (4,), ())]
+KINDS = {
+    "Adagrad": partial(Adagrad, lr=0.5, eps=0.1),
+    "SGD": partial(SGD, lr=0.1),
+    "SGD-momentum": partial(SGD, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+    "Adam": partial(Adam, lr=0.1, betas=(0.7, 1 / 3), weight_decay=0.1),
+    "AdamW": partial(AdamW, lr=0.1, betas=(0.7, 1 / 3), weight_decay=0.1),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
-def stepped(optimizer, params, steps, seed):
-    """Make steps along drawn gradients."""
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        for p in params:
-            p.grad = rng.standard_normal(p.data.shape)
+@every_kind
+def test_a_step_leaves_the_gradients_and_zero_grad_forgets_them(kind):
+    p = Parameter(np.ones((2, 2)))
+    p.accumulate_product(np.ones((1, 2)), np.ones((1, 2)))
+    optimizer = kind([p])
+    optimizer.step()
+    optimizer.step()
+    np.testing.assert_array_equal(p.grad, np.ones((2, 2)))
+    optimizer.zero_grad()
+    assert not p.grad.any()
+
+
+@every_kind
+@pytest.mark.parametrize("steps", [0, 1, 17])
+def test_a_restored_optimizer_goes_on_as_the_saved_one(kind, steps):
+    saved = kind(parameters(dtype=np.float32))
+    restored = type(saved)(parameters(dtype=np.float32), lr=7)
+    make_steps(saved, steps, seed=1)
+    for p, twin in zip(saved.params, restored.params, strict=True):
+        twin.data = p.data
+    state = saved.state_dict()
+    restored.load_state_dict(state)
+    for name in saved.slots:
+        for array in state[name]:
+            array[...] = 1e9  # a copy
+    for optimizer in (saved, restored):
+        make_steps(optimizer, 20, seed=2)
+    assert [p.data.tobytes() for p in saved.params] == [p.data.tobytes() for p in restored.params]
+    assert repr(restored) == repr(saved)
+
+
+@every_kind
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_with_its_parameters_goes_on_as_the_original(kind, copied):
+    optimizer = kind(parameters())
+    make_steps(optimizer, 2, seed=1)
+    twin = copied(optimizer)
+    for one in (optimizer, twin):
+        make_steps(one, 2, seed=2)
+    assert [p.data.tobytes() for p in optimizer.params] == [p.data.tobytes() for p in twin.params]
+
+
+@every_kind
+def test_a_checkpoint_holds_all_that_the_next_steps_depend_on(kind, tmp_path):
+    model, other = Linear(3, 2, rng=0), Linear(3, 2, rng=1)
+    optimizer = kind(model.parameters())
+    restored = type(optimizer)(other.parameters(), lr=7)
+    make_steps(optimizer, 17, seed=0)
+    checkpoint.save(tmp_path / "run.npz", model, optimizer)
+    checkpoint.load(tmp_path / "run.npz", other, restored)
+    assert state_bits(restored) == state_bits(optimizer)
+    for one in (optimizer, restored):
+        make_steps(one, 17, seed=1)
+    assert bits(other.state_dict()) == bits(model.state_dict())
+
+
+@every_kind
+def test_a_read_only_parameter_is_refused_before_anything_changes(kind):
+    optimizer = kind([Parameter([1.0]), Parameter([2.0])])
+    make_steps(optimizer, 1, seed=0)
+    optimizer.params[1].data.flags.writeable = False
+    before, values = state_bits(optimizer), [p.data.copy() for p in optimizer.params]
+    text = "expected parameters with writeable data, got a read-only one"
+    with refusal(ValueError, f"{type(optimizer).__name__}: {text}"):
         optimizer.step()
+    assert [p.data for p in optimizer.params] == values
+    assert state_bits(optimizer) == before
 
 
-def state_bits(optimizer):
-    state = optimizer.state_dict()
-    slots = [bits(dict(enumerate(state.pop(name)))) for name in optimizer.slots]
-    return state, slots
+# the base
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -65,16 +129,6 @@ def test_each_parameter_is_updated_in_place_with_a_slot_of_its_own(seed):
     assert identities == [id(p.data) for p in params]
     for p, (w, _) in zip(params, wanted, strict=True):
         np.testing.assert_allclose(p.data, w, rtol=1e-12)
-
-
-def test_a_step_leaves_the_gradients_and_zero_grad_forgets_them():
-    p = Parameter([1.0, 2.0])
-    p.accumulate([3, 4])
-    optimizer = Adagrad([p], lr=0.1)
-    optimizer.step()
-    np.testing.assert_array_equal(p.grad, [3, 4])
-    optimizer.zero_grad()
-    assert not p.grad.any()
 
 
 def test_a_parameter_that_appears_twice_steps_once():
@@ -102,41 +156,13 @@ def test_the_state_is_the_settings_and_copies_of_the_slots():
     params = parameters()
     optimizer = Adagrad(params, lr=0.5, eps=0.1)
     assert optimizer.state_dict() == {"lr": 0.5, "eps": 0.1, "squares": []}
-    stepped(optimizer, params, 1, seed=1)
+    make_steps(optimizer, 1, seed=1)
     state = optimizer.state_dict()
     before = state_bits(optimizer)
     for p, s in zip(params, state["squares"], strict=True):
         np.testing.assert_array_equal(s, p.grad**2)
         s[...] = 9
     assert state_bits(optimizer) == before
-
-
-@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(0, 3))
-def test_a_restored_optimizer_goes_on_as_the_saved_one(seed, steps):
-    params = parameters(seed, np.float32)
-    saved = Adagrad(params, lr=0.5, eps=0.1)
-    stepped(saved, params, steps, seed)
-    twins = [Parameter(p.data) for p in params]
-    restored = Adagrad(twins, lr=7)
-    state = saved.state_dict()
-    restored.load_state_dict(state)
-    for s in state["squares"]:
-        s[...] = 1e9
-    for optimizer, group in ((saved, params), (restored, twins)):
-        stepped(optimizer, group, 2, seed + 1)
-    assert [p.data.tobytes() for p in params] == [p.data.tobytes() for p in twins]
-    assert repr(restored) == repr(saved)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-def test_a_copy_with_its_parameters_goes_on_as_the_original(copied):
-    params = parameters()
-    optimizer = Adagrad(params, lr=0.5)
-    stepped(optimizer, params, 2, seed=1)
-    twin, twins = copied((optimizer, params))
-    for one, group in ((optimizer, params), (twin, twins)):
-        stepped(one, group, 2, seed=2)
-    assert [p.data.tobytes() for p in params] == [p.data.tobytes() for p in twins]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +198,7 @@ def test_a_copy_with_its_parameters_goes_on_as_the_original(copied):
 def test_a_bad_state_is_refused_and_changes_nothing(change, error, text):
     params = [Parameter([1.0, 2.0]), Parameter([1.0, 2.0, 3.0])]
     optimizer = Adagrad(params, lr=0.1)
-    stepped(optimizer, params, 1, seed=0)
+    make_steps(optimizer, 1, seed=0)
     before = state_bits(optimizer)
     new = {"lr": 0.7, "eps": 0.5, "squares": [np.zeros(2), np.zeros(3)]}
     with refusal(error, text):
@@ -205,16 +231,6 @@ def test_restored_slots_have_the_dtypes_of_the_parameters():
     optimizer = Adagrad(params, lr=0.1)
     optimizer.load_state_dict({**optimizer.state_dict(), "squares": [np.ones(2), [1, 2]]})
     assert [s.dtype for s in optimizer.state_dict()["squares"]] == [np.float32, np.float64]
-
-
-def test_a_read_only_parameter_is_refused_before_any_has_moved():
-    a, b = Parameter([1.0]), Parameter([2.0])
-    a.grad = b.grad = np.ones(1)
-    b.data.flags.writeable = False
-    text = "Adagrad: expected parameters with writeable data, got a read-only one"
-    with refusal(ValueError, text):
-        Adagrad([a, b], 0.1).step()
-    assert (a.data, b.data) == (1, 2)
 
 
 @pytest.mark.parametrize(
