@@ -121,6 +121,26 @@ def test_the_dtype_is_that_of_pred(name, dtype):
     assert loss(y.tolist(), t.tolist()) == pytest.approx(value, 1e-6)
 
 
+class MaskedLoss(ReducedLoss):
+    """L = sum((y - t)**2) / n over the n targets that are no NaN."""
+
+    def compute(self, y, t):
+        e = np.where(np.isnan(t), 0, y - t)
+        return np.sum(e**2), 2 * e, np.sum(~np.isnan(t))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_of_numpy_that_a_loss_computes_change_no_dtype(reduction, dtype):
+    """Of a gradient they would make float64, and fit would sum in their 24 bits."""
+    loss = MaskedLoss(reduction)
+    value = loss(np.ones((2, 2), dtype), np.array([[3, np.nan], [1, 2]], dtype))
+    assert (type(value), type(loss.n)) == (float, float)
+    assert loss.n == (3 if reduction == "mean" else 1)
+    assert value * loss.n == pytest.approx(5)
+    assert loss.backward().dtype == dtype
+
+
 @every_loss
 def test_arrays_passed_in_are_neither_modified_nor_remembered(name):
     loss, y, t = made(name)

@@ -36,7 +36,7 @@ class ReducedLoss(ABC):
     """
 
     reduction = check.Choice("mean", "sum")
-    n: Any = None  # of the last call, a number: `evaluate` weights a batch by it
+    n: Any = None  # of the last call, a float: `evaluate` weights a batch by it
     _slope: Any = None
     _factor = 1.0  # what `compute` leaves out of the slope, to save a pass over the array
 
@@ -67,10 +67,10 @@ class ReducedLoss(ABC):
             contract = "pred with at least one element"
             raise ValueError(check.expected(self, contract, f"shape {y.shape}"))
         total, slope, n = self.compute(y, self.checked_target(y, target))
-        if self.reduction == "sum":
-            n = 1
-        self._slope, self.n = slope, n
-        return float(total) / n
+        self._slope = slope
+        # one of NumPy's would make a gradient float64, and sums over an epoch float32
+        self.n = 1.0 if self.reduction == "sum" else float(n)
+        return float(total) / self.n
 
     def backward(self) -> FloatArray:
         """Return dL/dpred of the last call, of the shape of pred.

@@ -184,6 +184,53 @@ def test_a_run_whose_loader_transforms_is_resumed_bit_for_bit_from_any_step(tmp_
     assert state(other) == state(whole)
 
 
+class Noise:
+    """A transform with a generator of its own."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(2)
+
+    def __call__(self, x, rng):
+        return x + self.rng.random(x.shape)
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_a_transform_that_draws_from_its_own_generator_is_resumed_bit_for_bit(tmp_path, at):
+    def noisy():
+        run = made()
+        run[3].transform = Noise()
+        return run
+
+    path, whole, other = tmp_path / "run.npz", noisy(), noisy()
+    history = fit(*whole, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*noisy(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+    assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
+    assert state(other) == state(whole)
+    assert other[3].transform.rng.random() == whole[3].transform.rng.random()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_metric_that_is_not_finite_is_resumed_too(tmp_path, value):
+    """Such as the precision of a class that one batch does not have."""
+
+    def odd(pred, target):
+        return value if len(pred) == 4 else 1.0
+
+    path, other = tmp_path / "run.npz", made(seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            *made(),
+            epochs=2,
+            metrics=[odd],
+            checkpoint=path,
+            checkpoint_every=1,
+            callbacks=[Stop(5)],
+        )
+    history = fit(*other, epochs=2, metrics=[odd], checkpoint=path, resume=True)
+    assert repr(history.records) == repr(fit(*made(), epochs=2, metrics=[odd]).records)
+
+
 def test_what_was_not_changed_is_resumed(tmp_path):
     """The tests above would pass if everything were refused."""
     path, other, whole = tmp_path / "run.npz", made(seed=3), made()
