@@ -261,6 +261,21 @@ def test_tiny_gradients_step_as_the_formulas_say(dtype, sizes, eps, rtol):
             assert p.data[0] == pytest.approx(w, rel=rtol)
 
 
+def test_without_an_eps_no_tiny_gradient_steps_further_than_lr():
+    """Nor in the other direction; those of more than 1e-14 step as far as the formulas say."""
+    sizes = np.geomspace(1e-20, 1e-10, 1001)
+    grads = np.concatenate([sizes, -sizes])
+    p = Parameter(np.zeros(len(grads), np.float32))
+    optimizer = Adam([p], lr=0.1, eps=0.0)
+    with np.errstate(all="raise", under="ignore"):
+        for _ in range(20):
+            p.grad = grads
+            optimizer.step()
+    moved = -np.sign(grads) * p.data
+    assert np.all((moved > 0) & (moved < 2 * (1 + 1e-5)))
+    np.testing.assert_allclose(moved[abs(grads) > 1e-14], 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_makes_one_array_of_the_weights_size(kind):
     p = Parameter(np.ones((1000, 900), np.float32))

@@ -13,8 +13,9 @@ from tinygrad_mnist.parameter import Parameter
 
 # With denormals, the numbers below `tiny`, a root takes twice as long and a division three times.
 # Where the gradient stays at 0, m and v would shrink until they are denormals, and remain there:
-# 0.9 times the smallest four rounds to four again. So these numbers, too small to change a step,
-# are added to g before it is squared for v, and round m to 0.
+# 0.9 times the smallest four rounds to four again. So the squares of these numbers are added to
+# those of g for v, and the numbers round m to 0. Only with an eps as small do they change a step:
+# they make it smaller.
 _SMALL = {dtype: 100 * float(np.finfo(dtype).tiny) ** 0.5 for dtype in check.FLOATS}
 _FLUSHED_EVERY = 16  # steps
 
@@ -80,8 +81,8 @@ class Adam(Optimizer):
         if t % _FLUSHED_EVERY == 0:  # what is below the last digit of `small` becomes 0
             m += small
             m -= small
-        s = np.add(g, small, out=np.empty_like(g))
-        s *= s
+        s = np.multiply(g, g, out=np.empty_like(g))
+        s += small**2  # (g + small)**2 would be 0 at g = -small, and the step without a bound
         v *= b2
         _blas.add_scaled(v, s, 1 - b2)
         # m / (sqrt(v) / root + eps) is m * root / (sqrt(v) + root * eps)
