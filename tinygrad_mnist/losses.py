@@ -67,10 +67,10 @@ class ReducedLoss(ABC):
             contract = "pred with at least one element"
             raise ValueError(check.expected(self, contract, f"shape {y.shape}"))
         total, slope, n = self.compute(y, self.checked_target(y, target))
-        self._slope = slope
-        # one of NumPy's would make a gradient float64, and sums over an epoch float32
-        self.n = 1.0 if self.reduction == "sum" else float(n)
-        return float(total) / self.n
+        # an n of NumPy's would make a gradient float64, or the sums over an epoch float32
+        n = 1.0 if self.reduction == "sum" else float(n)
+        self._slope, self.n = slope, n
+        return float(total) / n
 
     def backward(self) -> FloatArray:
         """Return dL/dpred of the last call, of the shape of pred.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_mnist import DataLoader
-from tinygrad_mnist.data.transforms import random_shift
+from tinygrad_mnist.data.transforms import random_affine, random_shift
 
 LOADERS = st.fixed_dictionaries(
     {
@@ -323,6 +323,25 @@ def test_a_transform_that_returns_another_number_of_samples_is_refused(transform
     contract = "transform to return as many samples as it was given (3)"
     with refusal(ValueError, f"DataLoader: expected {contract}, got {found}"):
         next(iter(DataLoader(np.zeros((5, 4)), np.zeros(5), 3, transform=transform)))
+
+
+@pytest.mark.parametrize("make", [lambda: random_shift(1), random_affine])
+@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 20), (6,)])
+def test_batches_of_images_without_channels_are_not_taken_for_one_image(make, shape):
+    """Rows would move from one image to the next, away from their labels."""
+    text = f"DataLoader: expected inputs of 4 axes or more for this transform, got {shape}"
+    for copied in (lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        loader = DataLoader(np.ones(shape), np.arange(6), 3, transform=copied(make()))
+        with refusal(ValueError, text) as caught:
+            next(iter(loader))
+        assert "`images[..., None]`" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("make", [lambda: random_shift(1), random_affine])
+def test_images_with_channels_are_transformed_in_batches_and_one_by_one(make):
+    for batch_size, shape in ((3, (3, 4, 5, 1)), (None, (4, 5, 1))):
+        loader = DataLoader(np.ones((6, 4, 5, 1)), np.arange(6), batch_size, transform=make())
+        assert [x.shape for x, _ in loader] == [shape] * len(loader)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])

@@ -422,9 +422,7 @@ checkpoint.save(sys.argv[1], Linear(3, 2), loader=loader)
     checkpoint.load(path, Linear(3, 2), loader=loader)
     for other in (None, random_shift(2), abs):
         loader.transform = other
-        with pytest.raises(
-            CheckpointError, match=r"'transform': 'functools.*_shifted>, 1\)'\}, not"
-        ):
+        with pytest.raises(CheckpointError, match=r"'transform': '.*_shifted>, 1\)'\}, not"):
             checkpoint.load(path, Linear(3, 2), loader=loader)
 
 

@@ -27,6 +27,8 @@ REMEDIES = {
     "last axis, probabilities the shape of pred.",
     "target of shape …": "Integer labels want CrossEntropyLoss, or `one_hot`. A target of a single "
     "output is `(N, 1)`: `t[:, None]`.",
+    "inputs of … axes or more for this transform": "Images are channels last: grey ones "
+    "`images[..., None]`. Flat rows: `x.reshape(-1, 28, 28, 1)`.",
     "labels to be integers": "Convert whole numbers: `labels.astype(int)`. Probabilities, and "
     "one-hot rows, have a last axis of classes.",
     "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "

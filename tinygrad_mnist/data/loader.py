@@ -82,6 +82,10 @@ class DataLoader:
     def _transformed(
         self, pairs: Iterator[tuple[Any, Any]], transform: Transform, size: int | None
     ) -> Iterator[tuple[Any, Any]]:
+        axes = 1 + getattr(transform, "sample_axes", 0)
+        if self.inputs.ndim < axes:  # a batch of samples that are too flat looks like one sample
+            contract = f"inputs of {axes} axes or more for this transform"
+            raise check.value_error(self, contract, self.inputs.shape)
         for x, t in pairs:
             new = check.real_array(self, "transform's array", transform(x, self.rng))
             if size is not None and new.shape[:1] != x.shape[:1]:

@@ -29,6 +29,12 @@ def one_hot(labels: ArrayLike, num_classes: int = 10, dtype: DTypeLike = np.floa
     return hot
 
 
+class _OfImages(partial[NDArray[Any]]):
+    """A transform of images (H, W, C): a DataLoader refuses samples of fewer axes."""
+
+    sample_axes = 3
+
+
 def random_shift(pixels: int) -> Transform:
     """Return a transform that moves each image by a few whole pixels.
 
@@ -40,7 +46,7 @@ def random_shift(pixels: int) -> Transform:
     a generator that returns new images of their shape and dtype. Images without an axis of
     channels need one: `images[..., None]`.
     """
-    return partial(_shifted, check.integer("random_shift", "pixels", pixels, at_least=0))
+    return _OfImages(_shifted, check.integer("random_shift", "pixels", pixels, at_least=0))
 
 
 def _shifted(pixels: int, x: ArrayLike, rng: np.random.Generator) -> NDArray[Any]:
@@ -76,7 +82,7 @@ def random_affine(
         check.real("random_affine", "shear", shear, "[0, inf)"),
         *[check.real("random_affine", "shift", shift, "[0, inf)")] * 2,
     )
-    return partial(_affine, amounts)
+    return _OfImages(_affine, amounts)
 
 
 def _affine(amounts: tuple[float, ...], x: ArrayLike, rng: np.random.Generator) -> NDArray[Any]:
