@@ -16,7 +16,17 @@ from helpers import bits, refusal, refusal_starting, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import (
+    SGD,
+    Adam,
+    AdamW,
+    DataLoader,
+    Dropout,
+    Linear,
+    MSELoss,
+    ReLU,
+    Sequential,
+)
 from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.training import History, checkpoint
 from tinygrad_mnist.training.checkpoint import CheckpointError
@@ -395,6 +405,28 @@ def test_another_model_is_refused(saved):
     with pytest.raises(CheckpointError, match=r"velocities\[0\] of shape"):
         checkpoint.load(path, *other.objects())
     assert other.state() == before
+
+
+def test_the_state_of_another_kind_of_optimizer_is_refused_even_if_it_has_the_same_keys(tmp_path):
+    """AdamW's weight_decay is not Adam's."""
+    model, path = Linear(3, 2, rng=0), tmp_path / "run.npz"
+    checkpoint.save(path, model, AdamW(model.parameters(), weight_decay=0.5))
+    other = Adam(model.parameters())
+    text = f"checkpoint.load: expected {path} to fit, got the state of AdamW, not of Adam"
+    with refusal(CheckpointError, text):
+        checkpoint.load(path, model, other)
+    assert other.weight_decay == 0
+    checkpoint.load(path, model, same := AdamW(model.parameters()))
+    assert same.weight_decay == 0.5
+
+
+def test_a_file_that_does_not_say_which_kind_its_optimizer_was_is_read(saved, tmp_path):
+    """As those of the first version."""
+    _, content, state = saved
+    tree = tree_with(content, lambda d: d.pop("optimizer_kind"))
+    other = Everything(5)
+    checkpoint.load(rewritten(tmp_path / "a.npz", content, tree=tree), *other.objects())
+    assert other.state() == state
 
 
 def test_other_settings_of_the_loader_are_refused(saved):

@@ -84,6 +84,7 @@ def save(
         "version": _VERSION,
         "model": model.state_dict(),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "optimizer_kind": None if optimizer is None else type(optimizer).__name__,
         "generators": {owner: [get() for get, _ in found] for owner, found in streams.items()},
         "loader": None if loader is None else _settings(loader),
         "history": None if history is None else checked_records(history.records),
@@ -169,6 +170,7 @@ def restore(
             raise ValueError(f"a loader with {content['loader']}, not {_settings(loader)}")
         records = [] if history is None else checked_records(content["history"])
         if optimizer is not None:
+            _check_kind(optimizer, content)
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(content["optimizer"])
         if model is not None:
@@ -176,6 +178,14 @@ def restore(
         if history is not None:
             history.records[:] = records
         undo.pop_all()
+
+
+def _check_kind(optimizer: Optimizer, content: dict[str, Any]) -> None:
+    """Refuse the state of another kind: its keys may be the same, as those of Adam and AdamW."""
+    own = type(optimizer).__name__
+    kind = content.get("optimizer_kind", own)  # files of the first version do not say it
+    if kind != own:
+        raise ValueError(f"the state of {kind}, not of {own}")
 
 
 def set_arrays(model: Module, state: Any) -> None:
