@@ -14,9 +14,9 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from layers import ELEMENTWISE, BatchNorm, CrossEntropy, Elementwise, Norm, Product, Softmax
+from layers import ELEMENTWISE, CrossEntropy, Elementwise, Product
 
-from tinygrad_mnist import MSELoss, Sequential
+from tinygrad_mnist import MSELoss, Sequential, nn
 from tinygrad_mnist.testing import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -46,13 +46,12 @@ def check_one(data, x, rng, seed):
         model = data.draw(mlps(in_features=x.shape[1], out_features=x.shape[1]))
         check_model_gradients(model, MSELoss("batchmean"), x, target, seed=seed)
     elif subject == "activation":
-        middle = data.draw(st.sampled_from([*ELEMENTWISE, "softmax", "norm"]))
-        made = {"softmax": Softmax, "norm": Norm}.get(middle)
-        layer = made() if made else Elementwise(*ELEMENTWISE[middle])
+        layers = [Elementwise(*pair) for pair in ELEMENTWISE.values()]
+        layer = data.draw(st.sampled_from([*layers, nn.Softmax(), nn.LayerNorm(x.shape[1])]))
         first = data.draw(mlps(in_features=x.shape[1]))
         check_gradients(Sequential(first, layer), x, seed=seed)
     elif subject == "batch norm":
-        rows, layer = np.concatenate([x, target]), BatchNorm(x.shape[1]).train(bool(seed % 2))
+        rows, layer = np.concatenate([x, target]), nn.BatchNorm(x.shape[1]).train(bool(seed % 2))
         check_gradients(layer, rows, rows_independent=False, forms=("batch",), seed=seed)
     elif subject == "product":
         check_gradients(Product(x.shape[1]), (x, target), seed=seed)

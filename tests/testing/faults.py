@@ -11,23 +11,18 @@ from layers import (
     ELEMENTWISE,
     AbsoluteError,
     BatchMean,
-    BatchNorm,
     ColumnMean,
     Counting,
     CrossEntropy,
     Dropout,
     Elementwise,
     Embedding,
-    Flatten,
     Gain,
     Largest,
     Linear,
     MSELoss,
-    Norm,
     Product,
     ReLU,
-    Residual,
-    Softmax,
     sigmoid,
     softmax,
 )
@@ -38,14 +33,12 @@ from tinygrad_mnist.testing import check_gradients
 
 # how a layer of each kind is made, given its class, a number of features and a generator
 MAKERS = {
-    BatchNorm: lambda cls, features, rng: cls(features),
     Dropout: lambda cls, features, rng: cls(0.25, rng),
     Elementwise: lambda cls, features, rng: cls(*ELEMENTWISE["tanh"]),
     Embedding: lambda cls, features, rng: cls(CLASSES, features, rng),
     Gain: lambda cls, features, rng: cls(features),
     Linear: lambda cls, features, rng: cls(features, 3, rng),
     Product: lambda cls, features, rng: cls(features),
-    Residual: lambda cls, features, rng: cls(Linear(features, features, rng)),
     nn.AvgPool2d: lambda cls, features, rng: cls((2, 1), stride=1),
     nn.BatchNorm: lambda cls, features, rng: cls(features),
     nn.Conv2d: lambda cls, features, rng: cls(features, 2, (2, 3), padding=1, rng=rng),
@@ -66,13 +59,11 @@ def images(x, rng):
 
 # what layers take that take no (rows, features), made of such an x and a generator
 INPUTS = {
-    BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),  # two rows at least
     ColumnMean: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
     Embedding: lambda x, rng: rng.integers(0, CLASSES, (len(x), 3)),
-    Flatten: lambda x, rng: rng.standard_normal((len(x), 3, 2, x.shape[1])),
     Product: lambda x, rng: (x, rng.standard_normal(x.shape)),
     nn.AvgPool2d: images,
-    nn.BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),
+    nn.BatchNorm: lambda x, rng: np.concatenate([x, x + 1]),  # two rows at least
     nn.Conv2d: images,
     nn.Flatten: images,
     nn.MaxPool2d: images,
@@ -104,11 +95,6 @@ def fault(base, *arrays, rule="", settings=(), **members):
 
     inputs = INPUTS.get(base, lambda x, rng: x)
     return Fault(make, rule, frozenset(arrays), inputs, dict(settings))
-
-
-def batch_norm(*arrays, **members):
-    """Return a fault in a BatchNorm, which may mix rows."""
-    return fault(BatchNorm, *arrays, settings=BATCH, **members)
 
 
 def dx(base, wrong_dx, rule=""):
@@ -306,24 +292,37 @@ def noisy_in_evaluation(self, x):
     return y if self.training else y * np.random.random_sample(y.shape)  # noqa: NPY002
 
 
-# Of BatchNorm: self.pull is what mean and var take from the gradient
+# Of BatchNorm and LayerNorm
 
 
-def pull_of_var(self, rows, normal):
-    return normal * (rows * normal).mean(axis=0)
+def of_a_constant_mean(self, dy):
+    dn = dy * self.weight.data
+    dx = type(self).__base__.backward(self, dy)
+    if self._axes is None:  # no samples
+        return dx
+    return dx + dn.mean(axis=self._axes, keepdims=True) / self._std
 
 
-def pull_of_mean(self, rows, normal):
-    return rows.mean(axis=0)
+def of_a_constant_var(self, dy):
+    n, dn = self._n, dy * self.weight.data
+    dx = type(self).__base__.backward(self, dy)
+    if self._axes is None:
+        return dx
+    return dx + n * (dn * n).mean(axis=self._axes, keepdims=True) / self._std
+
+
+def over_the_first_axis(self, x):
+    _, centred, var = moments(x, (0,))
+    return centred, var, (0,)
 
 
 def follows_in_backward(self, dy):
     self.running_mean.data += 1
-    return BatchNorm.backward(self, dy)
+    return nn.BatchNorm.backward(self, dy)
 
 
 def follows_in_evaluation(self, x):
-    y = BatchNorm.forward(self, x)
+    y = nn.BatchNorm.forward(self, x)
     if not self.training:
         self.running_mean.data += 0.1
     return y
@@ -331,7 +330,7 @@ def follows_in_evaluation(self, x):
 
 def normalizes_in_evaluation(self, x):
     training, self.training = self.training, True
-    y = BatchNorm.forward(self, x)
+    y = nn.BatchNorm.forward(self, x)
     self.training = training
     return y
 
@@ -350,34 +349,10 @@ def gelu_slope_by_tanh(x):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x)
 
 
-# Of the package's normalizing layers: what a mean or a variance takes from the gradient, left out
-
-
-def without_share_of_mean(self, dy):
-    dn = dy * self.weight.data
-    dx = type(self).__base__.backward(self, dy)
-    if self._axes is None:  # no samples
-        return dx
-    return dx + dn.mean(axis=self._axes, keepdims=True) / self._std
-
-
-def without_share_of_var(self, dy):
-    n, dn = self._n, dy * self.weight.data
-    dx = type(self).__base__.backward(self, dy)
-    if self._axes is None:
-        return dx
-    return dx + n * (dn * n).mean(axis=self._axes, keepdims=True) / self._std
-
-
-def over_the_first_axis(self, x):
-    _, centred, var = moments(x, (0,))
-    return centred, var, (0,)
-
-
 # Of the package's branches
 
 
-def without_shortcut(self, dy):
+def first_dx(self, dy):
     return self._input_grads([dy, dy])[0]
 
 
@@ -480,14 +455,6 @@ def spreads(self, dy):
 
 def mean_of_images(self, x):
     return ColumnMean.forward(self, x - x.mean(axis=tuple(range(x.ndim - 3))) if x.ndim > 3 else x)
-
-
-def without_deviation(self, dy):
-    return (dy - dy.mean(-1, keepdims=True)) / self._std
-
-
-def without_mean(self, dy):
-    return (dy - self._y * np.mean(dy * self._y, axis=-1, keepdims=True)) / self._std
 
 
 # Layers whose mistake is their structure
@@ -616,31 +583,9 @@ LAYERS = {
     "square' = x": slope("square", lambda x: x),
     "sine' = -cosine": slope("sine", lambda x: -np.cos(x)),
     "steep tanh' without its factor": slope("steep tanh", lambda x: 1 - np.tanh(200 * x) ** 2),
-    "softmax' without its sum": dx(Softmax, lambda self, dy: self._y * dy),
-    "softmax' = 0": dx(Softmax, lambda self, dy: 0 * dy),
-    "softmax' times 7": dx(Softmax, lambda self, dy: 7 * Softmax.backward(self, dy)),
-    "norm with a constant deviation": dx(Norm, without_deviation),
-    "norm with a constant mean": dx(Norm, without_mean),
     "maximum paid to every entry": dx(Largest, lambda self, dy: dy * np.ones(self._where.shape)),
     "gain of the mean": fault(Gain, "gain", backward=mean_of_rows),
     "gain forgotten in dx": dx(Gain, forgets_gain),
-    "skip forgotten": dx(Residual, lambda self, dy: self.inner.backward(dy)),
-    "batch norm of a constant mean": batch_norm("x", pull=pull_of_var),
-    "batch norm of a constant variance": batch_norm("x", pull=pull_of_mean),
-    "batch norm: rows mixed": fault(BatchNorm, rule="rows-independent"),
-    "batch norm: backward moves the mean": batch_norm(
-        rule="keeps-parameters", backward=follows_in_backward
-    ),
-    "batch norm: the mean moves in evaluation": batch_norm(
-        rule="eval-deterministic", forward=follows_in_evaluation
-    ),
-    "batch norm: the batch's mean in evaluation": fault(
-        BatchNorm,
-        rule="rows-independent",
-        training=False,
-        forward=normalizes_in_evaluation,
-        follow=lambda self, mean, var: None,
-    ),
     "LeakyReLU' of a y without its sign": derivative(
         nn.LeakyReLU, lambda x: np.where(abs(x) > 0, 1, 0.01)
     ),
@@ -655,22 +600,39 @@ LAYERS = {
     "GELU' without its density": derivative(
         nn.GELU, lambda x: nn.GELU().compute(x)[0] / np.where(x == 0, 1, x)
     ),
+    "Softmax' without its sum": dx(nn.Softmax, lambda self, dy: self._y * dy),
+    "Softmax' = 0": dx(nn.Softmax, lambda self, dy: 0 * dy),
+    "Softmax' times 7": dx(nn.Softmax, lambda self, dy: 7 * nn.Softmax.backward(self, dy)),
     "Softmax of the diagonal alone": dx(nn.Softmax, lambda self, dy: self._y * (1 - self._y) * dy),
     "Softmax' with a plain sum": dx(
         nn.Softmax, lambda self, dy: self._y * (dy - dy.sum(axis=-1, keepdims=True))
     ),
-    "BatchNorm without the mean's share": fault(
-        nn.BatchNorm, "x", settings=BATCH, backward=without_share_of_mean
+    "BatchNorm of a constant mean": fault(
+        nn.BatchNorm, "x", settings=BATCH, backward=of_a_constant_mean
     ),
-    "BatchNorm without the variance's share": fault(
-        nn.BatchNorm, "x", settings=BATCH, backward=without_share_of_var
+    "BatchNorm of a constant variance": fault(
+        nn.BatchNorm, "x", settings=BATCH, backward=of_a_constant_var
     ),
-    "LayerNorm without the mean's share": dx(nn.LayerNorm, without_share_of_mean),
-    "LayerNorm without the variance's share": dx(nn.LayerNorm, without_share_of_var),
+    "BatchNorm with its rows mixed": fault(nn.BatchNorm, rule="rows-independent"),
+    "BatchNorm whose backward moves the mean": fault(
+        nn.BatchNorm, rule="keeps-parameters", settings=BATCH, backward=follows_in_backward
+    ),
+    "BatchNorm whose mean moves in evaluation": fault(
+        nn.BatchNorm, rule="eval-deterministic", settings=BATCH, forward=follows_in_evaluation
+    ),
+    "BatchNorm with the batch's mean in evaluation": fault(
+        nn.BatchNorm,
+        rule="rows-independent",
+        training=False,
+        forward=normalizes_in_evaluation,
+        _follow=lambda self, running, batch: None,
+    ),
+    "LayerNorm of a constant mean": dx(nn.LayerNorm, of_a_constant_mean),
+    "LayerNorm of a constant variance": dx(nn.LayerNorm, of_a_constant_var),
     "LayerNorm over the first axis": fault(
         nn.LayerNorm, rule="rows-independent", statistics=over_the_first_axis
     ),
-    "Residual without its shortcut's share": dx(nn.Residual, without_shortcut),
+    "Residual with the dx of its body alone": dx(nn.Residual, first_dx),
     "Residual with half of dy for each": fault(
         nn.Residual,
         *("x", "body.0.weight", "body.0.bias", "shortcut.weight", "shortcut.bias"),
@@ -739,7 +701,6 @@ LAYERS = {
     "embedding: indices edited": fault(Embedding, rule="keeps-input", forward=edits_indices),
     "image mean: not divided": fault(ColumnMean, "x", backward=spreads),
     "image mean: images mixed": fault(ColumnMean, rule="rows-independent", forward=mean_of_images),
-    "images taken for vectors": fault(Flatten, rule="rows-independent", sample_axes=1),
     "tied layer with one cache": Fault(TiedOneCache, arrays=frozenset({"x", "layer.weight"})),
     "backward first to last": Fault(
         WrongOrder, arrays=frozenset({"x", "layers.0.weight", "layers.0.bias"})

@@ -3,8 +3,6 @@
 They owe nothing to the layers of the package but their base: a fault may reach into them.
 """
 
-import math
-
 import numpy as np
 
 from tinygrad_mnist import Buffer, Module, Parameter
@@ -113,33 +111,6 @@ ELEMENTWISE = {
 }
 
 
-class Softmax(Module):
-    """y = softmax(x) over the last axis."""
-
-    def forward(self, x):
-        self._y = softmax(np.asarray(x, np.float64))
-        return self._y.copy()
-
-    def backward(self, dy):
-        return self._y * (dy - np.sum(dy * self._y, axis=-1, keepdims=True))
-
-
-class Norm(Module):
-    """y = (x - mean) / std over the last axis."""
-
-    def forward(self, x):
-        x = np.asarray(x, np.float64)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        self._std = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-3)
-        self._y = centred / self._std
-        return self._y.copy()
-
-    def backward(self, dy):
-        mean = dy.mean(axis=-1, keepdims=True)
-        along = np.mean(dy * self._y, axis=-1, keepdims=True)
-        return (dy - mean - self._y * along) / self._std
-
-
 class BatchMean(Module):
     """y = x - mean over the rows: a layer that mixes them."""
 
@@ -149,55 +120,6 @@ class BatchMean(Module):
 
     def backward(self, dy):
         return dy - np.sum(dy, axis=0) / max(len(dy), 1)
-
-
-class BatchNorm(Module):
-    """y = gain * (x - mean) / sqrt(var + eps) + shift, of each feature of x (..., I).
-
-    While training, mean and var are those of the samples, var without Bessel's correction; in
-    evaluation mode they are the running ones, of which the variance is corrected. (The formulas of
-    torch.nn.BatchNorm1d.)
-    """
-
-    def __init__(self, features, eps=1e-3, momentum=0.1):
-        self.gain = Parameter(np.linspace(0.5, 1.5, features))
-        self.shift = Parameter(np.zeros(features))
-        self.running_mean = Buffer(np.zeros(features))
-        self.running_var = Buffer(np.ones(features))
-        self.batches = Buffer(0)
-        self.eps, self.momentum = eps, momentum
-
-    def forward(self, x):
-        x = np.array(x, self.gain.data.dtype)
-        rows = x.reshape(-1, x.shape[-1])
-        if self.training and len(rows):
-            if len(rows) == 1:
-                raise ValueError(f"BatchNorm: expected more than one sample, got {x.shape}")
-            mean, var = rows.mean(axis=0), rows.var(axis=0)
-            self.follow(mean, rows.var(axis=0, ddof=1))
-        else:
-            mean, var = self.running_mean.data, self.running_var.data
-        self._mixes = self.training
-        self._std = np.sqrt(var + self.eps)
-        self._normal = (x - mean) / self._std
-        return self.gain.data * self._normal + self.shift.data
-
-    def follow(self, mean, var):
-        self.running_mean.data += self.momentum * (mean - self.running_mean.data)
-        self.running_var.data += self.momentum * (var - self.running_var.data)
-        self.batches.data += 1
-
-    def backward(self, dy):
-        features = self.gain.data.size
-        rows, normal = np.reshape(dy, (-1, features)), self._normal.reshape(-1, features)
-        self.gain.accumulate((rows * normal).sum(axis=0))
-        self.shift.accumulate(rows.sum(axis=0))
-        dx = rows - self.pull(rows, normal) if self._mixes and len(rows) else rows
-        return (self.gain.data / self._std * dx).reshape(np.shape(dy))
-
-    def pull(self, rows, normal):
-        """Return what mean and var, which follow each sample, take from the gradient."""
-        return rows.mean(axis=0) + normal * (rows * normal).mean(axis=0)
 
 
 class Counting(Module):
@@ -253,20 +175,6 @@ class Product(Module):
         return self.gain.data * dy * self._b, self.gain.data * dy * self._a
 
 
-class Flatten(Module):
-    """y = x with the three axes of an image in one: (..., H, W, C) to (..., H * W * C)."""
-
-    sample_axes = 3
-
-    def forward(self, x):
-        x = np.array(x, np.float64)
-        self._shape = x.shape
-        return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
-
-    def backward(self, dy):
-        return np.reshape(dy, self._shape)
-
-
 class ColumnMean(Module):
     """y = the mean over the rows of an image, (..., H, W, C) to (..., W, C)."""
 
@@ -309,19 +217,6 @@ class Gain(Module):
         self.gain.accumulate(np.sum(rows * self._x.reshape(rows.shape), axis=0))
         self.shift.accumulate(rows.sum(axis=0))
         return self.gain.data * dy
-
-
-class Residual(Module):
-    """y = x + inner(x)."""
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    def forward(self, x):
-        return np.asarray(x, np.float64) + self.inner(x)
-
-    def backward(self, dy):
-        return dy + self.inner.backward(dy)
 
 
 class GlobalNoise(Module):

@@ -66,10 +66,10 @@ MESSAGES = {
     "Dropout: draws in evaluation": (
         "BrokenDropout: expected no draws in evaluation mode, got some"
     ),
-    "batch norm: backward moves the mean": (
+    "BatchNorm whose backward moves the mean": (
         "BrokenBatchNorm: expected backward to leave running_mean alone, got it moved"
     ),
-    "batch norm: the mean moves in evaluation": (
+    "BatchNorm whose mean moves in evaluation": (
         "BrokenBatchNorm: expected no Buffer to move in evaluation mode, got running_mean moved"
     ),
     "product: b edited": "BrokenProduct: expected forward to leave x[1] alone, got it modified",

@@ -12,9 +12,6 @@ from layers import (
     Gain,
     GlobalNoise,
     Largest,
-    Norm,
-    Residual,
-    Softmax,
     example,
     normal,
 )
@@ -120,10 +117,7 @@ RIGHT = {
     "MLP on its kinks": lambda features, rng: Sequential(
         Linear(features, 4, rng=rng), ReLU(), Linear(4, 4, rng=rng), ReLU(), Linear(4, 2, rng=rng)
     ),
-    "residual": lambda features, rng: Residual(Linear(features, features, rng=rng)),
     "gain": lambda features, rng: Gain(features),
-    "softmax": lambda features, rng: Softmax(),
-    "norm": lambda features, rng: Norm(),
     "largest": lambda features, rng: Largest(),
     "saturated": lambda features, rng: Sequential(
         Elementwise(lambda x: 50 * x, lambda x: np.full_like(x, 50)),

@@ -94,7 +94,7 @@ def test_mismatches_carry_index_values_and_ratio():
             "2 x numeric: a factor 2 too many, as of a square, or added twice; or the batch size "
             "2: a mean forward, a sum backward.",
         ),
-        ("softmax' times 7", 3, "7 x numeric."),
+        ("Softmax' times 7", 3, "7 x numeric."),
     ],
 )
 def test_telling_ratios_are_explained(make, rows, hint):
@@ -113,7 +113,7 @@ def test_a_gradient_of_what_y_does_not_depend_on_is_explained():
 
 @pytest.mark.parametrize("p", [1.0, 3.0, -1.0, "same"])
 def test_a_p_that_is_no_probability_explains_nothing(p):
-    layer = LAYERS["softmax' times 7"].make(4, None)
+    layer = LAYERS["Softmax' times 7"].make(4, None)
     layer.p = p
     report = check_gradients(layer, normal(3, 4), raise_on_failure=False)
     assert report.hints == ["Every mismatch has analytic = 7 x numeric."]
@@ -194,7 +194,7 @@ def test_the_seed_repeats_the_check():
 
 
 def test_a_cotangent_of_ones_is_blind_where_a_drawn_one_is_not():
-    layer = LAYERS["softmax' = 0"].make(4, None)
+    layer = LAYERS["Softmax' = 0"].make(4, None)
     with pytest.raises(GradientCheckError):
         check_gradients(layer, normal(3, 4))
     with pytest.raises(InconclusiveGradientCheck):

@@ -11,18 +11,15 @@ from hypothesis import strategies as st
 from layers import (
     ELEMENTWISE,
     BatchMean,
-    BatchNorm,
     ColumnMean,
     Counting,
     Elementwise,
     Embedding,
-    Flatten,
     Gain,
     Product,
-    Softmax,
 )
 
-from tinygrad_mnist import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist import Dropout, Linear, ReLU, Sequential, nn
 from tinygrad_mnist.testing import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -129,7 +126,7 @@ test_relu = module_checklist(lambda features, rng: ReLU())
 test_dropout = module_checklist(lambda features, rng: Dropout(0.25, rng=rng))
 test_gain = module_checklist(lambda features, rng: Gain(features))
 test_tanh = module_checklist(lambda features, rng: Elementwise(*ELEMENTWISE["tanh"]))
-test_softmax = module_checklist(lambda features, rng: Softmax(), inputs=batches())
+test_softmax = module_checklist(lambda features, rng: nn.Softmax(), inputs=batches())
 test_batch_mean = module_checklist(
     lambda features, rng: BatchMean(),
     inputs=batches(rows=4),
@@ -137,13 +134,13 @@ test_batch_mean = module_checklist(
     forms=("batch",),
 )
 test_batch_norm = module_checklist(
-    lambda features, rng: BatchNorm(features), rows_independent=False, forms=("batch",)
+    lambda features, rng: nn.BatchNorm(features), rows_independent=False, forms=("batch",)
 )
 test_batch_norm_of_more_axes = module_checklist(
-    lambda features, rng: BatchNorm(features), rows_independent=False, forms=("batch", "axes")
+    lambda features, rng: nn.BatchNorm(features), rows_independent=False, forms=("batch", "axes")
 )
 test_counting = module_checklist(lambda features, rng: Counting())
-test_flatten = module_checklist(lambda features, rng: Flatten())
+test_flatten = module_checklist(lambda features, rng: nn.Flatten())
 test_column_mean = module_checklist(lambda features, rng: ColumnMean())
 test_product = module_checklist(
     lambda features, rng: Product(features),
