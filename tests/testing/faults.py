@@ -20,14 +20,13 @@ from layers import (
     Gain,
     Largest,
     Linear,
-    MSELoss,
     Product,
     ReLU,
     sigmoid,
     softmax,
 )
 
-from tinygrad_mnist import Buffer, Module, Sequential, losses, nn
+from tinygrad_mnist import Buffer, Module, MSELoss, Sequential, losses, nn
 from tinygrad_mnist.nn.norm import moments
 from tinygrad_mnist.testing import check_gradients
 
@@ -753,13 +752,13 @@ def edits_pred(self, pred, target):
 
 
 LOSSES = {
-    "the sum's gradient": loss(MSELoss, backward=lambda self: 2 * self._error),
-    "no factor 2": loss(MSELoss, backward=lambda self: self._error / self._error.size),
-    "sign": loss(MSELoss, backward=lambda self: -2 * self._error / self._error.size),
-    "divided by the rows": loss(MSELoss, backward=lambda self: 2 * self._error / len(self._error)),
-    "divided twice": loss(MSELoss, backward=lambda self: MSELoss.backward(self) / len(self._error)),
+    "the sum's gradient": loss(MSELoss, backward=lambda self: 2 * self._slope),
+    "no factor 2": loss(MSELoss, _factor=1.0),
+    "sign": loss(MSELoss, backward=lambda self: -2 * self._slope / self._slope.size),
+    "divided by the rows": loss(MSELoss, backward=lambda self: 2 * self._slope / len(self._slope)),
+    "divided twice": loss(MSELoss, backward=lambda self: MSELoss.backward(self) / len(self._slope)),
     "of the absolute error": loss(
-        MSELoss, backward=lambda self: np.sign(self._error) / self._error.size
+        MSELoss, backward=lambda self: np.sign(self._slope) / self._slope.size
     ),
     "pred edited": loss(MSELoss, "keeps-input", __call__=edits_pred),
     "broadcast (N, 1) - (N,)": Fault(
@@ -770,8 +769,6 @@ LOSSES = {
         CrossEntropy, backward=lambda self: CrossEntropy.backward(self) * len(self._p)
     ),
     "cross-entropy: softmax only": loss(CrossEntropy, backward=lambda self: self._p / len(self._p)),
-    "MSELoss: no factor 2": loss(losses.MSELoss, _factor=1.0),
-    "MSELoss: the sum's gradient": loss(losses.MSELoss, backward=lambda self: 2 * self._slope),
     "HuberLoss: clip forgotten": slope_of(losses.HuberLoss, lambda self, y, t: y - t, delta=0.3),
     "HuberLoss: the sign alone": slope_of(
         losses.HuberLoss, lambda self, y, t: self.delta * np.sign(y - t), delta=0.3

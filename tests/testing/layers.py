@@ -232,17 +232,6 @@ class GlobalNoise(Module):
         return dy * self._noise
 
 
-class MSELoss:
-    """Mean of (pred - target)**2."""
-
-    def __call__(self, pred, target):
-        self._error = pred - target
-        return float(np.mean(self._error**2))
-
-    def backward(self):
-        return 2 * self._error / self._error.size
-
-
 class CrossEntropy:
     """Mean of -log softmax(pred)[label] over the rows."""
 
