@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
+from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ _NOT_LOOKED_INTO = (int, float, str, bytes, type(None), np.ndarray, type, Module
 def streams_in(root: object) -> Iterator[Stream]:
     """Yield the stream of each generator reachable from root, in order, each once.
 
-    It looks into the attributes of objects (also slots) and the items of lists, tuples, sets and
-    dicts, at any depth. A generator that only a closure, a class or a function holds is not found.
+    It looks into the attributes of objects (also slots), the items of lists, tuples, sets and
+    dicts, the objects of bound methods and the arguments of partials, at any depth. A generator
+    that only a closure, a class or a function holds is not found.
     """
     seen, waiting = {}, [root]
     while waiting:
@@ -33,12 +34,20 @@ def streams_in(root: object) -> Iterator[Stream]:
         elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
             yield value.getstate, value.setstate
         else:
-            items = [object.__getstate__(value)]  # its attributes, those in slots among them
-            if isinstance(value, dict):
-                items += value.values()
-            elif isinstance(value, (list, tuple, set, frozenset)):
-                items += value
-            waiting += reversed(items)
+            waiting += reversed(_inside(value))
+
+
+def _inside(value: Any) -> list[Any]:
+    items = [object.__getstate__(value)]  # its attributes, those in slots among them
+    if isinstance(value, dict):
+        items += value.values()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items += value
+    elif isinstance(value, (MethodType, BuiltinMethodType)):
+        items.append(value.__self__)
+    elif isinstance(value, partial):
+        items += [value.func, value.args, value.keywords]
+    return items
 
 
 _WORD = 2**32 - 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -194,11 +195,31 @@ class Noise:
         return x + self.rng.random(x.shape)
 
 
-@pytest.mark.parametrize("at", range(9))
-def test_a_transform_that_draws_from_its_own_generator_is_resumed_bit_for_bit(tmp_path, at):
+def plus(draw, x, rng):
+    return x + draw(x.shape)
+
+
+def noised(x, rng, own):
+    return x + own.random(x.shape)
+
+
+OWN = {
+    "object": lambda noise: noise,
+    "method": lambda noise: noise.__call__,
+    "partial": lambda noise: partial(plus, noise.rng.random),
+    "keyword": lambda noise: partial(noised, own=noise.rng),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_transform_that_draws_from_its_own_generator_is_resumed_bit_for_bit(tmp_path, name, at):
+    noises = []
+
     def noisy():
         run = made()
-        run[3].transform = Noise()
+        noises.append(Noise())
+        run[3].transform = OWN[name](noises[-1])
         return run
 
     path, whole, other = tmp_path / "run.npz", noisy(), noisy()
@@ -207,7 +228,7 @@ def test_a_transform_that_draws_from_its_own_generator_is_resumed_bit_for_bit(tm
         fit(*noisy(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
     assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
     assert state(other) == state(whole)
-    assert other[3].transform.rng.random() == whole[3].transform.rng.random()
+    assert noises[0].rng.random() == noises[1].rng.random()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
