@@ -14,8 +14,6 @@ from tinygrad_mnist import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from tinygrad_mnist.nn import Elementwise
 from tinygrad_mnist.testing import check_gradients
 
-# kinks, ties and extremes are the point here: floats, not seeds
-ARRAYS = hnp.arrays(np.float64, hnp.array_shapes(max_dims=3), elements=st.floats(-9, 9))
 KINDS = {
     "ReLU": ReLU,
     "LeakyReLU": lambda: LeakyReLU(0.25),
@@ -49,15 +47,6 @@ LOOPS = {
         below(x) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     ),
 }
-
-
-@given(x=ARRAYS)
-def test_the_values_of_a_relu_are_those_of_a_loop(x):
-    layer = ReLU()
-    y, dx = layer(x), layer.backward(np.full_like(x, 3))
-    for i in np.ndindex(x.shape):
-        assert y[i] == (x[i] if x[i] > 0 else 0)
-        assert dx[i] == (3 if x[i] > 0 else 0)
 
 
 @every_kind
@@ -126,14 +115,6 @@ def test_the_slope_is_that_of_the_input_and_0_at_0():
 
 
 @every_kind
-@every_dtype
-def test_an_activation_has_the_dtype_of_its_input(kind, dtype):
-    layer = KINDS[kind]()
-    assert layer(np.ones(3, dtype)).dtype == dtype
-    assert layer.backward(np.ones(3)).dtype == dtype
-
-
-@every_kind
 def test_an_array_without_axes_gives_an_array(kind):
     layer = KINDS[kind]()
     for array in (layer(np.array(2.0)), layer.backward(np.array(3.0))):
@@ -175,6 +156,7 @@ def test_a_slope_is_checked_whenever_it_is_set_and_counts_from_the_next_forward(
 # Softmax
 
 
+# ties and extremes are the point here: floats, not seeds
 @given(x=hnp.arrays(np.float64, hnp.array_shapes(max_dims=3), elements=st.floats(-9, 9)))
 def test_softmax_and_its_gradient_are_those_of_a_loop(x):
     layer, dy = Softmax(), np.cos(np.arange(x.size)).reshape(x.shape)

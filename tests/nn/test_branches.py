@@ -91,24 +91,19 @@ def test_the_parts_of_a_residual_have_their_places_as_names():
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "text"),
+    ("make", "other", "got"),
     [
-        (lambda: Residual(Linear(3, 4)), (2, 3), "body(x) and x of one shape, got (2, 4) and"),
-        (lambda: Residual(Linear(3, 1)), (2, 3), "body(x) and x of one shape, got (2, 1) and"),
-        (
-            lambda: Residual(shortcut=Linear(3, 1)),
-            (2, 3),
-            "body(x) and shortcut(x) of one shape, got (2, 3) and",
-        ),
+        (lambda: Residual(Linear(3, 4)), "x", "(2, 4) and (2, 3)"),
+        (lambda: Residual(Linear(3, 1)), "x", "(2, 1) and (2, 3)"),
+        (lambda: Residual(shortcut=Linear(3, 1)), "shortcut(x)", "(2, 3) and (2, 1)"),
     ],
 )
-def test_a_residual_never_broadcasts(model, shape, text):
-    model = model()
-    last = shape if model.shortcut is None else (2, 1)
-    with refusal(ValueError, f"Residual: expected {text} {last}"):
-        model(np.ones(shape))
+def test_a_residual_never_broadcasts(make, other, got):
+    model, x = make(), np.ones((2, 3))
+    with refusal(ValueError, f"Residual: expected body(x) and {other} of one shape, got {got}"):
+        model(x)
     with pytest.raises(RuntimeError, match="Residual: expected a forward before backward"):
-        model.backward(np.ones(shape))
+        model.backward(x)
 
 
 @pytest.mark.parametrize(
@@ -323,22 +318,19 @@ def test_the_mode_reaches_every_branch():
 
 
 @pytest.mark.parametrize(
-    ("made", "text"),
+    ("kind", "layers", "shortcut", "name", "got"),
     [
-        (lambda: Residual(ReLU(), ReLU), "Residual: expected layer body.1 to be a Module, got the"),
-        (lambda: Residual([ReLU()]), "Residual: expected layer body.0 to be a Module, got a list"),
-        (
-            lambda: Residual(shortcut=ReLU),
-            "Residual: expected layer shortcut to be a Module, got the",
-        ),
-        (lambda: Parallel(ReLU(), None), "Parallel: expected layer 1 to be a Module, got None"),
-        (lambda: Parallel([ReLU()]), "Parallel: expected layer 0 to be a Module, got a list"),
+        (Residual, [ReLU(), ReLU], {}, "body.1", "the class ReLU"),
+        (Residual, [[ReLU()]], {}, "body.0", "a list"),
+        (Residual, [], {"shortcut": ReLU}, "shortcut", "the class ReLU"),
+        (Parallel, [ReLU(), None], {}, "1", "None"),
+        (Parallel, [[ReLU()]], {}, "0", "a list"),
     ],
 )
-def test_what_is_no_module_is_refused_with_the_remedy(made, text):
-    text += " class ReLU" if text.endswith("got the") else ""
+def test_what_is_no_module_is_refused_with_the_remedy(kind, layers, shortcut, name, got):
+    text = f"{kind.__name__}: expected layer {name} to be a Module, got {got}"
     with refusal(TypeError, text) as caught:
-        made()
+        kind(*layers, **shortcut)
     assert caught.value.__notes__ == [
         "Pass Module objects: `ReLU()`, not `ReLU`; `Sequential(*layers)`, not "
         "`Sequential(layers)`."

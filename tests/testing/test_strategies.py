@@ -140,7 +140,6 @@ test_batch_norm_of_more_axes = module_checklist(
     lambda features, rng: nn.BatchNorm(features), rows_independent=False, forms=("batch", "axes")
 )
 test_counting = module_checklist(lambda features, rng: Counting())
-test_flatten = module_checklist(lambda features, rng: nn.Flatten())
 test_column_mean = module_checklist(lambda features, rng: ColumnMean())
 test_product = module_checklist(
     lambda features, rng: Product(features),

@@ -12,10 +12,9 @@ from tinygrad_mnist.optim.optimizer import Optimizer
 from tinygrad_mnist.parameter import Parameter
 
 # With denormals, the numbers below `tiny`, a root takes twice as long and a division three times.
-# Where the gradient stays at 0, m and v would shrink until they are denormals, and remain there:
-# 0.9 times the smallest four rounds to four again. So the squares of these numbers are added to
-# those of g for v, and the numbers round m to 0. Only with an eps as small do they change a step:
-# they make it smaller.
+# Where the gradient stays at 0, m and v would shrink to denormals, and remain there: 0.9 times the
+# smallest four rounds to four again. So the square of a small number is added to each g**2, and an
+# m far below the small number becomes 0. With an eps as small as that, a step is a little shorter.
 _SMALL = {dtype: 100 * float(np.finfo(dtype).tiny) ** 0.5 for dtype in check.FLOATS}
 _FLUSHED_EVERY = 16  # steps
 
@@ -82,7 +81,7 @@ class Adam(Optimizer):
             m += small
             m -= small
         s = np.multiply(g, g, out=np.empty_like(g))
-        s += small**2  # (g + small)**2 would be 0 at g = -small, and the step without a bound
+        s += small**2  # so that v is neither 0 nor a denormal
         v *= b2
         _blas.add_scaled(v, s, 1 - b2)
         # m / (sqrt(v) / root + eps) is m * root / (sqrt(v) + root * eps)
