@@ -54,8 +54,7 @@ def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> Flo
     y = np.zeros((W.shape[1], x.shape[1]), W.dtype)
     if b is not None:
         y += b[:, None]
-    options = {"beta": 1.0, "c": y.T, "overwrite_c": 1, "trans_b": 1}
-    _call(_GEMM, W, 1.0, x.T, W.T, **options, rows=x.shape[1])
+    _call(_GEMM, W, 1.0, x.T, W.T, beta=1.0, c=y.T, overwrite_c=1, trans_b=1, rows=x.shape[1])
     return y
 
 
@@ -79,8 +78,8 @@ def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> 
     a, b = _rows(a), _rows(b)
     a_in_rows, b_in_rows = a.flags.c_contiguous, b.flags.c_contiguous
     left, right = b.T if b_in_rows else b, a.T if a_in_rows else a
-    options = {"beta": 1.0, "c": out.T, "overwrite_c": 1, "trans_b": a_in_rows}
-    _call(_GEMM, out, scale, left, right, trans_a=not b_in_rows, **options, rows=len(a))
+    trans = {"trans_a": not b_in_rows, "trans_b": a_in_rows}
+    _call(_GEMM, out, scale, left, right, beta=1.0, c=out.T, overwrite_c=1, **trans, rows=len(a))
 
 
 def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
