@@ -262,20 +262,6 @@ def test_backward_in_another_dtype_follows_the_parameters():
     np.testing.assert_allclose(layer.weight.grad, grad, rtol=1e-5)
 
 
-def test_a_weight_shared_by_two_layers_sums_its_gradients():
-    a, b = (Conv2d(2, 2, 2, rng=0, dtype=np.float64) for _ in range(2))
-    x = np.random.default_rng(0).random((3, 4, 4, 2))
-    y = a(x)
-    b(y)
-    a.backward(b.backward(np.ones((3, 2, 2, 2))))
-    tied = Sequential(*(Conv2d(2, 2, 2, rng=0, dtype=np.float64) for _ in range(2)))
-    tied[1].weight = tied[0].weight
-    tied(x)
-    tied.backward(np.ones((3, 2, 2, 2)))
-    grad = a.weight.grad + b.weight.grad
-    np.testing.assert_allclose(tied[0].weight.grad, grad, rtol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
