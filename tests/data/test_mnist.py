@@ -108,7 +108,9 @@ def write_idx(folder, arrays, end="", separator="-"):
 
 
 def npz_contract(path, key):
-    return f"mnist.load_data: expected {path} to be a .npz file in Keras's layout, {key} of uint8"
+    shape = "(N, 28, 28)" if key.startswith("x") else "(N,)"
+    contract = f"{path} to be a .npz file in Keras's layout, {key} of uint8 {shape}"
+    return f"mnist.load_data: expected {contract}"
 
 
 def refused_npz(path, key, found):
@@ -116,8 +118,9 @@ def refused_npz(path, key, found):
 
 
 def refused_idx(path, ndim, found):
-    text = f"mnist.load_data: expected {path} to be an IDX file of {ndim}-d uint8, got {found}"
-    return refusal(ValueError, text)
+    shape = {3: "(N, 28, 28)", 1: "(N,)"}[ndim]
+    contract = f"{path} to be an IDX file of uint8 {shape}"
+    return refusal(ValueError, f"mnist.load_data: expected {contract}, got {found}")
 
 
 def outcome(source):

@@ -325,8 +325,9 @@ def test_the_repr_shows_the_sizes():
 
 @pytest.mark.parametrize("shape", [(), (3,), (8, 3), (2, 28, 28), (3, 8, 8), (2, 8, 8, 1)])
 def test_images_of_other_channels_are_refused(shape):
-    with refusal(ValueError, f"Conv2d: expected x of shape (..., H, W, 3), got {shape}"):
+    with refusal(ValueError, f"Conv2d: expected x of shape (..., H, W, 3), got {shape}") as caught:
         Conv2d(3, 2, 1)(np.zeros(shape))
+    assert "`x[..., None]`" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(

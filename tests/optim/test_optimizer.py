@@ -10,7 +10,7 @@ from helpers import bits, make_steps, parameters, refusal, state_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Adam, AdamW, Linear, Parameter
+from tinygrad_mnist import SGD, Adam, AdamW, Linear, Parameter, Sequential
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training import checkpoint
@@ -252,6 +252,13 @@ def test_restored_slots_have_the_dtypes_of_the_parameters():
 def test_what_is_no_parameter_is_refused(params, error, text):
     with refusal(error, f"Adagrad: expected {text}"):
         Adagrad(params, lr=0.1)
+
+
+@pytest.mark.parametrize("model", [Linear(1, 1), Sequential(Linear(1, 1))])
+def test_a_model_in_place_of_its_parameters_is_refused_with_what_to_give(model):
+    with pytest.raises(TypeError, match="Parameters, got a Linear") as caught:
+        Adagrad(model, lr=0.1)
+    assert caught.value.__notes__ == ["Give `model.parameters()`."]
 
 
 def test_repr_shows_the_settings():

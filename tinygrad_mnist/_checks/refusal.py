@@ -16,9 +16,11 @@ Refused = TypeVar("Refused", TypeError, ValueError)
 # What helps most, by contract, with … for what differs: a note on the error. The first that fits
 # is taken.
 REMEDIES = {
+    "x of shape (..., H, W, …)": "Images have their channels last: grey ones are `x[..., None]`, "
+    "those with the channels first `np.moveaxis(x, -3, -1)`.",
     "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "
-    "BCEWithLogitsLoss. For the accuracy of one output p in [0, 1], pass `np.hstack([1 - p, p])` "
-    "and labels of shape (N,). In a regression, leave accuracy out.",
+    "BCEWithLogitsLoss, and `np.mean((pred > 0) == target)` is its accuracy. In a regression, "
+    "leave accuracy out.",
     "pred to hold scores, not predicted labels": "Pass the scores that were the argument of "
     "`argmax`, or `one_hot(predicted, num_classes)`.",
     "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
@@ -34,6 +36,8 @@ REMEDIES = {
     "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "
     "missing label.",
     "a loss to call, with a backward": "Pass an object, not the class: `MSELoss()`.",
+    "an iterable of Parameters": "Give `model.parameters()`.",
+    "params to be Parameters": "Give `model.parameters()`.",
     "an Optimizer": "Pass an object, not the class: `SGD(model.parameters(), lr=0.1)`.",
     "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
     "batches.",

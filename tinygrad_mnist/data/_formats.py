@@ -28,6 +28,7 @@ _PARTS = {
     "x_test": ("t10k-images", 3),
     "y_test": ("t10k-labels", 1),
 }
+_SHAPES = {3: "(N, 28, 28)", 1: "(N,)"}
 # EMNIST ByClass, the largest relative, has 814,255 images in all; more would be an attack
 _MOST_IMAGES = 1_000_000
 _CHUNK = 1 << 20
@@ -37,7 +38,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
     """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
     arrays = {}
     for key, (_, ndim) in _PARTS.items():
-        contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8"
+        contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8 {_SHAPES[ndim]}"
         with check.refusing(OWNER, contract), zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{key}.npy")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -64,7 +65,7 @@ def _find(folder: Path, stem: str, ndim: int) -> Path:
 def _read_idx(folder: Path, stem: str, ndim: int) -> Bytes:
     path = _find(folder, stem, ndim)
     opened: Any = gzip.open if path.suffix == ".gz" else open
-    contract = f"{path} to be an IDX file of {ndim}-d uint8"
+    contract = f"{path} to be an IDX file of uint8 {_SHAPES[ndim]}"
     with opened(path, "rb") as file, check.refusing(OWNER, contract):
         header = file.read(4 + 4 * ndim)
         if header[:4] != bytes([0, 0, 8, ndim]):

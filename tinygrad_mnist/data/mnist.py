@@ -35,7 +35,8 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
             with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
             Keras (extra `keras`), on JAX unless the environment variable KERAS_BACKEND says
             otherwise. "keras-fashion": Fashion-MNIST, in the same way. Or a path: a `.npz` file in
-            Keras's layout, or a folder with the four IDX files, plain or `.gz`, of either.
+            Keras's layout, or a folder with the four IDX files, plain or `.gz`, of either. Images
+            of another size, and labels above 9, are refused: give such arrays to a DataLoader.
 
     Returns:
         Images x, uint8 (N, 28, 28), from 0 for paper to 255 for ink, and labels y, uint8 (N,).
