@@ -63,7 +63,7 @@ def check_gradients(
             such as an embedding.
         grad_output: dL/dy for `backward`; None draws one, its signs mixed and no entry near 0.
         rows_independent: Whether each sample's output depends on that sample alone; False for
-            layers that mix rows, such as a batch normalisation.
+            layers that mix rows, such as a BatchNorm in training.
         forms: What the module takes: one "sample", a "batch", samples with more leading "axes".
             Without "sample", rows are compared as batches of one.
         rtol: Error allowed, relative to the larger of both values; by default 1e-6.
