@@ -207,7 +207,7 @@ class BCEWithLogitsLoss(ReducedLoss):
     """L = -sum(t * log(p) + (1 - t) * log(1 - p)) / n, p = sigmoid(y); dL/dy = (p - t) / n.
 
     For logits y and target t of one shape, t in [0, 1]. The sum is computed as that of
-    max(y, 0) - t * y + log(1 + exp(-|y|)), which overflows for no y.
+    max(y, 0) - t * y + log(1 + exp(-abs(y))), which overflows for no y.
 
     Args:
         reduction: "mean": n is the number of elements. "sum": n is 1.

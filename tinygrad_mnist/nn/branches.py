@@ -31,7 +31,7 @@ class Branches(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample: the most that a branch says."""
+        """How many last axes of x are one sample, which is the most that a branch says."""
         return max(branch.sample_axes for _, branch in self.named_branches())
 
     def _outputs(self, x: ArrayLike) -> list[Any]:

@@ -46,7 +46,7 @@ class Sequential(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample: the most that a layer says.
+        """How many last axes of x are one sample, which is the most that a layer says.
 
         What comes after a Flatten says it of fewer axes than x has. Only an Unflatten adds axes, so
         what comes after the first one says nothing about x.

@@ -29,7 +29,7 @@ class Flatten(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample: those that become one."""
+        """How many last axes of x are one sample, which are those that become one."""
         return self.axes
 
     def forward(self, x: ArrayLike) -> FloatArray:
@@ -46,7 +46,7 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """y = x.reshape(..., *shape), for x (..., n) with n = prod(shape): what Flatten does, undone.
+    """`y = x.reshape(..., *shape)`, for x (..., n) with n = prod(shape): what Flatten does, undone.
 
     dx = dy.reshape(x.shape). y may be a view of x.
 

@@ -14,7 +14,7 @@ def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:
 
     The norm is the root of the sum of the squares of all entries of all gradients, before. If it is
     NaN or infinite, the gradients stay as they are: no factor would make them finite. These are the
-    formulas of torch.nn.utils.clip_grad_norm_. Call it between `backward` and `step`.
+    formulas of `torch.nn.utils.clip_grad_norm_`. Call it between `backward` and `step`.
 
     Args:
         params: Parameters, as an iterable; one that appears twice counts once.
