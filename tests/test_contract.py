@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import CASES
 from helpers import assert_same, bits, refusal_starting
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from tinygrad_mnist.testing import InconclusiveGradientCheck, check_gradients
@@ -71,6 +71,7 @@ def no_gradient(module):
 
 @pytest.mark.slow
 @every_module
+@settings(max_examples=20)  # of each of some 60 modules: more takes a minute
 @given(seed=seeds(), leading=st.sampled_from(FILLED))
 def test_the_kit_finds_nothing_wrong(name, seed, leading):
     case = CASES[name]

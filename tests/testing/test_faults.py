@@ -167,7 +167,7 @@ INPUTS = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_module_never_fails(name, inputs):
     judged = 0
-    for seed in range(10):
+    for seed in range(6):
         x, rng = example(seed)
         x = INPUTS[inputs](x, rng)
         try:
@@ -176,7 +176,7 @@ def test_a_right_module_never_fails(name, inputs):
         except InconclusiveGradientCheck:
             continue
     if inputs == "generic" and name != "steep tanh":  # flat but for |x| < 0.1
-        assert judged >= 7  # or the other cases would say nothing
+        assert judged >= 4  # or the other cases would say nothing
 
 
 def test_a_steep_slope_is_no_kink():
