@@ -8,8 +8,8 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.special takes .06 s to import, and does it when it is first asked for
 from numpy.typing import ArrayLike
-from scipy.special import expit, ndtr
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
@@ -71,8 +71,8 @@ class Sigmoid(Elementwise):
     """f(x) = 1 / (1 + exp(-x)); f'(x) = f(x) * f(-x), which is f(x) * (1 - f(x))."""
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        y = expit(x)
-        return y, y * expit(-x)
+        y = scipy.special.expit(x)
+        return y, y * scipy.special.expit(-x)
 
 
 class SiLU(Elementwise):
@@ -83,7 +83,7 @@ class SiLU(Elementwise):
     """
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        s = expit(x)
+        s = scipy.special.expit(x)
         return x * s, s * (1 + x * (1 - s))
 
 
@@ -96,7 +96,7 @@ class GELU(Elementwise):
     """
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        P = ndtr(x)
+        P = scipy.special.ndtr(x)
         with np.errstate(over="ignore"):  # x * x may be infinite, and p is 0 then
             p = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         return x * P, P + x * p
