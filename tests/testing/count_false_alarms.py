@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from layers import ELEMENTWISE, CrossEntropy, Elementwise, Product
 
-from tinygrad_mnist import MSELoss, Sequential, nn
+from tinygrad_mnist import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    MSELoss,
+    Sequential,
+    nn,
+)
 from tinygrad_mnist.testing import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -33,7 +40,23 @@ ENGINE_DRAWN = hnp.arrays(
 INPUTS = {"generic": batches(), "spiked": spiked(), "engine-drawn": ENGINE_DRAWN}
 
 
-SUBJECTS = ["mlp", "model", "activation", "batch norm", "product", "mse", "cross-entropy"]
+SUBJECTS = ["mlp", "model", "after an mlp", "batch norm", "images", "product", "loss", "labels"]
+
+
+def after_an_mlp(features):
+    """Return a layer of each kind for x (..., features)."""
+    own = [Elementwise(*pair) for pair in ELEMENTWISE.values()]
+    activations = [nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.SiLU(), nn.Softmax()]
+    branches = [nn.Residual(nn.Tanh()), nn.Parallel(nn.Tanh(), nn.GELU())]
+    return [*own, *activations, nn.LayerNorm(features), *branches]
+
+
+def convolutional(draw, rng):
+    """Return a random net of images (7, 7, 2)."""
+    kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    pool = draw(st.sampled_from([nn.MaxPool2d, nn.AvgPool2d]))(2, stride=draw(st.integers(1, 2)))
+    conv = nn.Conv2d(2, 3, kernel, stride=stride, padding=draw(st.integers(0, 1)), rng=rng)
+    return Sequential(conv, draw(st.sampled_from([nn.ReLU, nn.SiLU]))(), pool, nn.Flatten())
 
 
 def check_one(data, x, rng, seed):
@@ -45,21 +68,28 @@ def check_one(data, x, rng, seed):
     elif subject == "model":
         model = data.draw(mlps(in_features=x.shape[1], out_features=x.shape[1]))
         check_model_gradients(model, MSELoss("batchmean"), x, target, seed=seed)
-    elif subject == "activation":
-        layers = [Elementwise(*pair) for pair in ELEMENTWISE.values()]
-        layer = data.draw(st.sampled_from([*layers, nn.Softmax(), nn.LayerNorm(x.shape[1])]))
+    elif subject == "after an mlp":
         first = data.draw(mlps(in_features=x.shape[1]))
+        layer = data.draw(st.sampled_from(after_an_mlp(first[-1].out_features)))
         check_gradients(Sequential(first, layer), x, seed=seed)
     elif subject == "batch norm":
         rows, layer = np.concatenate([x, target]), nn.BatchNorm(x.shape[1]).train(bool(seed % 2))
         check_gradients(layer, rows, rows_independent=False, forms=("batch",), seed=seed)
+    elif subject == "images":
+        images = np.resize(x, (2, 7, 7, 2)) + 1e-3 * rng.standard_normal((2, 7, 7, 2))
+        check_gradients(convolutional(data.draw, rng), images, max_entries=16, seed=seed)
     elif subject == "product":
         check_gradients(Product(x.shape[1]), (x, target), seed=seed)
-    elif subject == "mse":
-        loss = MSELoss(data.draw(st.sampled_from(["mean", "sum", "batchmean"])))
+    elif subject == "loss":
+        losses = [MSELoss(r) for r in ("mean", "sum", "batchmean")]
+        losses += [HuberLoss(0.5), BCEWithLogitsLoss("sum")]
+        loss = data.draw(st.sampled_from(losses))
+        target = rng.random(x.shape) if isinstance(loss, BCEWithLogitsLoss) else target
         check_loss_gradients(loss, x, target, seed=seed)
-    else:
-        check_loss_gradients(CrossEntropy(), x, rng.integers(0, x.shape[1], len(x)), seed=seed)
+    elif x.shape[1] > 1:
+        losses = [CrossEntropy(), CrossEntropyLoss(), CrossEntropyLoss("sum", label_smoothing=0.1)]
+        labels = rng.integers(0, x.shape[1], len(x))
+        check_loss_gradients(data.draw(st.sampled_from(losses)), x, labels, seed=seed)
 
 
 def count(inputs, cases):
