@@ -164,6 +164,16 @@ def test_a_history_of_another_length_than_the_position_says_is_refused(tmp_path,
     assert state(other) == before
 
 
+def assert_resumed_bit_for_bit(new_run, path, at):
+    """Compare a run that stops at a step, and is resumed, with one that goes on."""
+    whole, other = new_run(), new_run()
+    history = fit(*whole, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*new_run(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+    assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
+    assert state(other) == state(whole)
+
+
 @pytest.mark.parametrize("at", range(9))
 def test_a_run_whose_loader_transforms_is_resumed_bit_for_bit_from_any_step(tmp_path, at):
     """Orders, shifts and masks come from one generator; an epoch has three batches."""
@@ -177,12 +187,7 @@ def test_a_run_whose_loader_transforms_is_resumed_bit_for_bit_from_any_step(tmp_
         )
         return model, MSELoss(), SGD(model.parameters(), 0.05, momentum=0.9), loader
 
-    path, whole, other = tmp_path / "run.npz", shifting(), shifting()
-    history = fit(*whole, epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(*shifting(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
-    assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
-    assert state(other) == state(whole)
+    assert_resumed_bit_for_bit(shifting, tmp_path / "run.npz", at)
 
 
 class Noise:
@@ -222,12 +227,7 @@ def test_a_transform_that_draws_from_its_own_generator_is_resumed_bit_for_bit(tm
         run[3].transform = OWN[name](noises[-1])
         return run
 
-    path, whole, other = tmp_path / "run.npz", noisy(), noisy()
-    history = fit(*whole, epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(*noisy(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
-    assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
-    assert state(other) == state(whole)
+    assert_resumed_bit_for_bit(noisy, tmp_path / "run.npz", at)
     assert noises[0].rng.random() == noises[1].rng.random()
 
 

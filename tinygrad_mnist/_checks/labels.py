@@ -6,19 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks.arrays import real_array
-from tinygrad_mnist._checks.refusal import expected, value_error, with_remedy
+from tinygrad_mnist._checks.refusal import expected, refusal, value_error
 
 
 def class_indices(owner: object, array: NDArray[Any], num_classes: int) -> NDArray[np.intp]:
     """Return labels as indices: integers in [0, num_classes); floats, bools and -1 are refused."""
     if array.dtype.kind not in "iu":
-        contract = "labels to be integers"
-        raise with_remedy(TypeError(expected(owner, contract, f"dtype {array.dtype}")), contract)
+        raise refusal(TypeError, owner, "labels to be integers", f"dtype {array.dtype}")
     outside = (array < 0) | (array >= num_classes)
     if np.count_nonzero(outside):
-        contract = f"labels in [0, {num_classes})"
-        found = expected(owner, contract, array[outside].flat[0])
-        raise with_remedy(ValueError(found), contract)
+        first = array[outside].flat[0]
+        raise refusal(ValueError, owner, f"labels in [0, {num_classes})", first)
     return array.astype(np.intp, copy=False)
 
 

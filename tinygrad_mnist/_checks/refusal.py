@@ -61,23 +61,24 @@ def expected(owner: object, contract: str, value: object) -> str:
     return f"{name}: expected {contract}, got {value}"
 
 
-def type_error(owner: object, contract: str, value: object) -> TypeError:
-    """Return a refusal of a value for its type."""
-    return with_remedy(TypeError(expected(owner, contract, described(value))), contract)
-
-
-def value_error(owner: object, contract: str, value: object) -> ValueError:
-    """Return a refusal of a value."""
-    return with_remedy(ValueError(expected(owner, contract, described(value))), contract)
-
-
-def with_remedy(error: Refused, contract: str) -> Refused:
-    """Return the error, with a note of what helps where the table has one for its contract."""
+def refusal(kind: type[Refused], owner: object, contract: str, got: object) -> Refused:
+    """Return an error of this kind, with a note of what helps where the table has one."""
+    error = kind(expected(owner, contract, got))
     for pattern, remedy in REMEDIES.items():
         if re.fullmatch(re.escape(pattern).replace("…", ".*"), contract):
             error.add_note(remedy)
             break
     return error
+
+
+def type_error(owner: object, contract: str, value: object) -> TypeError:
+    """Return a refusal of a value for its type."""
+    return refusal(TypeError, owner, contract, described(value))
+
+
+def value_error(owner: object, contract: str, value: object) -> ValueError:
+    """Return a refusal of a value."""
+    return refusal(ValueError, owner, contract, described(value))
 
 
 def described(value: object) -> str:

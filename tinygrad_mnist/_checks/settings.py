@@ -15,9 +15,9 @@ from numpy.typing import DTypeLike
 from tinygrad_mnist._checks.refusal import (
     described,
     expected,
+    refusal,
     type_error,
     value_error,
-    with_remedy,
 )
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ def file_path(owner: object, name: str, path: Any) -> Any:
         raise type_error(owner, contract, path)
     real = Path(os.path.realpath(path))  # where a link leads
     if not real.parent.is_dir() or (real.exists() and not real.is_file()):
-        raise with_remedy(ValueError(expected(owner, contract, repr(str(path)))), contract)
+        raise refusal(ValueError, owner, contract, repr(str(path)))
     return path
 
 

@@ -31,7 +31,7 @@ def check_optimizer(optimizer: Optimizer, model: Module) -> None:
     others = sum(id(p) not in own for p in optimizer.params)
     if others:
         contract, found = "an optimizer of the model's parameters", f"{others} of another model"
-        raise check.with_remedy(ValueError(check.expected("fit", contract, found)), contract)
+        raise check.refusal(ValueError, "fit", contract, found)
 
 
 def pairs_of(owner: str, loader: Any, *, arrays: bool = True) -> Any:
