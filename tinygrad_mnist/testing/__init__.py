@@ -4,6 +4,7 @@
 `tinygrad_mnist.testing.strategies` has the same for property-based tests, and needs Hypothesis.
 """
 
+from tinygrad_mnist.testing.functions import check_vjp
 from tinygrad_mnist.testing.gradients import (
     check_gradients,
     check_loss_gradients,
@@ -24,4 +25,5 @@ __all__ = [
     "check_gradients",
     "check_loss_gradients",
     "check_model_gradients",
+    "check_vjp",
 ]

@@ -11,9 +11,10 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
-from tinygrad_mnist.testing.contracts import check_loss_contracts, check_module_contracts
 from tinygrad_mnist.testing.differences import STEP, Judge, Probe, Verdict
 from tinygrad_mnist.testing.hints import about_ratio
+from tinygrad_mnist.testing.loss_rules import check_loss_contracts
+from tinygrad_mnist.testing.module_rules import ModuleRun, check_module_contracts
 from tinygrad_mnist.testing.report import (
     ArrayReport,
     GradientCheckError,
@@ -21,7 +22,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, Subject, numbered
+from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, Subject, numbered
 
 _FLOAT64 = np.dtype(np.float64)
 _TELLING = 100  # a value so many times its tolerance could have shown a mistake
@@ -75,7 +76,7 @@ def check_gradients(
             ones as many entries, the first, the last, the largest and the smallest gradient first.
         directions: Random +-1 directions over the whole of each larger array, by default 2; a wrong
             one is traced to an entry.
-        contracts: Whether to check the contract first: see `testing.contracts`. True by default.
+        contracts: Whether to check the contract first: see `testing.module_rules`. True by default.
         seed: Of all that the check draws, by default 0.
         raise_on_failure: False returns a report of wrong gradients instead of raising.
 
@@ -85,15 +86,15 @@ def check_gradients(
         InconclusiveGradientCheck: Too little could be judged to say anything.
     """
     owner = "check_gradients"
-    checker = _Checker(owner, settings, forms)
+    checker = Checker(owner, settings, forms)
     inputs = _inputs(owner, module, x)
-    subject = Subject(module, inputs)
+    subject = ModuleSubject(module, inputs)
     dy = checker.cotangent(subject.y_shape)
     if grad_output is not None:
         dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
     if checker.contracts:
-        check_module_contracts(module, inputs, dy, rows_independent, forms)
+        check_module_contracts(ModuleRun(module, inputs, dy, rows_independent, forms))
     return checker.report(type(module).__name__, subject, dy)
 
 
@@ -106,9 +107,9 @@ def check_loss_gradients(
     result and the errors are those of `check_gradients`.
     """
     owner = "check_loss_gradients"
-    checker = _Checker(owner, settings)
+    checker = Checker(owner, settings)
     pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
-    subject = Subject(
+    subject = ModuleSubject(
         Sequential(), [pred], loss=check.loss(owner, loss), target=labels, name="pred"
     )
     if checker.contracts:
@@ -132,18 +133,18 @@ def check_model_gradients(
     result and the errors are those of `check_gradients` and `check_loss_gradients`.
     """
     owner = "check_model_gradients"
-    checker = _Checker(owner, settings, forms)
+    checker = Checker(owner, settings, forms)
     inputs, labels = _inputs(owner, model, x), np.array(target)
-    subject = Subject(model, inputs, loss=check.loss(owner, loss), target=labels)
+    subject = ModuleSubject(model, inputs, loss=check.loss(owner, loss), target=labels)
     if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
-        check_module_contracts(model, inputs, dy, rows_independent, forms)
-        check_loss_contracts(loss, Subject(model, inputs).outputs(), labels)
+        check_module_contracts(ModuleRun(model, inputs, dy, rows_independent, forms))
+        check_loss_contracts(loss, ModuleSubject(model, inputs).outputs(), labels)
     name = f"{type(model).__name__} with {type(loss).__name__}"
     return checker.report(name, subject, np.ones(()))
 
 
-class _Checker:
+class Checker:
     """Chooses the probes of each array and counts their verdicts."""
 
     def __init__(self, owner: str, settings: Settings, forms: Sequence[Form] = FORMS) -> None:
@@ -182,7 +183,7 @@ class _Checker:
             judge = Judge(subject, cotangent, self.rng, self.precision)
             return [self._check_array(judge, name) for name in judge.gradients]
         finally:
-            subject.state.rewind()
+            subject.rewind()
 
     def cotangent(self, shape: tuple[int, ...]) -> FloatArray:
         """Return a dL/dy of mixed signs, for a backward that is not linear, no entry near 0."""
@@ -191,11 +192,13 @@ class _Checker:
 
     def suspects(self, subject: Subject) -> Iterator[str]:
         """Yield a sentence for each layer of a chain that fails alone, on its own input."""
+        if not isinstance(subject, ModuleSubject):
+            return
         chain, inputs = subject.module, subject.inputs
         if not isinstance(chain, Sequential) or type(chain).forward is not Sequential.forward:
             return
         for path, layer in chain.leaves():
-            alone = Subject(layer, inputs)
+            alone = ModuleSubject(layer, inputs)
             reports = self.check(alone, self.cotangent(alone.y_shape))
             if any(report.mismatches for report in reports):
                 yield f"Look at layer {path}, {type(layer).__name__}: checked alone, it fails too."

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from tinygrad_mnist.testing.report import GradientReport
-from tinygrad_mnist.testing.subject import Subject, leading
+from tinygrad_mnist.testing.subject import Subject
 
 _alike = partial(np.isclose, rtol=1e-4, atol=1e-9)  # two ratios that differ by less are one
 
@@ -34,13 +34,12 @@ def _telling_factors(subject: Subject) -> Iterator[tuple[float, str]]:
     yield -1.0, "the sign is wrong"
     yield 2.0, "a factor 2 too many, as of a square, or added twice"
     yield 0.5, "a factor 2 is missing, as of a square"
-    rows = math.prod(leading(subject.module, subject.inputs))
-    size = math.prod(subject.y_shape)
+    rows, size = subject.samples, math.prod(subject.y_shape)
     for n, what in ((rows, f"the batch size {rows}"), (size, f"the number of elements {size}")):
         if n > 1:
             yield float(n), f"{what}: a mean forward, a sum backward"
             yield 1 / n, f"1 over {what}: a sum forward, a mean backward"
-    for module in subject.module.modules():
+    for module in subject.modules:
         p = getattr(module, "p", None)  # a dropout, also one that is not ours
         if isinstance(p, float) and 0 < p < 1:
             name = f"{type(module).__name__}(p={p:g})"

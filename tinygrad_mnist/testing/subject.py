@@ -1,13 +1,14 @@
-"""What is checked: a module, a loss, or both together, as a function of named arrays.
+"""What is checked: a module, a loss or both together, or a function, by named arrays.
 
 A forward is a function only if the random streams and Buffers that it moves are set back.
 """
 
 import copy
+import math
 import pickle
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,39 @@ _GLOBAL: tuple[Stream, ...] = (
 )
 
 
-class Subject:
+class Subject(Protocol):
+    """What is checked: outputs as a function of named arrays, and their gradients.
+
+    Attributes:
+        arrays: By name, and changed in place to ask for the outputs at others.
+        y_shape: The shape of the outputs of a module or function, before any loss.
+        samples: How many samples the arrays hold.
+        modules: What is inside, for hints.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    y_shape: tuple[int, ...]
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def modules(self) -> Sequence[Module]: ...
+
+    def outputs(self) -> FloatArray:
+        """Return a copy of the outputs at the arrays' present values."""
+
+    def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
+        """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
+
+    def copy(self) -> "Subject":
+        """Return an independent subject with the same values and draws."""
+
+    def rewind(self) -> None:
+        """Set back every stream and Buffer that a forward moves."""
+
+
+class ModuleSubject:
     """y of a module, or the value of a loss of y, as a function of its inputs and every parameter.
 
     It works on copies in float64, and sets every random stream and Buffer back before each
@@ -58,9 +91,23 @@ class Subject:
         self.y_shape: tuple[int, ...] = ()
         self.state = State(self._forward, self.module, self.loss)
 
+    @property
+    def samples(self) -> int:
+        """How many samples the (first) input holds."""
+        return math.prod(leading(self.module, self.inputs))
+
+    @property
+    def modules(self) -> Sequence[Module]:
+        """The module and every one inside."""
+        return list(self.module.modules())
+
+    def rewind(self) -> None:
+        """Set back every stream and Buffer that a forward moves."""
+        self.state.rewind()
+
     def outputs(self) -> FloatArray:
         """Return a copy of the outputs at the arrays' present values."""
-        self.state.rewind()
+        self.rewind()
         # a copy: an identity returns its input, which is about to change
         return np.array(self._forward(), dtype=np.float64)
 
@@ -71,10 +118,10 @@ class Subject:
         dxs, grads = gradients(self.module, self.inputs, dy)
         return {n: dx for n, dx in zip(self.names, dxs, strict=True) if dx is not None} | grads
 
-    def copy(self) -> "Subject":
+    def copy(self) -> "ModuleSubject":
         """Return an independent subject with the same values and draws."""
-        self.state.rewind()
-        return Subject(self.module, self.inputs, self.loss, self.target, self.name)
+        self.rewind()
+        return ModuleSubject(self.module, self.inputs, self.loss, self.target, self.name)
 
     def _forward(self) -> Any:
         y = self.module(*self.inputs)
