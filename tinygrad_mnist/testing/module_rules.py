@@ -23,11 +23,15 @@ _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
 Results = dict[str, FloatArray]  # of one forward and backward, each by what a message calls it
 
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    return np.broadcast_to(array.copy(), array.shape)
+
+
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": np.asfortranarray,
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
     "reversed": lambda a: np.flip(np.flip(a).copy()),
-    "read-only": lambda a: np.broadcast_to(a.copy(), a.shape),
+    "read-only": _read_only,
 }
 
 
@@ -130,17 +134,13 @@ def check_module_contracts(run: ModuleRun) -> None:
 def keeps_input(run: ModuleRun) -> None:
     """Neither forward nor backward modifies x."""
     _edits_nothing(run)
-    read_only = LAYOUTS["read-only"]  # where a multiplication by ones in place shows, too
-    try:
-        run([read_only(x) for x in run.inputs], read_only(run.dy))
-    except ValueError as error:
-        run.require("read-only" not in str(error), f"x and dy to be left alone, got {error}")
-        raise
+    _takes_read_only(run, "x", [_read_only(x) for x in run.inputs], run.dy)
 
 
 def keeps_dy(run: ModuleRun) -> None:
     """Backward does not modify dy."""
     _edits_nothing(run)
+    _takes_read_only(run, "dy", run.inputs, _read_only(run.dy))
 
 
 def keeps_parameters(run: ModuleRun) -> None:
@@ -278,6 +278,15 @@ def _edits_nothing(run: ModuleRun) -> None:
     run.state  # noqa: B018  # the first pass
     for rule, message in run.edits:
         run.require(rule != run.rule, message)
+
+
+def _takes_read_only(run: ModuleRun, what: str, inputs: Inputs, dy: FloatArray) -> None:
+    """Require that nobody writes into an array, be it the same numbers."""
+    try:
+        run(inputs, dy)
+    except ValueError as error:
+        run.require("read-only" not in str(error), f"{what} to be left alone, got {error}")
+        raise
 
 
 def _per_sample(results: Results) -> Results:
