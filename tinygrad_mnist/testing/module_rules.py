@@ -23,6 +23,7 @@ _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
 Results = dict[str, FloatArray]  # of one forward and backward, each by what a message calls it
 
+
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return np.broadcast_to(array.copy(), array.shape)
 
