@@ -1,14 +1,19 @@
-"""What mismatches have in common, and what that usually means."""
+"""What mismatches have in common, what that usually means, and which part of a module is wrong."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.report import GradientReport
-from tinygrad_mnist.testing.subject import Subject
+from tinygrad_mnist.testing.subject import ModuleSubject, Subject
 
+Arrays = tuple[NDArray[Any], ...]
 _alike = partial(np.isclose, rtol=1e-4, atol=1e-9)  # two ratios that differ by less are one
 
 
@@ -45,3 +50,51 @@ def _telling_factors(subject: Subject) -> Iterator[tuple[float, str]]:
             name = f"{type(module).__name__}(p={p:g})"
             yield 1 - p, f"1 - p of {name}: its 1 / (1 - p) is missing in backward"
             yield 1 / (1 - p), f"1 / (1 - p) of {name}: it is applied twice in backward"
+
+
+def about_parts(subject: Subject, fails: Callable[[Module, Arrays], bool]) -> Iterator[str]:
+    """Yield a sentence for each part of a module, at any depth, that is called twice or is wrong.
+
+    A part is wrong if it fails alone, on the inputs that it has in a forward of the whole. Of parts
+    inside one another, the outermost is called twice, and the innermost is wrong.
+    """
+    if not isinstance(subject, ModuleSubject):
+        return
+    parts, calls = _parts(subject), _calls(subject)
+    times = Counter(path for path, _ in calls)
+    again = [path for path, count in times.items() if count > 1]
+    for path in again:
+        if not any(path.startswith(f"{outer}.") for outer in again):
+            often = "twice" if times[path] == 2 else f"{times[path]} times"
+            yield (
+                f"{path} is called {often} in one forward, and keeps what the last call left: "
+                "backward needs one memory for each."
+            )
+    wrong: list[str] = []
+    for path, inputs in reversed(dict(calls).items()):  # a part is called after what it is in
+        if not any(inner.startswith(f"{path}.") for inner in wrong) and fails(parts[path], inputs):
+            wrong.append(path)
+    for path in reversed(wrong):
+        name = type(parts[path]).__name__
+        yield f"Look at layer {path}, {name}: checked alone, it fails too."
+
+
+def _parts(subject: ModuleSubject) -> dict[str, Module]:
+    module = subject.module
+    found = module._walk("", {id(module)})
+    return {path: part for path, part in found if isinstance(part, Module)}
+
+
+def _calls(subject: ModuleSubject) -> list[tuple[str, Arrays]]:
+    """Return the path and the inputs of each call of a part in one forward, in order."""
+    watched = subject.copy()
+    calls: list[tuple[str, Arrays]] = []
+
+    def recorded(path: str, forward: Callable[..., Any], *inputs: Any, **keywords: Any) -> Any:
+        calls.append((path, tuple(np.array(x) for x in inputs)))
+        return forward(*inputs, **keywords)
+
+    for path, part in _parts(watched).items():
+        vars(part)["forward"] = partial(recorded, path, part.forward)  # on the copy alone
+    watched.outputs()
+    return calls
