@@ -31,6 +31,7 @@ myst_heading_anchors = 3
 
 smartquotes_action = "D"  # dashes, no quotes: "sum" is a string
 default_role = "code"  # for single backquotes in docstrings
+autodoc_mock_imports = ["torch"]  # large, and of the docs nobody needs more than its name
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

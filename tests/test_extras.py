@@ -13,6 +13,8 @@ import pytest
         ("tinygrad_mnist.plots", "matplotlib", "plot"),
         ("tinygrad_mnist.interop.safetensors", "safetensors", "safetensors"),
         ("tinygrad_mnist.testing.strategies", "hypothesis", "test"),
+        ("tinygrad_mnist.testing.torch", "torch", "torch"),
+        ("tinygrad_mnist.testing.jax", "jax", "keras"),
     ],
 )
 def test_a_missing_extra_is_one_sentence(module, package, extra):
@@ -25,7 +27,7 @@ def test_a_missing_extra_is_one_sentence(module, package, extra):
 
 
 def test_the_rest_of_the_package_imports_without_any_extra():
-    extras = ("numba", "matplotlib", "safetensors", "hypothesis", "keras", "jax")
+    extras = ("numba", "matplotlib", "safetensors", "hypothesis", "keras", "jax", "torch")
     code = f"import sys; sys.modules.update(dict.fromkeys({extras})); "
     code += "import tinygrad_mnist.training, tinygrad_mnist.testing, tinygrad_mnist.interop"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,7 +32,7 @@ THIRD_PARTIES = {
     "data": {"scipy"},
     "nn": {"scipy"},
     "training": {"tqdm"},
-    "testing": {"hypothesis"},
+    "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"numba"},
     "interop": {"jax", "keras", "safetensors"},
     "plots": {"matplotlib"},

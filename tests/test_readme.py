@@ -22,8 +22,9 @@ def blocks(language):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if ">>> from tinygrad_mnist.interop.keras " in page.read_text() and not find_spec("keras"):
-        pytest.skip("needs the extra `keras`")
+    for part, extra in (("interop.keras", "keras"), ("testing.torch", "torch")):
+        if f">>> from tinygrad_mnist.{part} " in page.read_text() and not find_spec(extra):
+            pytest.skip(f"needs the extra `{extra}`")
     failures, attempted = doctest.testfile(str(page), module_relative=False)
     assert attempted > 0
     assert failures == 0

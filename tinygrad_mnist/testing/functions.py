@@ -1,6 +1,9 @@
 """check_vjp: anybody's function and the gradients that somebody wrote for it."""
 
+import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Unpack
 
 import numpy as np
@@ -9,39 +12,38 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.testing.function_rules import Function
 from tinygrad_mnist.testing.gradients import Checker, Settings
 from tinygrad_mnist.testing.report import GradientReport
-
-Forward = Callable[..., Any]
-Vjp = Callable[..., Sequence[Any]]
+from tinygrad_mnist.testing.subject import State, numbered
 
 
 class FunctionSubject:
-    """forward(*arrays), and vjp(dy, *arrays) after it, as a function of the named arrays."""
+    """y of a function, as a function of its arrays, which are copied."""
 
     modules: Sequence[Module] = ()
 
-    def __init__(
-        self, forward: Forward, vjp: Vjp, arrays: dict[str, NDArray[Any]], reset: Callable[[], Any]
-    ) -> None:
-        self.forward, self.vjp, self.rewind = forward, vjp, reset
+    def __init__(self, function: Function, arrays: dict[str, NDArray[Any]]) -> None:
+        self.function = function
         self.arrays = {name: array.copy() for name, array in arrays.items()}
         self.y_shape = self.outputs().shape
 
     @property
     def samples(self) -> int:
-        """The length of the first axis of the first array."""
-        return len(next(iter(self.arrays.values())))
+        """The length of the first axis of the first array that has one."""
+        return next((len(array) for array in self.arrays.values() if array.ndim), 1)
+
+    def rewind(self) -> None:
+        """Set back what a forward moves."""
+        self.function.reset()
 
     def outputs(self) -> FloatArray:
         """Return a copy of the outputs at the arrays' present values."""
-        self.rewind()
-        return np.array(self.forward(*self.arrays.values()), np.float64)
+        return np.array(self.function.outputs(list(self.arrays.values())), np.float64)
 
     def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
         """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
-        self.outputs()
-        found = self.vjp(cotangent.copy(), *self.arrays.values())
+        found = self.function.gradients(cotangent.copy(), list(self.arrays.values()))
         return {
             name: np.array(gradient, np.float64)
             for name, gradient in zip(self.arrays, found, strict=True)
@@ -50,25 +52,90 @@ class FunctionSubject:
 
     def copy(self) -> "FunctionSubject":
         """Return an independent subject with the same values."""
-        return FunctionSubject(self.forward, self.vjp, self.arrays, self.rewind)
+        return FunctionSubject(self.function, self.arrays)
 
 
 def check_vjp(
-    forward: Forward,
-    vjp: Vjp,
+    forward: Callable[..., Any],
+    vjp: Callable[..., Any],
     *arrays: ArrayLike,
     names: Sequence[str] | None = None,
     reset: Callable[[], Any] | None = None,
     dtype: DTypeLike = np.float64,
     **settings: Unpack[Settings],
 ) -> GradientReport:
-    """Check the vector-Jacobian product of any function by central differences."""
+    """Check the vector-Jacobian product of any function by central differences.
+
+    Args:
+        forward: forward(*arrays) -> y, one array of floats.
+        vjp: vjp(dy, *arrays) returns the gradients of sum(dy * y): one for each array, of its
+            shape, or None for an array that has none. For a single array it may come without a
+            tuple. It is called after a forward of the same arrays.
+        arrays: Where to check, copied. Integers and bools stay what they are and have no gradient.
+        names: What the report calls the arrays; by default what forward calls them.
+        reset: Called before each forward, to set back what it draws or counts. NumPy's global
+            generator, Python's, and the generators that forward reaches as a bound method or a
+            partial are set back without it.
+        dtype: float64 or float32: what the other arrays are converted to.
+        settings: Those of `check_gradients`.
+
+    Raises:
+        GradientCheckError: A gradient is wrong; its `report` says where.
+        ModuleContractError: The function breaks a rule; its `rule` says how.
+        InconclusiveGradientCheck: Too little could be judged to say anything.
+    """
     owner = "check_vjp"
+    kind = check.float_dtype(owner, dtype)
+    named: dict[str, NDArray[Any]] = {}
+    names = argument_names(forward, len(arrays)) if names is None else names
+    if len(names) != len(arrays):
+        raise check.value_error(owner, f"a name for each of {len(arrays)} arrays", len(names))
+    for name, value in zip(distinct(names), arrays, strict=True):
+        array = check.real_array(owner, name, value)
+        named[name] = check.owned(
+            owner, name, array, kind if array.dtype.kind == "f" else array.dtype
+        )
+    copies = [array.copy() for array in named.values()]
+    state = State(lambda: forward(*copies), forward, vjp)
+
+    def rewind() -> None:
+        state.rewind()
+        if reset is not None:
+            reset()
+
+    function = Function(called(forward), forward, vjp, rewind)
+    return check_function(owner, function, named, settings)
+
+
+def check_function(
+    owner: str, function: Function, arrays: dict[str, NDArray[Any]], settings: Settings
+) -> GradientReport:
+    """Check a function at named arrays: first the contract, then every gradient."""
     checker = Checker(owner, settings)
-    names = names or [f"x{i}" for i in range(len(arrays))]
-    named = {
-        n: check.owned(owner, n, a, np.dtype(dtype)) for n, a in zip(names, arrays, strict=True)
-    }
-    subject = FunctionSubject(forward, vjp, named, reset or (lambda: None))
-    name = getattr(forward, "__name__", type(forward).__name__)
-    return checker.report(name, subject, checker.cotangent(subject.y_shape))
+    if not any(array.dtype.kind == "f" for array in arrays.values()):
+        raise ValueError(check.expected(owner, "an array of floats to differentiate for", "none"))
+    subject = FunctionSubject(function, arrays)
+    return checker.report(function.name, subject, checker.cotangent(subject.y_shape))
+
+
+def called(function: Any) -> str:
+    """Return what messages call a function: its name, or that of its type."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return "the function" if name == "<lambda>" else str(name)
+
+
+def argument_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Return the names of a function's first arguments, or "x[0]", "x[1]", ... if it has none."""
+    with suppress(TypeError, ValueError):  # many of those written in C have no signature
+        parameters = inspect.signature(function).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [p.name for p in parameters if p.kind in named]
+        if len(names) >= count:
+            return names[:count]
+    return [name for name, _ in numbered("x", range(count))]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return the names, those that stand for several arrays with their position."""
+    times = Counter(names)
+    return [f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(names)]

@@ -1,0 +1,124 @@
+"""check_torch: PyTorch's functions and modules, and your own (needs the extra `torch`)."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._extras import needing
+from tinygrad_mnist.testing.function_rules import Function
+from tinygrad_mnist.testing.functions import argument_names, called, check_function, distinct
+from tinygrad_mnist.testing.gradients import Settings
+from tinygrad_mnist.testing.report import GradientReport
+
+__all__ = ["check_torch"]
+
+with needing("tinygrad_mnist.testing.torch", "torch"):
+    import torch
+
+
+def check_torch(
+    function: Callable[..., Any], *inputs: Any, **settings: Unpack[Settings]
+) -> GradientReport:
+    """Check a function of tensors, or a module and its parameters, by central differences.
+
+    What is checked is the backward that autograd runs: your own of an `autograd.Function`, or that
+    of PyTorch. Draws from PyTorch's generators are the same at each forward, so that a dropout
+    keeps its mask. The tensors, the module with its buffers, and the generators are left as found.
+
+    Args:
+        function: `apply` of an `autograd.Function`, any function of tensors that returns one, or a
+            `torch.nn.Module`, in its present mode. Parameters that need no gradient are left out.
+        inputs: Tensors, of float32 or float64, in which they are judged, and on any device. Those
+            of integers or bools stay what they are. What is no tensor, or should not be
+            differentiated for, belongs into the function: `lambda x: f(x, target, 0.1)`.
+        settings: Those of `check_gradients`.
+
+    Raises:
+        GradientCheckError: A gradient is wrong; its `report` says where.
+        ModuleContractError: The function breaks a rule; its `rule` says how.
+        InconclusiveGradientCheck: Too little could be judged to say anything.
+    """
+    owner = "check_torch"
+    module = function if isinstance(function, torch.nn.Module) else None
+    names = argument_names(module.forward if module else function, len(inputs))
+    tensors = list(inputs)
+    for name, parameter in module.named_parameters() if module else ():
+        if parameter.requires_grad:
+            names.append(name)
+            tensors.append(parameter)
+    names = distinct(names)
+    for name, tensor in zip(names, tensors, strict=True):
+        _refuse_unless_judged(owner, name, tensor)
+    arrays = {n: t.detach().cpu().numpy() for n, t in zip(names, tensors, strict=True)}
+    call = function if module is None else partial(_call, module, names[len(inputs) :], len(inputs))
+    run = _Run(called(function), call, [tensor.device for tensor in tensors])
+    generators = _generators(run.devices)
+    states = [generator.get_state() for generator in generators]
+
+    def rewind() -> None:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+    try:
+        with torch.enable_grad():
+            checked = Function(run.name, run.forward, run.vjp, rewind)
+            return check_function(owner, checked, arrays, settings)
+    finally:
+        rewind()
+
+
+class _Run:
+    """A function of arrays, whose forward keeps what autograd needs for its vjp."""
+
+    def __init__(
+        self, name: str, call: Callable[..., Any], devices: Sequence["torch.device"]
+    ) -> None:
+        self.name, self.call, self.devices = name, call, devices
+
+    def forward(self, *arrays: NDArray[Any]) -> NDArray[Any]:
+        self.tensors = [
+            torch.from_numpy(a).to(d) for a, d in zip(arrays, self.devices, strict=True)
+        ]
+        self.judged = [t.requires_grad_() for t in self.tensors if t.is_floating_point()]
+        self.y = self.call(*self.tensors)
+        if not isinstance(self.y, torch.Tensor):
+            raise check.type_error(self.name, "one tensor from forward", self.y)
+        return np.asarray(self.y.detach().cpu().numpy())
+
+    def vjp(self, dy: NDArray[Any], *arrays: NDArray[Any]) -> list[NDArray[Any] | None]:
+        gradients = {}
+        if self.y.requires_grad:
+            grad_output = torch.from_numpy(dy).to(self.y.device)
+            found = torch.autograd.grad(self.y, self.judged, grad_output, allow_unused=True)
+            gradients = dict(zip(map(id, self.judged), found, strict=True))
+        of_each = [gradients.get(id(tensor)) for tensor in self.tensors]
+        return [
+            np.zeros_like(array) if gradient is None else gradient.detach().cpu().numpy()
+            for array, gradient in zip(arrays, of_each, strict=True)
+        ]
+
+
+def _call(module: "torch.nn.Module", names: Sequence[str], inputs: int, *tensors: Any) -> Any:
+    """Return module(*inputs) with other parameters, and with buffers that may be moved."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    parameters = dict(zip(names, tensors[inputs:], strict=True))
+    return torch.func.functional_call(module, parameters | buffers, tensors[:inputs])
+
+
+def _refuse_unless_judged(owner: str, name: str, tensor: object) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise check.type_error(owner, f"{name} to be a tensor", tensor)
+    kinds = (torch.float32, torch.float64)
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in kinds):
+        got = f"a tensor of {tensor.dtype}"
+        raise TypeError(check.expected(owner, f"{name} in float32 or float64", got))
+
+
+def _generators(devices: Sequence["torch.device"]) -> list[Any]:
+    """Return PyTorch's global generators of the CPU and of the GPUs among the devices."""
+    on_gpu = {device.index for device in devices if device.type == "cuda"}
+    return [torch.default_generator, *(torch.cuda.default_generators[i] for i in sorted(on_gpu))]
