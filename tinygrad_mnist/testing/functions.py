@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.function_rules import Function
+from tinygrad_mnist.testing.function_rules import Function, FunctionRun, check_function_contracts
 from tinygrad_mnist.testing.gradients import Checker, Settings
 from tinygrad_mnist.testing.report import GradientReport
 from tinygrad_mnist.testing.subject import State, numbered
@@ -114,8 +114,15 @@ def check_function(
     checker = Checker(owner, settings)
     if not any(array.dtype.kind == "f" for array in arrays.values()):
         raise ValueError(check.expected(owner, "an array of floats to differentiate for", "none"))
-    subject = FunctionSubject(function, arrays)
-    return checker.report(function.name, subject, checker.cotangent(subject.y_shape))
+    try:
+        subject = FunctionSubject(function, arrays)
+        y = function.outputs(list(subject.arrays.values()))
+        dy = checker.cotangent(y.shape).astype(y.dtype)
+        if checker.contracts:
+            check_function_contracts(FunctionRun(function, subject.arrays, dy))
+        return checker.report(function.name, subject, dy)
+    finally:
+        function.reset()
 
 
 def called(function: Any) -> str:

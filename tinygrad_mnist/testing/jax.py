@@ -83,16 +83,24 @@ def jax_function(
     name: str, function: Callable[..., Any], arrays: dict[str, NDArray[Any]]
 ) -> Function:
     """Return a function of JAX arrays as one of NumPy arrays, with what `jax.vjp` says."""
+
+    def pullback(dy: Any, *floats: Any) -> Any:
+        return jax.vjp(function, *floats)[1](jax.numpy.asarray(dy))
+
+    floats = [jax.numpy.asarray(array) for array in arrays.values()]
+    forward = _compiled(function, *floats)
+    vjp = _compiled(pullback, forward(*floats), *floats)
+    return Function(name, forward, lambda *given: list(map(np.asarray, vjp(*given))), lambda: None)
+
+
+def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return the function compiled, if it can be."""
     compiled: Callable[..., Any] = jax.jit(function)
     try:
-        compiled(*arrays.values())
+        compiled(*arguments)
     except Exception:  # what cannot be traced runs as it is, and says itself what it lacks
-        compiled = function
-
-    def vjp(dy: NDArray[Any], *floats: NDArray[Any]) -> list[NDArray[Any]]:
-        return [np.asarray(g) for g in jax.vjp(function, *floats)[1](jax.numpy.asarray(dy))]
-
-    return Function(name, compiled, vjp, lambda: None)
+        return function
+    return compiled
 
 
 def _is_float(value: object) -> bool:

@@ -79,27 +79,33 @@ class _Run:
     ) -> None:
         self.name, self.call, self.devices = name, call, devices
 
-    def forward(self, *arrays: NDArray[Any]) -> NDArray[Any]:
-        self.tensors = [
-            torch.from_numpy(a).to(d) for a, d in zip(arrays, self.devices, strict=True)
-        ]
+    def forward(self, *arrays: NDArray[Any]) -> Any:
+        pairs = zip(arrays, self.devices, strict=True)
+        self.tensors = [torch.from_numpy(array).to(device) for array, device in pairs]
         self.judged = [t.requires_grad_() for t in self.tensors if t.is_floating_point()]
         self.y = self.call(*self.tensors)
-        if not isinstance(self.y, torch.Tensor):
-            raise check.type_error(self.name, "one tensor from forward", self.y)
-        return np.asarray(self.y.detach().cpu().numpy())
+        _show_edits(self.tensors, arrays)
+        return self.y.detach().cpu().numpy() if isinstance(self.y, torch.Tensor) else self.y
 
     def vjp(self, dy: NDArray[Any], *arrays: NDArray[Any]) -> list[NDArray[Any] | None]:
-        gradients = {}
+        gradients: dict[int, Any] = {}
         if self.y.requires_grad:
             grad_output = torch.from_numpy(dy).to(self.y.device)
             found = torch.autograd.grad(self.y, self.judged, grad_output, allow_unused=True)
             gradients = dict(zip(map(id, self.judged), found, strict=True))
+            _show_edits([grad_output, *self.tensors], [dy, *arrays])
         of_each = [gradients.get(id(tensor)) for tensor in self.tensors]
         return [
             np.zeros_like(array) if gradient is None else gradient.detach().cpu().numpy()
             for array, gradient in zip(arrays, of_each, strict=True)
         ]
+
+
+def _show_edits(tensors: Sequence["torch.Tensor"], arrays: Sequence[NDArray[Any]]) -> None:
+    """Copy tensors on a GPU back to their arrays; those on the CPU share memory with them."""
+    for tensor, array in zip(tensors, arrays, strict=True):
+        if tensor.device.type != "cpu":
+            array[...] = tensor.detach().cpu().numpy()
 
 
 def _call(module: "torch.nn.Module", names: Sequence[str], inputs: int, *tensors: Any) -> Any:

@@ -1,0 +1,1 @@
+"""check_vjp: what it accepts, refuses and finds in anybody's function."""
