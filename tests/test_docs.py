@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_mnist._checks.refusal import REMEDIES
+from tinygrad_mnist.testing.function_rules import FUNCTION_RULES
 from tinygrad_mnist.testing.loss_rules import LOSS_RULES
 from tinygrad_mnist.testing.module_rules import MODULE_RULES
 
@@ -175,7 +176,7 @@ def test_every_error_has_a_line_of_advice_and_every_line_an_error():
         if path not in RULES
         for node in contracts(tree)
     }
-    rules = {"empty", *MODULE_RULES, *LOSS_RULES}
+    rules = {"empty", *MODULE_RULES, *LOSS_RULES, *FUNCTION_RULES}
     assert "x of shape (..., …)" in found
     assert "keeps-dy" in rules
     assert set(ADVICE) == found | rules

@@ -149,7 +149,7 @@ def keeps_dy(run: FunctionRun) -> None:
 
 
 def keeps_results(run: FunctionRun) -> None:
-    """y and the gradients keep their numbers through the next calls."""
+    """y and the gradients keep their values through later calls."""
     y = run.function.outputs([array.copy() for array in run.arrays])
     kept = {"y": (y, y.copy())}
     found = run.function.gradients(run.dy.copy(), [array.copy() for array in run.arrays])
@@ -160,7 +160,7 @@ def keeps_results(run: FunctionRun) -> None:
     with suppress(Exception), np.errstate(all="ignore"):  # they may be outside of its domain
         run.function.gradients(-2 * run.dy, others)
     for what, (now, then) in kept.items():
-        run.require(equal(now, then), f"{what} to keep its numbers, got them overwritten")
+        run.require(equal(now, then), f"{what} to keep its values, got them overwritten")
 
 
 def reproducible(run: FunctionRun) -> None:
