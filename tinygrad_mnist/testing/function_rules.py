@@ -49,7 +49,8 @@ class Function(NamedTuple):
     def gradients(self, dy: FloatArray, arrays: Arrays) -> list[FloatArray | None]:
         """Return a gradient for each array, not copies; dy is converted to the dtype of y."""
         y = self.outputs(arrays)
-        found = self.vjp(dy.astype(y.dtype, copy=False), *arrays)
+        # asarray, for a number times an array of no axes is not an array
+        found = self.vjp(np.asarray(dy, y.dtype), *arrays)
         found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(arrays):
             contract = f"vjp to return a gradient for each of {len(arrays)} arrays"

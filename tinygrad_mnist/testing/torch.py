@@ -96,7 +96,7 @@ class _Run:
             _show_edits([grad_output, *self.tensors], [dy, *arrays])
         of_each = [gradients.get(id(tensor)) for tensor in self.tensors]
         return [
-            np.zeros_like(array) if gradient is None else gradient.detach().cpu().numpy()
+            np.zeros_like(array) if gradient is None else _numpy(gradient)
             for array, gradient in zip(arrays, of_each, strict=True)
         ]
 
@@ -106,6 +106,11 @@ def _show_edits(tensors: Sequence["torch.Tensor"], arrays: Sequence[NDArray[Any]
     for tensor, array in zip(tensors, arrays, strict=True):
         if tensor.device.type != "cpu":
             array[...] = tensor.detach().cpu().numpy()
+
+
+def _numpy(tensor: "torch.Tensor") -> NDArray[Any]:
+    # resolved, for the result of a conjugation may be a view that is yet to be negated
+    return np.asarray(tensor.detach().cpu().resolve_neg().numpy())
 
 
 def _call(module: "torch.nn.Module", names: Sequence[str], inputs: int, *tensors: Any) -> Any:
