@@ -12,7 +12,8 @@ import pytest
 
 from tinygrad_mnist._checks.refusal import REMEDIES
 from tinygrad_mnist.testing.function_rules import FUNCTION_RULES
-from tinygrad_mnist.testing.loss_rules import LOSS_RULES
+from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LOSS_CHECKLIST_RULES, LOSS_RULES
 from tinygrad_mnist.testing.module_rules import MODULE_RULES
 
 ROOT = Path(__file__).parents[1]
@@ -176,7 +177,8 @@ def test_every_error_has_a_line_of_advice_and_every_line_an_error():
         if path not in RULES
         for node in contracts(tree)
     }
-    rules = {"empty", *MODULE_RULES, *LOSS_RULES, *FUNCTION_RULES}
+    rules = {*MODULE_RULES, *LATER_RULES, *CHECKLIST_RULES, *FUNCTION_RULES}
+    rules |= {*LOSS_RULES, *LATER_LOSS_RULES, *LOSS_CHECKLIST_RULES}
     assert "x of shape (..., …)" in found
     assert "keeps-dy" in rules
     assert set(ADVICE) == found | rules

@@ -15,9 +15,22 @@ _NOT_LOOKED_INTO = (int, float, str, bytes, type(None), np.ndarray, type, Module
 def streams_in(root: object) -> Iterator[Stream]:
     """Yield the stream of each generator reachable from root, in order, each once.
 
+    A generator that only a closure, a class or a function holds is not found.
+    """
+    for value in reachable(root):
+        if isinstance(value, np.random.BitGenerator):
+            yield partial(getattr, value, "state"), partial(setattr, value, "state")
+        elif isinstance(value, np.random.RandomState):
+            yield partial(value.get_state, legacy=False), value.set_state
+        elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+            yield value.getstate, value.setstate
+
+
+def reachable(root: object) -> Iterator[Any]:
+    """Yield root and every object inside, in order, each once; no arrays and no plain values.
+
     It looks into the attributes of objects (also slots), the items of lists, tuples, sets and
-    dicts, the objects of bound methods and the arguments of partials, at any depth. A generator
-    that only a closure, a class or a function holds is not found.
+    dicts, the objects of bound methods and the arguments of partials, at any depth.
     """
     seen, waiting = {}, [root]
     while waiting:
@@ -25,20 +38,23 @@ def streams_in(root: object) -> Iterator[Stream]:
         if isinstance(value, _NOT_LOOKED_INTO) or id(value) in seen:
             continue
         seen[id(value)] = value  # the reference keeps the id from being used again
-        if isinstance(value, np.random.Generator):
-            waiting.append(value.bit_generator)
-        elif isinstance(value, np.random.BitGenerator):
-            yield partial(getattr, value, "state"), partial(setattr, value, "state")
-        elif isinstance(value, np.random.RandomState):
-            yield partial(value.get_state, legacy=False), value.set_state
-        elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-            yield value.getstate, value.setstate
-        else:
-            waiting += reversed(_inside(value))
+        yield value
+        waiting += reversed(_inside(value))
+
+
+def attributes(value: object) -> dict[str, Any]:
+    """Return the attributes of an object by name, those in slots among them."""
+    state: Any = object.__getstate__(value)
+    parts = state if isinstance(state, tuple) else (state,)
+    return {name: item for part in parts if part for name, item in part.items()}
 
 
 def _inside(value: Any) -> list[Any]:
-    items = [object.__getstate__(value)]  # its attributes, those in slots among them
+    if isinstance(value, np.random.Generator):
+        return [value.bit_generator]
+    if isinstance(value, (np.random.BitGenerator, np.random.RandomState, random.Random)):
+        return []
+    items = list(attributes(value).values())
     if isinstance(value, dict):
         items += value.values()
     elif isinstance(value, (list, tuple, set, frozenset)):

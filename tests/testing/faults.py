@@ -22,11 +22,12 @@ from layers import (
     Linear,
     Product,
     ReLU,
+    of_shape,
     sigmoid,
     softmax,
 )
 
-from tinygrad_mnist import Buffer, Module, MSELoss, Sequential, losses, nn
+from tinygrad_mnist import Buffer, Module, MSELoss, Parameter, Sequential, losses, nn
 from tinygrad_mnist.nn.norm import moments
 from tinygrad_mnist.testing import check_gradients
 
@@ -254,7 +255,7 @@ def forgets_stretched(self, x):
 
 def forgets_the_middle_row(self, x):
     y = Elementwise.forward(self, x)
-    if y.ndim > 1 and len(y) > 2:
+    if y.ndim > 1 and len(y) > 1:
         y[len(y) // 2] = 0
     return y
 
@@ -506,7 +507,206 @@ class WrongOrder(Module):
         return dy
 
 
+# Rules that come before the gradients
+
+
+def not_written(self, *arrays):
+    raise NotImplementedError("your code here")
+
+
+def with_a_hidden_parameter(self, features):
+    Gain.__init__(self, features)
+    self.parts = SimpleNamespace(shift=Parameter(np.zeros(features)))
+
+
+def with_a_hidden_layer(self, p, rng):
+    Dropout.__init__(self, p, rng)
+    self.parts = {nn.Dropout(p, rng=rng)}
+
+
+def softmax_that_overflows(self, x):
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = np.exp(x)
+        self._y = e / e.sum(axis=-1, keepdims=True)
+    return self._y.copy()
+
+
+def twice_the_first_time(self, x):
+    y = Gain.forward(self, x)
+    first, self._called = not hasattr(self, "_called"), True
+    return 2 * y if first else y
+
+
+def forward_that_counts(self, x):
+    self._since = 0
+    return Gain.forward(self, x)
+
+
+def wrong_the_third_time(self, dy):
+    self._since += 1
+    return Gain.backward(self, dy) * (2 if self._since == 3 else 1)
+
+
+def wrong_in_the_end(self, dy):
+    self._backwards = getattr(self, "_backwards", 0) + 1
+    return Gain.backward(self, dy) * (2 if self._backwards > 40 else 1)
+
+
+def to_two_rms(dy):
+    limit = 2 * np.sqrt(np.mean(np.square(dy)))
+    return np.clip(dy, -limit, limit)
+
+
+def without_small_entries(dy):
+    return np.where(np.abs(dy) < 0.25 * np.max(np.abs(dy)), 0, dy)
+
+
+def nan_at_zero(dy):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return dy * (dy / dy)
+
+
+# Rules that come after the gradients
+
+
+def wrong_where(condition):
+    """Return a backward of Gain that is wrong if condition(dy)."""
+
+    def backward(self, dy):
+        return Gain.backward(self, dy) * (2 if condition(dy) else 1)
+
+    return backward
+
+
+def in_float64(self, x):
+    return Gain.forward(self, x).astype(np.float64)
+
+
+def dx_in_float64(self, dy):
+    return Gain.backward(self, dy).astype(np.float64)
+
+
+def halved_in_float32(self, x):
+    y = Gain.forward(self, x)
+    return y / 2 if y.dtype == np.float32 else y
+
+
+def into_one_array(name, method):
+    """Return a method that copies its result into an array of the layer, which it returns."""
+
+    def put(self, array):
+        result, kept = method(self, array), getattr(self, name, None)
+        if np.shape(kept) != result.shape or kept.dtype != result.dtype:
+            kept = np.empty_like(result)
+        kept[...] = result
+        setattr(self, name, kept)
+        return kept
+
+    return put
+
+
+def keeps_x_itself(self, x):
+    y = Elementwise.forward(self, x)
+    self._x = x
+    return y
+
+
+def keeps_y_itself(self, x):
+    self._y = np.tanh(x)
+    return self._y
+
+
+def keeps_dy_itself(self, dy):
+    rows = np.reshape(dy, (-1, self.bias.data.size))
+    self.weight.accumulate_product(self._x.reshape(-1, len(self.weight.data)), rows)
+    self.bias.accumulate(rows.sum(axis=0))
+    return dy @ self.weight.data.T
+
+
+def remembers_dx(self, dy):
+    last, dx, x = getattr(self, "_answer", (None, None, None))
+    if x is not self._x or not np.array_equal(last, dy):
+        last, dx = np.array(dy), Elementwise.backward(self, dy)
+    self._answer = last, dx, self._x
+    return dx
+
+
+def whatever_broadcasts(self, dy):
+    self.gain.accumulate((dy * self._x).reshape(-1, self.gain.data.size).sum(axis=0))
+    self.shift.accumulate(np.reshape(dy, (-1, self.gain.data.size)).sum(axis=0))
+    return self.gain.data * dy
+
+
+class RememberedZero(Gain):
+    """A Gain that starts with an x of zeros."""
+
+    def __init__(self, features, rng):
+        super().__init__(features)
+        self._x = np.zeros((1, features))
+
+    def backward(self, dy):
+        return whatever_broadcasts(self, dy)
+
+
 LAYERS = {
+    "forward not written": fault(ReLU, rule="implemented", forward=not_written),
+    "backward not written": fault(ReLU, rule="implemented", backward=not_written),
+    "forward without a return": fault(ReLU, rule="implemented", forward=lambda self, x: None),
+    "a Parameter in a namespace": fault(
+        Gain, rule="finds-parameters", __init__=with_a_hidden_parameter
+    ),
+    "a layer in a set": fault(Dropout, rule="finds-parameters", __init__=with_a_hidden_layer),
+    "softmax that overflows": fault(
+        nn.Softmax, rule="finite", forward=softmax_that_overflows
+    )._replace(inputs=lambda x, rng: 1e4 * x),
+    "first forward unlike the others": fault(
+        Gain, rule="reproducible", forward=twice_the_first_time
+    ),
+    "third backward doubled": fault(
+        Gain, rule="accumulates", forward=forward_that_counts, backward=wrong_the_third_time
+    ),
+    "backwards doubled from the 41st": fault(Gain, rule="accumulates", backward=wrong_in_the_end),
+    "dx of dy clipped at 5": dx(
+        Gain, lambda self, dy: Gain.backward(self, np.clip(dy, -5, 5)), "linear"
+    ),
+    "dx of dy clipped at 2 rms": dx(
+        Gain, lambda self, dy: Gain.backward(self, to_two_rms(dy)), "linear"
+    ),
+    "small entries of dy dropped": dx(
+        Gain, lambda self, dy: Gain.backward(self, without_small_entries(dy)), "linear"
+    ),
+    "NaN where dy is 0": dx(Gain, lambda self, dy: Gain.backward(self, nan_at_zero(dy)), "linear"),
+    "wrong for more than 8 rows": fault(
+        Gain, rule="many-rows", backward=wrong_where(lambda dy: dy.ndim == 2 and len(dy) > 8)
+    ),
+    "wrong for a first axis longer than 1 of three": fault(
+        Gain, rule="many-rows", backward=wrong_where(lambda dy: dy.ndim == 3 and len(dy) > 1)
+    ),
+    "wrong for four axes": fault(
+        Gain, rule="many-rows", backward=wrong_where(lambda dy: dy.ndim == 4)
+    ),
+    "y of float32 in float64": fault(Gain, rule="float32", forward=in_float64),
+    "dx of float32 in float64": fault(Gain, rule="float32", backward=dx_in_float64),
+    "y wrong in float32 alone": fault(Gain, rule="float32", forward=halved_in_float32),
+    "dx wrong in float32 alone": fault(
+        Gain, rule="float32", backward=wrong_where(lambda dy: dy.dtype == np.float32)
+    ),
+    "y in an array used again": fault(
+        Gain, rule="keeps-results", forward=into_one_array("_out", Gain.forward)
+    ),
+    "dx in an array used again": fault(
+        Gain, rule="keeps-results", backward=into_one_array("_back", Gain.backward)
+    ),
+    "x kept without a copy": fault(Elementwise, rule="own-copies", forward=keeps_x_itself),
+    "y kept without a copy": fault(
+        ReLU,
+        rule="own-copies",
+        forward=keeps_y_itself,
+        backward=lambda self, dy: dy * (1 - self._y**2),
+    ),
+    "dy kept without a copy": fault(Linear, rule="own-copies", backward=keeps_dy_itself),
+    "dx kept without a copy": fault(Elementwise, rule="own-copies", backward=remembers_dx),
+    "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
     "dW missing": linear(dW=lambda has: 0 * has.dW),
     "dW sign": linear(dW=lambda has: -has.dW),
     "dW twice": linear(dW=lambda has: 2 * has.dW),
@@ -515,7 +715,9 @@ LAYERS = {
     # rounding is not linear, and the contract comes first
     "dW in half precision": linear(dW=lambda has: has.dW.astype(np.float16), rule="linear"),
     "dW off by 1e-5": linear(dW=lambda has: has.dW * (1 + 1e-5)),
-    "dW without the last row": linear(dW=lambda has: has.x[:-1].T @ has.dy[:-1]),
+    "dW without the last row": linear(
+        dW=lambda has: has.x[:-1].T @ has.dy[:-1], rule="rows-independent"
+    ),
     "dW of |dy|": linear(dW=lambda has: has.x.T @ abs(has.dy), rule="linear"),
     "dW with weight decay": linear(dW=lambda has: has.dW + 0.1 * has.W, rule="linear"),
     "dW of centred x": linear(dW=lambda has: (has.x - has.x.mean(0)).T @ has.dy),
@@ -529,8 +731,8 @@ LAYERS = {
     "dx sign": linear(dx=lambda has: -has.dx),
     "dx halved": linear(dx=lambda has: 0.5 * has.dx),
     "dx by W reversed": linear(dx=lambda has: has.dy @ has.W[::-1].T),
-    "dx one entry": linear(dx=lambda has: without(has.dx, 0)),
-    "dx infinite": linear(dx=lambda has: has.dx * np.inf),
+    "dx one entry": linear(dx=lambda has: without(has.dx, 0), rule="rows-independent"),
+    "dx infinite": linear(dx=lambda has: has.dx * np.inf, rule="finite"),
     "dx of clipped dy": linear(dx=lambda has: has.dy.clip(-1, 1) @ has.W.T, rule="linear"),
     "dx of the mean row": linear(
         dx=lambda has: 0 * has.dx + has.dx.mean(0), rule="rows-independent"
@@ -696,7 +898,9 @@ LAYERS = {
     "product: b in order of memory": fault(Product, rule="layout", forward=b_in_order_of_memory),
     "product: b of other rows": fault(Product, rule="rows-independent", forward=b_of_other_rows),
     "product: b once": fault(Product, rule="accumulates", backward=b_once),
-    "embedding: the last of equal indices": fault(Embedding, "weight", backward=overwrites),
+    "embedding: the last of equal indices": fault(
+        Embedding, rule="rows-independent", backward=overwrites
+    ),
     "embedding: indices edited": fault(Embedding, rule="keeps-input", forward=edits_indices),
     "image mean: not divided": fault(ColumnMean, "x", backward=spreads),
     "image mean: images mixed": fault(ColumnMean, rule="rows-independent", forward=mean_of_images),
@@ -713,6 +917,10 @@ LAYERS |= {
         "tanh' = 1 - y",
     )
 }
+
+
+# of modules that nobody has called yet: a checklist finds them
+NEW_LAYERS = {"an x of zeros at the start": Fault(RememberedZero, "order")}
 
 
 def forgets(**settings):
@@ -751,7 +959,84 @@ def edits_pred(self, pred, target):
     return MSELoss.__call__(self, pred, np.zeros_like(pred))
 
 
+class KeepsBoth:
+    """A mean squared error that keeps pred and target themselves."""
+
+    def __call__(self, pred, target):
+        self._pred, self._target = of_shape(pred, target.shape), target
+        return float(np.mean((pred - target) ** 2))
+
+    def backward(self):
+        return 2 * (self._pred - self._target) / self._pred.size
+
+
+def divides_by_the_error(self):
+    with np.errstate(invalid="ignore"):
+        return self._error / np.abs(self._error) / self._error.size
+
+
+def broadcasts(self, pred, target):
+    self._error = pred - target
+    return float(np.mean(np.abs(self._error)))
+
+
+def wrong_for_more_than_16_rows(self):
+    return MSELoss.backward(self) * (2 if len(self._slope) > 16 else 1)
+
+
+def wrong_in_float32(self):
+    return MSELoss.backward(self) * (2 if self._slope.dtype == np.float32 else 1)
+
+
+def keeps_its_gradient(self):
+    if not hasattr(self, "_gradient") or self._of is not self._slope:
+        self._gradient, self._of = MSELoss.backward(self), self._slope
+    return self._gradient
+
+
+def into_one_gradient(self):
+    gradient, kept = MSELoss.backward(self), getattr(self, "_kept", None)
+    if np.shape(kept) != gradient.shape or kept.dtype != gradient.dtype:
+        self._kept = np.empty_like(gradient)
+    self._kept[...] = gradient
+    return self._kept
+
+
+def uses_its_error_up(self):
+    gradient, self._error = np.sign(self._error) / self._error.size, 0 * self._error
+    return gradient
+
+
+class FirstTwice(AbsoluteError):
+    """The first value is another."""
+
+    def __call__(self, pred, target):
+        value = super().__call__(pred, target)
+        first, self._called = not hasattr(self, "_called"), True
+        return 2 * value if first else value
+
+
 LOSSES = {
+    "loss not written": loss(AbsoluteError, "implemented", __call__=not_written),
+    "backward of a loss not written": loss(AbsoluteError, "implemented", backward=not_written),
+    "backward of a loss without a return": loss(
+        AbsoluteError, "implemented", backward=lambda self: None
+    ),
+    "NaN where pred is the target": loss(AbsoluteError, "finite", backward=divides_by_the_error),
+    "first value unlike the others": Fault(FirstTwice, "reproducible", inputs=with_numbers),
+    "wrong for more than 16 rows": loss(MSELoss, "many-rows", backward=wrong_for_more_than_16_rows),
+    "a target (N,) for pred (N, 1)": loss(AbsoluteError, "target-shape", __call__=broadcasts),
+    "dL/dpred in float32": loss(
+        MSELoss, "dtype", backward=lambda self: MSELoss.backward(self).astype(np.float32)
+    ),
+    "error used up": loss(AbsoluteError, "accumulates", backward=uses_its_error_up),
+    "dL/dpred of float32 in float64": loss(
+        MSELoss, "float32", backward=lambda self: MSELoss.backward(self).astype(np.float64)
+    ),
+    "wrong in float32 alone": loss(MSELoss, "float32", backward=wrong_in_float32),
+    "pred and target kept without a copy": Fault(KeepsBoth, "own-copies", inputs=with_numbers),
+    "dL/dpred kept without a copy": loss(MSELoss, "own-copies", backward=keeps_its_gradient),
+    "dL/dpred in an array used again": loss(MSELoss, "keeps-results", backward=into_one_gradient),
     "the sum's gradient": loss(MSELoss, backward=lambda self: 2 * self._slope),
     "no factor 2": loss(MSELoss, _factor=1.0),
     "sign": loss(MSELoss, backward=lambda self: -2 * self._slope / self._slope.size),

@@ -19,6 +19,18 @@ def example(seed, rows=None):
     return rng.standard_normal((sides[0] if rows is None else rows, sides[1])), rng
 
 
+def floats(x):
+    """Return a copy as floats, float32 where it is that already."""
+    return np.array(x, np.result_type(x, np.float32) if np.asarray(x).dtype.kind == "f" else float)
+
+
+def of_shape(array, shape):
+    """Return an array; refuse one of another shape, which might broadcast."""
+    if np.shape(array) != shape:
+        raise ValueError(f"expected an array of shape {shape}, got {np.shape(array)}")
+    return array
+
+
 def sigmoid(x):
     return 0.5 * (1 + np.tanh(0.5 * x))
 
@@ -52,7 +64,7 @@ class ReLU(Module):
     """y = max(x, 0)."""
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         self._passed = x > 0
         return x * self._passed
 
@@ -70,7 +82,7 @@ class Dropout(Module):
         return self.rng.random(shape) >= self.p
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         self._mask = self.draw_mask(x.shape) if self.training else np.ones(x.shape)
         self._factor = 1 / (1 - self.p) if self.training else 1
         return x * self._mask * self._factor
@@ -86,7 +98,7 @@ class Elementwise(Module):
         self.f, self.slope = f, slope
 
     def forward(self, x):
-        self._x = np.array(x, np.float64)
+        self._x = floats(x)
         return self.f(self._x)
 
     def backward(self, dy):
@@ -115,7 +127,7 @@ class BatchMean(Module):
     """y = x - mean over the rows: a layer that mixes them."""
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         return x - x.sum(axis=0) / max(len(x), 1)
 
     def backward(self, dy):
@@ -132,7 +144,7 @@ class Counting(Module):
         if self.training:
             self.n.data += 1
         self._n = int(self.n.data)
-        return self._n * np.asarray(x, np.float64)
+        return self._n * floats(x)
 
     def backward(self, dy):
         return self._n * dy
@@ -181,7 +193,7 @@ class ColumnMean(Module):
     sample_axes = 3
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         self._shape = x.shape
         return x.mean(axis=-3)
 
@@ -193,7 +205,7 @@ class Largest(Module):
     """y = the largest entry of each row, x (..., I) and y (..., 1)."""
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         self._where = np.arange(x.shape[-1]) == x.argmax(axis=-1)[..., None]
         return x.max(axis=-1, keepdims=True)
 
@@ -223,7 +235,7 @@ class GlobalNoise(Module):
     """y = x * noise from NumPy's global stream while training."""
 
     def forward(self, x):
-        x = np.asarray(x, np.float64)
+        x = floats(x)
         noise = np.random.random_sample(x.shape) if self.training else np.ones(x.shape)  # noqa: NPY002
         self._noise = noise
         return x * noise
@@ -236,7 +248,7 @@ class CrossEntropy:
     """Mean of -log softmax(pred)[label] over the rows."""
 
     def __call__(self, pred, labels):
-        self._p, self._labels = softmax(pred), labels
+        self._p, self._labels = softmax(pred), np.array(labels)
         largest = pred.max(axis=-1, keepdims=True)
         log_sum = largest[:, 0] + np.log(np.exp(pred - largest).sum(axis=-1))
         return float(np.mean(log_sum - pred[np.arange(len(pred)), labels]))
@@ -251,7 +263,7 @@ class AbsoluteError:
     """Mean of |pred - target|."""
 
     def __call__(self, pred, target):
-        self._error = pred - target
+        self._error = pred - of_shape(target, pred.shape)
         return float(np.mean(np.abs(self._error)))
 
     def backward(self):

@@ -5,20 +5,102 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import LAYERS, LOSSES
-from layers import BatchMean, normal
+from faults import LAYERS, LOSSES, NEW_LAYERS
+from layers import BatchMean, Elementwise, Gain, normal
 
-from tinygrad_mnist import MSELoss
+from tinygrad_mnist import MSELoss, nn
 from tinygrad_mnist.testing import (
     ModuleContractError,
     check_gradients,
     check_loss_gradients,
     check_model_gradients,
 )
-from tinygrad_mnist.testing.loss_rules import LOSS_RULES
-from tinygrad_mnist.testing.module_rules import MODULE_RULES
+from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.loss_rules import (
+    LATER_LOSS_RULES,
+    LOSS_CHECKLIST_RULES,
+    LOSS_RULES,
+    LossRun,
+    check_loss_contracts,
+)
+from tinygrad_mnist.testing.module_rules import MODULE_RULES, check_module_contracts
+from tinygrad_mnist.testing.module_run import ModuleRun
 
 MESSAGES = {
+    "forward not written": (
+        "BrokenReLU: expected forward to be implemented, got NotImplementedError: your code here"
+    ),
+    "backward not written": (
+        "BrokenReLU: expected backward to be implemented, got NotImplementedError: your code here"
+    ),
+    "forward without a return": "BrokenReLU: expected forward to return an array, got None",
+    "a Parameter in a namespace": (
+        "BrokenGain: expected every Parameter to be found, got one in self.parts "
+        "(SimpleNamespace); keep it as an attribute, or in a list, tuple or dict"
+    ),
+    "a layer in a set": (
+        "BrokenDropout: expected every Module to be found, got one in self.parts (set); keep it "
+        "as an attribute, or in a list, tuple or dict"
+    ),
+    "softmax that overflows": (
+        "BrokenSoftmax: expected y to be finite, as all that went in, got NaN or infinity"
+    ),
+    "first forward unlike the others": (
+        "BrokenGain: expected the second forward to give the y of the very first one, got another"
+    ),
+    "third backward doubled": (
+        "BrokenGain: expected a third backward to add the same again, got another value of dx"
+    ),
+    "dx of dy clipped at 5": (
+        "BrokenGain: expected backward(1024 a + b) to be 1024 backward(a) + backward(b), got "
+        "another value of dx"
+    ),
+    "dx of dy clipped at 2 rms": (
+        "BrokenGain: expected backward(a + b) to be backward(a) + backward(b), got another value "
+        "of dx"
+    ),
+    "NaN where dy is 0": (
+        "BrokenGain: expected backward of a dy of zeros to be 0, got another value of dx"
+    ),
+    "wrong for more than 8 rows": (
+        "BrokenGain: expected rows repeated to a shape of (33,) to give what they give once, got "
+        "another value of dx"
+    ),
+    "wrong for four axes": (
+        "BrokenGain: expected rows repeated to a shape of (1, 11, 3) to give what they give once, "
+        "got another value of dx"
+    ),
+    "y of float32 in float64": ("BrokenGain: expected y of a float32 copy in float32, got float64"),
+    "dx wrong in float32 alone": (
+        "BrokenGain: expected a float32 copy to give what the float64 one gives, got another value "
+        "of dx"
+    ),
+    "y in an array used again": (
+        "BrokenGain: expected y to keep its values, got it overwritten by another forward"
+    ),
+    "dx in an array used again": (
+        "BrokenGain: expected dx to keep its values, got it overwritten by another backward"
+    ),
+    "x kept without a copy": (
+        "BrokenElementwise: expected forward to keep a copy of x (np.array(x)), got another "
+        "gradient after x was changed"
+    ),
+    "y kept without a copy": (
+        "BrokenReLU: expected forward to keep a copy of y (y.copy()), got another gradient after y "
+        "was changed"
+    ),
+    "dy kept without a copy": (
+        "BrokenLinear: expected backward to keep a copy of dy (np.array(dy)), got another gradient "
+        "after dy was changed"
+    ),
+    "dx kept without a copy": (
+        "BrokenElementwise: expected backward to keep a copy of dx (dx.copy()), got another "
+        "gradient after dx was changed"
+    ),
+    "dy of whatever broadcasts": (
+        "BrokenGain: expected dy of shape (1, 2) to be refused, as y has shape (3, 2), got another "
+        "value of the gradient of shift"
+    ),
     "x edited in place": "BrokenElementwise: expected forward to leave x alone, got it modified",
     "Dropout: edits dy in place": (
         "BrokenDropout: expected backward to leave dy alone, got it modified"
@@ -85,6 +167,38 @@ MESSAGES = {
 }
 
 LOSS_MESSAGES = {
+    "loss not written": (
+        "BrokenAbsoluteError: expected __call__ to be implemented, got NotImplementedError: your "
+        "code here"
+    ),
+    "backward of a loss without a return": (
+        "BrokenAbsoluteError: expected backward to return an array, got None"
+    ),
+    "NaN where pred is the target": (
+        "BrokenAbsoluteError: expected dL/dpred to be finite where pred is the target, got NaN or "
+        "infinity"
+    ),
+    "first value unlike the others": "FirstTwice: expected the same value twice, got another",
+    "wrong for more than 16 rows": (
+        "BrokenMSELoss: expected the gradient of 33 rows to be right, got another"
+    ),
+    "a target (N,) for pred (N, 1)": (
+        "BrokenAbsoluteError: expected a target of shape (3,) for pred of shape (3, 1) to be "
+        "refused, got dL/dpred of shape (3, 3)"
+    ),
+    "dL/dpred of float32 in float64": (
+        "BrokenMSELoss: expected dL/dpred in float32, as pred, got float64"
+    ),
+    "wrong in float32 alone": (
+        "BrokenMSELoss: expected float32 to give what float64 gives, got another value of dL/dpred"
+    ),
+    "pred and target kept without a copy": (
+        "KeepsBoth: expected the loss to keep a copy of pred, got another gradient after it was "
+        "changed"
+    ),
+    "dL/dpred in an array used again": (
+        "BrokenMSELoss: expected dL/dpred to keep its values, got it overwritten by a later call"
+    ),
     "pred edited": "BrokenMSELoss: expected pred and target to be left alone, got one modified",
     "broadcast (N, 1) - (N,)": ("Broadcasts: expected dL/dpred of shape (3, 1), got (3, 3)"),
 }
@@ -117,12 +231,54 @@ def test_a_layer_that_takes_no_single_sample_is_told_what_it_was_asked():
         check_gradients(RowsOnly(), x)
 
 
-def test_every_rule_that_a_fault_breaks_is_in_the_table():
-    rules = {fault.rule for fault in [*LAYERS.values(), *LOSSES.values()] if fault.rule}
-    page = Path(__file__).parents[2] / "docs" / "pages" / "testing.md"
-    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page.read_text(), re.M))
-    assert listed == {"empty", *MODULE_RULES, *LOSS_RULES}
-    assert rules | {"empty"} == listed
+@pytest.mark.parametrize(
+    ("header", "tables"),
+    [
+        ("rule of a module", [MODULE_RULES, LATER_RULES, CHECKLIST_RULES]),
+        ("rule of a loss", [LOSS_RULES, LATER_LOSS_RULES, LOSS_CHECKLIST_RULES]),
+    ],
+)
+def test_the_page_lists_the_rules_in_their_order_and_words(header, tables):
+    rules = {}
+    for table in tables:  # `accumulates` is asked twice, and listed once
+        rules = rules | {name: rule for name, rule in table.items() if name not in rules}
+    words = {name: rule.__doc__.splitlines()[0] for name, rule in rules.items()}
+    page = (Path(__file__).parents[2] / "docs" / "pages" / "testing.md").read_text()
+    table = page.split(f"| {header} | what it says |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(.+?)` \| (.+) \|$", table, re.M) == list(words.items())
+
+
+def test_every_rule_is_broken_by_a_fault():
+    modules, losses = ({fault.rule for fault in faults.values()} for faults in (LAYERS, LOSSES))
+    new = {fault.rule for fault in NEW_LAYERS.values()}
+    assert modules - {""} == {*MODULE_RULES, *LATER_RULES}
+    assert losses - {""} == {*LOSS_RULES, *LATER_LOSS_RULES}
+    assert new | {"empty"} == {*CHECKLIST_RULES}
+
+
+def test_a_new_layer_has_no_memory_to_answer_from():
+    x = normal(3, 2)
+    for right in (Gain(2), Elementwise(np.copy, np.ones_like), nn.Linear(2, 3), nn.Sequential()):
+        check_module_contracts(ModuleRun(right, [x], np.ones(())), CHECKLIST_RULES)
+    layer = NEW_LAYERS["an x of zeros at the start"].make(2, None)
+    text = (
+        "RememberedZero: expected backward before forward to be refused, got numbers for the "
+        "gradient of gain"
+    )
+    with refusal("order", text):
+        check_module_contracts(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
+
+
+def test_a_new_loss_has_no_memory_to_answer_from():
+    x, t = normal(3, 2), normal(3, 2, seed=1)
+    check_loss_contracts(LossRun(MSELoss(), x, t), LOSS_CHECKLIST_RULES)
+    loss = MSELoss()
+    loss._slope, loss.n = np.zeros((3, 2)), 1.0
+    loss.__class__ = type("Remembering", (MSELoss,), {"__getstate__": object.__getstate__})
+    with refusal(
+        "order", "Remembering: expected backward before the first call to be refused, got numbers"
+    ):
+        check_loss_contracts(LossRun(loss, x, t), LOSS_CHECKLIST_RULES)
 
 
 def test_contracts_can_be_left_out():

@@ -43,6 +43,8 @@ EXAMPLES = 100
 def first_error(check):
     """Return the first error among the examples, of which some may be too little to judge."""
     for seed in range(EXAMPLES):
+        if len(example(seed)[0]) == 1:
+            continue  # it tells no mean from a sum, until a rule asks for many rows
         try:
             check(seed)
         except InconclusiveGradientCheck:

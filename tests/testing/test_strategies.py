@@ -187,9 +187,9 @@ def test_the_forms_say_what_a_layer_is_given():
         return seen
 
     axes = {ndim for ndim, _ in shapes(Counting)}
-    assert axes == {1, 2, 3}
+    assert axes == {1, 2, 3, 4, 5}  # many rows have one axis more, or two
     axes = {ndim for ndim, _ in shapes(ColumnMean)}
-    assert axes == {3, 4, 5}
+    assert axes == {3, 4, 5, 6, 7}
     alone = shapes(Counting, forms=("batch",))
     assert {ndim for ndim, _ in alone} == {2}
     assert (2, 1) in alone

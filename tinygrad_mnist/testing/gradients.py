@@ -13,8 +13,10 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
 from tinygrad_mnist.testing.differences import STEP, Judge, Probe, Verdict
 from tinygrad_mnist.testing.hints import about_parts, about_ratio
-from tinygrad_mnist.testing.loss_rules import check_loss_contracts
-from tinygrad_mnist.testing.module_rules import ModuleRun, check_module_contracts
+from tinygrad_mnist.testing.later_rules import LATER_RULES
+from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LossRun, check_loss_contracts
+from tinygrad_mnist.testing.module_rules import check_module_contracts
+from tinygrad_mnist.testing.module_run import ModuleRun
 from tinygrad_mnist.testing.report import (
     ArrayReport,
     GradientCheckError,
@@ -22,6 +24,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
+from tinygrad_mnist.testing.rules import written
 from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, Subject, numbered
 
 _FLOAT64 = np.dtype(np.float64)
@@ -88,14 +91,19 @@ def check_gradients(
     owner = "check_gradients"
     checker = Checker(owner, settings, forms)
     inputs = _inputs(owner, module, x)
-    subject = ModuleSubject(module, inputs)
+    with written(type(module).__name__, "forward"):
+        subject = ModuleSubject(module, inputs)
     dy = checker.cotangent(subject.y_shape)
     if grad_output is not None:
         dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
+    run = ModuleRun(module, inputs, dy, rows_independent, forms)
     if checker.contracts:
-        check_module_contracts(ModuleRun(module, inputs, dy, rows_independent, forms))
-    return checker.report(type(module).__name__, subject, dy)
+        check_module_contracts(run)
+    report = checker.report(type(module).__name__, subject, dy)
+    if checker.contracts and report:
+        check_module_contracts(run, LATER_RULES)
+    return report
 
 
 def check_loss_gradients(
@@ -109,12 +117,16 @@ def check_loss_gradients(
     owner = "check_loss_gradients"
     checker = Checker(owner, settings)
     pred, labels = check.owned(owner, "pred", pred, _FLOAT64), np.array(target)
-    subject = ModuleSubject(
-        Sequential(), [pred], loss=check.loss(owner, loss), target=labels, name="pred"
-    )
+    check.loss(owner, loss)
+    with written(type(loss).__name__, "__call__"):
+        subject = ModuleSubject(Sequential(), [pred], loss=loss, target=labels, name="pred")
+    run = LossRun(loss, pred, labels)
     if checker.contracts:
-        check_loss_contracts(loss, pred, labels)
-    return checker.report(type(loss).__name__, subject, np.ones(()))
+        check_loss_contracts(run)
+    report = checker.report(type(loss).__name__, subject, np.ones(()))
+    if checker.contracts and report:
+        check_loss_contracts(run, LATER_LOSS_RULES)
+    return report
 
 
 def check_model_gradients(
@@ -139,7 +151,7 @@ def check_model_gradients(
     if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
         check_module_contracts(ModuleRun(model, inputs, dy, rows_independent, forms))
-        check_loss_contracts(loss, ModuleSubject(model, inputs).outputs(), labels)
+        check_loss_contracts(LossRun(loss, ModuleSubject(model, inputs).outputs(), labels))
     name = f"{type(model).__name__} with {type(loss).__name__}"
     return checker.report(name, subject, np.ones(()))
 

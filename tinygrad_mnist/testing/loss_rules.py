@@ -1,91 +1,283 @@
-"""The contract of losses: what differences cannot see."""
+"""The contract of losses: what differences cannot see.
+
+LOSS_RULES come before the gradient, LATER_LOSS_RULES after it. LOSS_CHECKLIST_RULES are asked of
+losses that nobody has called yet.
+"""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
-from tinygrad_mnist.testing.rules import Run, ask, equal
+from tinygrad_mnist.testing.rules import (
+    Rules,
+    Run,
+    ask,
+    close,
+    equal,
+    finite,
+    is_array,
+    largest,
+    spoil,
+    still_spoiled,
+    written,
+)
+from tinygrad_mnist.testing.single import cast, differing, tolerance, within_range
 from tinygrad_mnist.testing.subject import State
+
+_MANY, _STEP = 33, 1e-6  # rows, and the step of a difference over all of them
+_TIMES = 20  # backwards: a counter may go wrong late
+
+Results = dict[str, NDArray[Any]]
 
 
 class LossRun(Run):
-    """A loss, a pred and a target for it, and what a forward and two backwards gave."""
+    """A copy of a loss, a pred and a target for it, run from the same draws each time.
 
-    class First(NamedTuple):
-        """The first forward, and two backwards after it."""
+    Args:
+        loss: The loss; left alone.
+        pred: What it takes, in float64.
+        target: What it compares pred with.
+        allow_nonfinite: Whether finite numbers may give NaN or infinity.
+    """
 
-        value: Any
-        gradient: FloatArray
-        again: FloatArray
-        kept: bool  # pred and target were left alone
-
-    def __init__(self, loss: Loss, pred: FloatArray, target: NDArray[Any]) -> None:
-        self.owner, self.loss = type(loss).__name__, copy.deepcopy(loss)
-        self.pred, self.target = pred, target
-        self.state = State(lambda: self.loss(pred.copy(), target), self.loss)
+    def __init__(
+        self, loss: Loss, pred: FloatArray, target: NDArray[Any], allow_nonfinite: bool = False
+    ) -> None:
+        self.owner, self.given, self.loss = type(loss).__name__, loss, copy.deepcopy(loss)
+        self.pred, self.target, self.allow_nonfinite = pred, target, allow_nonfinite
 
     @cached_property
-    def first(self) -> First:
-        """What the first forward and the first backwards gave."""
-        self.state.rewind()
+    def state(self) -> State:
+        """The draws before the first call, which is watched for what it edits."""
+        return State(self._first_pass, self.loss)
+
+    @cached_property
+    def wanted(self) -> Results:
+        """What the loss gives, to compare with."""
+        return self(self.pred, self.target)
+
+    def __call__(self, pred: FloatArray, target: NDArray[Any]) -> Results:
+        """Return copies of the value and of dL/dpred, from the draws of the first call."""
+        self.rewind()
+        value = np.array(self.loss(pred, target))
+        return {"the loss": value, "dL/dpred": np.array(self.loss.backward())}
+
+    def rewind(self) -> None:
+        """Set back what a call draws, if there was one."""
+        if "state" in vars(self):
+            self.state.rewind()
+
+    def _first_pass(self) -> None:
         pred, target = self.pred.copy(), self.target.copy()
-        value = self.loss(pred, target)
-        gradient, again = np.array(self.loss.backward()), np.array(self.loss.backward())
-        kept = equal(pred, self.pred) and equal(target, self.target)
-        return self.First(value, gradient, again, kept)
+        with written(self.owner, "__call__"):
+            value = self.loss(pred, target)
+        self.require(is_array(value), f"a number, got {check.described(value)}")
+        with written(self.owner, "backward"):
+            gradient = self.loss.backward()
+        message = f"backward to return an array, got {check.described(gradient)}"
+        self.require(is_array(gradient), message)
+        self.first_value = np.array(value)
+        self.kept = equal(pred, self.pred) and equal(target, self.target)
 
 
-def check_loss_contracts(loss: Loss, pred: FloatArray, target: NDArray[Any]) -> None:
-    """Raise ModuleContractError for the first rule that a copy of the loss breaks."""
-    run = LossRun(loss, pred, target)
+def check_loss_contracts(run: LossRun, rules: Rules[LossRun] | None = None) -> None:
+    """Raise ModuleContractError for the first rule that the loss breaks."""
     try:
-        ask(run, LOSS_RULES)
+        ask(run, LOSS_RULES if rules is None else rules)
     finally:
-        run.state.rewind()
+        run.rewind()
+
+
+def implemented(run: LossRun) -> None:
+    """The loss and its backward are written, and return a number and an array."""
+    run.state  # noqa: B018  # the first pass
 
 
 def keeps_input(run: LossRun) -> None:
     """The loss modifies neither pred nor target."""
-    run.require(run.first.kept, "pred and target to be left alone, got one modified")
+    run.require(run.kept, "pred and target to be left alone, got one modified")
 
 
 def shape(run: LossRun) -> None:
     """The loss is one number, and dL/dpred has the shape of pred."""
-    value, gradient = run.first.value, run.first.gradient
-    run.require(np.ndim(value) == 0, f"one number, got shape {np.shape(value)}")
+    value, gradient = run.wanted.values()
+    run.require(value.ndim == 0, f"one number, got shape {value.shape}")
     wanted = run.pred.shape
     run.require(gradient.shape == wanted, f"dL/dpred of shape {wanted}, got {gradient.shape}")
 
 
+def finite_numbers(run: LossRun) -> None:
+    """Finite pred and target give a finite value and dL/dpred, also where pred is the target."""
+    pred, target = run.pred, run.target
+    if run.allow_nonfinite or not finite(pred, target):
+        return
+    for what, array in run.wanted.items():
+        message = f"{what} to be finite, as pred and target are, got NaN or infinity"
+        run.require(finite(array), message)
+    if target.shape == pred.shape and target.dtype.kind == "f" and pred.size:
+        # a target outside the range of pred may be no pred: a probability never is 0 or 1
+        inside = (target > pred.min()) & (target < pred.max())
+        for what, array in run(np.where(inside, target, pred), target).items():
+            message = f"{what} to be finite where pred is the target, got NaN or infinity"
+            run.require(finite(array), message)
+
+
 def dtype(run: LossRun) -> None:
     """The dtype of dL/dpred is that of pred."""
-    dtype = run.first.gradient.dtype
+    dtype = run.wanted["dL/dpred"].dtype
     run.require(dtype == np.float64, f"dL/dpred in float64, as pred, got {dtype}")
 
 
 def accumulates(run: LossRun) -> None:
-    """A second backward returns the same."""
-    same = equal(run.first.gradient, run.first.again)
-    run.require(same, "a second backward to return the same, got another")
+    """A second and a third backward return the same."""
+    run.loss(run.pred, run.target)
+    first = np.array(run.loss.backward())
+    for again in ("second", "third"):
+        same = equal(np.array(run.loss.backward()), first)
+        run.require(same, f"a {again} backward to return the same, got another")
 
 
 def reproducible(run: LossRun) -> None:
-    """The same pred and target give the same value."""
-    run.state.rewind()
-    same = equal(np.array(run.loss(run.pred, run.target)), np.array(run.first.value))
+    """The same pred and target give the same value, the first time, too."""
+    run.rewind()
+    again = np.array(run.loss(run.pred, run.target))
+    same = equal(again, run.wanted["the loss"]) and equal(again, run.first_value)
     run.require(same, "the same value twice, got another")
 
 
 LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
+    "implemented": implemented,
     "keeps-input": keeps_input,
     "shape": shape,
+    "finite": finite_numbers,
     "dtype": dtype,
     "accumulates": accumulates,
     "reproducible": reproducible,
 }
+
+
+def target_shape(run: LossRun) -> None:
+    """A target (N,) for pred (N, 1) is refused, or dL/dpred has the shape of pred."""
+    if run.target.shape != run.pred.shape or run.pred.size < 2:
+        return
+    pred, target = run.pred.reshape(-1, 1), run.target.reshape(-1)
+    try:
+        gradient = run(pred, target)["dL/dpred"]
+    except Exception:  # refused, in whatever words
+        return
+    contract = f"a target of shape {target.shape} for pred of shape {pred.shape} to be refused"
+    message = f"{contract}, got dL/dpred of shape {gradient.shape}"
+    run.require(gradient.shape == pred.shape, message)
+
+
+def many_rows(run: LossRun) -> None:
+    """The gradient of many rows is right, too."""
+    pred, target = run.pred, run.target
+    if not (pred.size and target.ndim and pred.ndim and len(target) == len(pred)):
+        return
+    times = math.ceil(_MANY / len(pred))
+    pred, target = np.concatenate([pred] * times), np.concatenate([target] * times)
+    # a disagreement on a kink is none: there is one of them only if it stays nearby
+    nearby = 0.999 * (0.99 * pred + 0.01 * np.roll(pred, 1, axis=0))
+    right = any(_derived(run, point, target) for point in (pred, nearby))
+    run.require(right, f"the gradient of {len(pred)} rows to be right, got another")
+
+
+def float32(run: LossRun) -> None:
+    """A pred in float32 gives float32: dL/dpred, and the value, as in float64."""
+
+    def compute(dtype: Any, arrays: Sequence[NDArray[Any]]) -> Results:
+        pred, target = (cast(array, dtype) for array in arrays)
+        return run(pred, target)
+
+    def rounding(what: str) -> float:
+        return max(1.0, largest(run.pred))
+
+    arrays = [run.pred, run.target]
+    found = compute(np.float32, arrays)
+    dtype = found["dL/dpred"].dtype
+    run.require(dtype == np.float32, f"dL/dpred in float32, as pred, got {dtype}")
+    wanted = run.wanted
+    if all(close(found[w], a, tolerance(a, rounding(w))) for w, a in wanted.items()):
+        return
+    if within_range(*arrays, *wanted.values()):
+        other = differing(compute, arrays, rounding)
+        message = f"float32 to give what float64 gives, got another value of {other}"
+        run.require(other is None, message)
+
+
+def keeps_results(run: LossRun) -> None:
+    """dL/dpred keeps its values through later calls."""
+    run.rewind()
+    run.loss(run.pred, run.target)
+    gradient = run.loss.backward()
+    spoil(gradient)
+    run.loss.backward()
+    run(run.pred, run.target)
+    message = "dL/dpred to keep its values, got it overwritten by a later call"
+    run.require(still_spoiled(gradient), message)
+
+
+def own_copies(run: LossRun) -> None:
+    """What the caller does to pred, target and dL/dpred afterwards changes no gradient."""
+    wanted = run.wanted["dL/dpred"]
+    for what in ("pred", "target", "dL/dpred"):
+        run.rewind()
+        arrays = {"pred": run.pred.copy(), "target": run.target.copy()}
+        run.loss(*arrays.values())
+        arrays["dL/dpred"] = run.loss.backward() if what == "dL/dpred" else wanted.copy()
+        spoil(arrays[what])
+        with np.errstate(all="ignore"):  # of the NaN that a faulty loss computes with
+            found = np.array(run.loss.backward())
+        message = f"the loss to keep a copy of {what}, got another gradient after it was changed"
+        run.require(close(found, wanted, 1e-9 * largest(wanted)), message)
+
+
+def still_accumulates(run: LossRun) -> None:
+    """Many backwards later, it returns the same."""
+    run.loss(run.pred, run.target)
+    for _ in range(_TIMES):
+        run.loss.backward()
+    accumulates(run)
+
+
+LATER_LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
+    "many-rows": many_rows,
+    "target-shape": target_shape,
+    "float32": float32,
+    "keeps-results": keeps_results,
+    "own-copies": own_copies,
+    "accumulates": still_accumulates,
+}
+
+
+def order(run: LossRun) -> None:
+    """Backward before the first call is an error, or right."""
+    early, late = copy.deepcopy(run.given), copy.deepcopy(run.given)
+    try:
+        found = np.array(early.backward())
+    except Exception:  # refused, in whatever words
+        return
+    late(run.pred, run.target)
+    same = equal(found, np.array(late.backward()))
+    run.require(same, "backward before the first call to be refused, got numbers")
+
+
+LOSS_CHECKLIST_RULES: dict[str, Callable[[LossRun], None]] = {"order": order}
+
+
+def _derived(run: LossRun, pred: FloatArray, target: NDArray[Any]) -> bool:
+    """Return whether dL/dpred along a direction is a difference of the loss."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], pred.shape) * np.maximum(1, abs(pred))
+    along = run(pred, target)["dL/dpred"] * signs
+    above, below = (run(pred + h * signs, target)["the loss"] for h in (_STEP, -_STEP))
+    size = np.abs(along).sum() + abs(above) * 1e-9 / _STEP
+    return bool(abs((above - below) / (2 * _STEP) - along.sum()) <= 1e-4 * size)

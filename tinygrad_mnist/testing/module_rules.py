@@ -1,13 +1,14 @@
 """The contract of modules, as far as finite differences cannot see it.
 
 Each rule is a function of a run; with several inputs, it is asked of every one, and dx is a tuple.
+They are asked before the gradients: what a difference says rests on them. Those of `later_rules`
+come afterwards.
 """
 
-import copy
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -15,133 +16,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._generators import attributes, reachable
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.rules import Run, ask, equal, largest
-from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, State, gradients, leading, numbered
-
-_TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
-
-Results = dict[str, FloatArray]  # of one forward and backward, each by what a message calls it
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    return np.broadcast_to(array.copy(), array.shape)
-
+from tinygrad_mnist.parameter import Buffer, Parameter
+from tinygrad_mnist.testing.module_run import ModuleRun, Results, per_sample, read_only
+from tinygrad_mnist.testing.rules import Rules, ask, equal, finite
+from tinygrad_mnist.testing.subject import Inputs
 
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": np.asfortranarray,
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
     "reversed": lambda a: np.flip(np.flip(a).copy()),
-    "read-only": _read_only,
+    "read-only": read_only,
 }
 
 
-class ModuleRun(Run):
-    """A copy of a module in float64, run from the same draws and Buffers each time.
-
-    Args:
-        module: The module; left alone.
-        inputs: What its forward takes.
-        dy: What its backward is given.
-        rows_independent: Whether the output of each sample depends on that sample alone.
-        forms: What the module takes.
-    """
-
-    def __init__(
-        self,
-        module: Module,
-        inputs: Inputs,
-        dy: FloatArray,
-        rows_independent: bool = True,
-        forms: Sequence[Form] = FORMS,
-    ) -> None:
-        self.module, self.inputs, self.dy = copy.deepcopy(module).astype(np.float64), inputs, dy
-        self.rows_independent, self.forms = rows_independent, forms
-        self.owner, self.leading = type(module).__name__, leading(module, inputs)
-        # a sum in another order rounds by a few units in the last place of its terms
-        self.rounding = 64 * np.finfo(np.float64).eps * max(map(largest, inputs))
-        self.usual: dict[str, float] = {}  # the largest entry of each array, at these inputs
-
-    @cached_property
-    def state(self) -> State:
-        """The draws and Buffers before the first forward, which is watched for what it edits."""
-        self.edits: list[tuple[str, str]] = []  # each a rule and a message
-        return State(self._watched_first_pass, self.module)
-
-    @cached_property
-    def wanted(self) -> Results:
-        """What the module gives at its inputs and dy, to compare with."""
-        return self(self.inputs, self.dy)
-
-    def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
-        results = {"y": self.forward(inputs)}
-        dxs, grads = gradients(self.module, inputs, dy, times)
-        results |= {name: dx for name, dx in numbered("dx", dxs) if dx is not None}
-        results |= {f"the gradient of {name}": grad for name, grad in grads.items()}
-        self.usual = self.usual or {what: largest(array) for what, array in results.items()}
-        return results
-
-    def forward(self, inputs: Inputs) -> FloatArray:
-        """Return a copy of y, from the draws and Buffers of the first forward."""
-        self.state.rewind()
-        return np.array(self.module(*inputs))
-
-    def same(self, found: Results, wanted: Results, message: str) -> None:
-        """Require equality to rounding: of gradients, relative to dy or to their largest entry."""
-        for what, array in wanted.items():
-            factor = 1.0 if what == "y" else largest(self.dy)
-            scale = max(largest(array), self.usual[what]) + (0 if what == "y" else factor)
-            # numbers below the smallest normal one round to few digits
-            atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
-            other = found.get(what)
-            alike = other is not None and other.shape == array.shape
-            close = alike and np.allclose(other, array, rtol=_TOLERANCE, atol=atol, equal_nan=True)  # type: ignore[arg-type]
-            self.require(close, f"{message}, got another value of {what}")
-
-    def _watched_first_pass(self) -> None:
-        inputs, dy = [x.copy() for x in self.inputs], self.dy.copy()
-        steps: dict[str, Callable[[], Any]] = {
-            "forward": lambda: self.module(*inputs),
-            "backward": lambda: self.module.backward(dy),
-        }
-        for step, call in steps.items():
-            before = self.module.state_dict()
-            call()
-            for (name, x), own in zip(numbered("x", self.inputs), inputs, strict=True):
-                if not equal(own, x):
-                    message = f"{step} to leave {name} alone, got it modified"
-                    self.edits.append(("keeps-input", message))
-            may_move = dict(self.module.named_buffers()) if step == "forward" else {}
-            after = self.module.state_dict()
-            for name in before.keys() - after.keys():
-                message = f"{step} to keep {name} (`.data = ...` sets its values), got it replaced"
-                self.edits.append(("keeps-parameters", message))
-            for name, values in after.items():
-                if not (name in may_move or equal(values, before.get(name, values))):
-                    message = f"{step} to leave {name} alone, got it moved"
-                    self.edits.append(("keeps-parameters", message))
-        if not equal(dy, self.dy):
-            self.edits.append(("keeps-dy", "backward to leave dy alone, got it modified"))
+def implemented(run: ModuleRun) -> None:
+    """Forward and backward are written, and forward returns an array."""
+    run.state  # noqa: B018  # the first pass
 
 
-def check_module_contracts(run: ModuleRun) -> None:
-    """Raise ModuleContractError for the first rule that the module breaks."""
-    try:
-        ask(run, MODULE_RULES)
-    finally:
-        run.state.rewind()
+def finds_parameters(run: ModuleRun) -> None:
+    """Every Parameter, Buffer and Module inside is found."""
+    modules = list(run.module.modules())
+    buffers = [*run.module.parameters(), *(buffer for _, buffer in run.module.named_buffers())]
+    found = set(map(id, [*modules, *buffers]))
+    for part in reachable(run.module):
+        if isinstance(part, (Buffer, Module)) and id(part) not in found:
+            kinds = (
+                kind.__name__ for kind in (Parameter, Buffer, Module) if isinstance(part, kind)
+            )
+            message = (
+                f"every {next(kinds)} to be found, got one in {_place(part, modules)}; keep it as "
+                "an attribute, or in a list, tuple or dict"
+            )
+            raise run.broken(message)
 
 
 def keeps_input(run: ModuleRun) -> None:
     """Neither forward nor backward modifies x."""
     _edits_nothing(run)
-    _takes_read_only(run, "x", [_read_only(x) for x in run.inputs], run.dy)
+    _writes_nowhere(run, "x", list(map(read_only, run.inputs)), run.dy)
 
 
 def keeps_dy(run: ModuleRun) -> None:
     """Backward does not modify dy."""
     _edits_nothing(run)
-    _takes_read_only(run, "dy", run.inputs, _read_only(run.dy))
+    _writes_nowhere(run, "dy", run.inputs, read_only(run.dy))
 
 
 def keeps_parameters(run: ModuleRun) -> None:
@@ -150,18 +71,30 @@ def keeps_parameters(run: ModuleRun) -> None:
 
 
 def reproducible(run: ModuleRun) -> None:
-    """Two forwards from the same draws and Buffers give the same y."""
+    """Two forwards from the same draws and Buffers give the same y, and so does the very first."""
     message = (
         "the same y from the same x and the same draws, got another; a random layer keeps its "
         "np.random.Generator as an attribute (self.rng) and draws from nothing else; an array that "
         "forward moves is a Buffer"
     )
-    run.require(equal(run.forward(run.inputs), run.forward(run.inputs)), message)
+    again = run.forward(run.inputs)
+    run.require(equal(again, run.forward(run.inputs)), message)
+    message = "the second forward to give the y of the very first one, got another"
+    run.require(run.alike("y", run.first_y, again), message)
 
 
 def shape(run: ModuleRun) -> None:
     """dx has the shape of x (or is None with `input_grad=False`)."""
-    run(run.inputs, run.dy)  # which refuses another shape
+    run.wanted  # noqa: B018  # refuses another shape
+
+
+def finite_numbers(run: ModuleRun) -> None:
+    """Finite numbers give finite y, dx and gradients."""
+    if run.allow_nonfinite or not finite(*run.inputs, *run.module.state_dict().values()):
+        return
+    for what, array in run.wanted.items():
+        message = f"{what} to be finite, as all that went in, got NaN or infinity"
+        run.require(finite(array), message)
 
 
 def dtype(run: ModuleRun) -> None:
@@ -176,7 +109,8 @@ def layout(run: ModuleRun) -> None:
     arrays = (*run.inputs, run.dy)
     for name, laid_out in LAYOUTS.items() if all(a.ndim for a in arrays) else ():
         *inputs, dy = map(laid_out, arrays)
-        run.same(run(inputs, dy), run.wanted, f"a {name} x and dy to change nothing")
+        found = run.guarded if laid_out is read_only else run(inputs, dy)
+        run.same(found, run.wanted, f"a {name} x and dy to change nothing")
     if run.leading and all(a.ndim and a.size for a in arrays):
         *inputs, dy = (np.broadcast_to(a[:1], a.shape) for a in arrays)
         plain = run([x.copy() for x in inputs], dy.copy())
@@ -184,16 +118,39 @@ def layout(run: ModuleRun) -> None:
 
 
 def accumulates(run: ModuleRun) -> None:
-    """A second backward returns the same dx and adds the same again."""
-    doubled = {what: 2 * array for what, array in run.wanted.items()} | _per_sample(run.wanted)
+    """A second and a third backward return the same dx and add the same again."""
+    doubled = {what: 2 * array for what, array in run.wanted.items()} | per_sample(run.wanted)
     found = run(run.inputs, run.dy, times=2)
     run.same(found, doubled, "a second backward to add the same again")
+    run.same(run.backward(run.dy), run.gradients, "a third backward to add the same again")
 
 
 def linear(run: ModuleRun) -> None:
-    """backward(-3 dy) is -3 backward(dy)."""
-    scaled = {what: -3 * array for what, array in run.wanted.items()} | {"y": run.wanted["y"]}
-    run.same(run(run.inputs, -3 * run.dy), scaled, "backward(-3 dy) to be -3 backward(dy)")
+    """backward(c dy) is c backward(dy), and backward(a + b) is backward(a) + backward(b)."""
+    run.forward(run.inputs)
+    dy, wanted = run.dy, run.gradients
+
+    def ask_scaled(name: str, c: float) -> None:
+        # undone before they are compared, lest a tolerance for large gradients hides small ones
+        found = {what: array / c for what, array in run.backward(c * dy).items()}
+        run.same(found, wanted, f"backward({name} dy) to be {name} backward(dy)")
+
+    ask_scaled("-3", -3)
+    if not finite(dy, *wanted.values()):
+        return
+    none: Results = {what: 0 * array for what, array in wanted.items()}
+    run.same(run.backward(0 * dy), none, "backward of a dy of zeros to be 0")
+    some = np.arange(dy.size).reshape(dy.shape) % 7 == 0
+    a, b = np.where(some, dy, 0), np.where(some, 0, dy)
+    of_a, of_b = run.backward(a), run.backward(b)
+    for name, c in {"": 1.0, "1024 ": 1024.0}.items():  # so that one entry is far above the others
+        total: Results = {what: c * of_a[what] + of_b[what] for what in wanted}
+        message = f"backward({name}a + b) to be {name}backward(a) + backward(b)"
+        run.same(run.backward(c * a + b), total, message, c * run.dy_size)
+    sizes = [run.dy_size, *run.usual.values()]
+    if max(sizes) < 2.0**500 and run.dy_size > 2.0**-500:  # or they might overflow, or vanish
+        ask_scaled("2**40", 2.0**40)
+        ask_scaled("2**-40", 2.0**-40)
 
 
 def rows_independent(run: ModuleRun) -> None:
@@ -201,30 +158,24 @@ def rows_independent(run: ModuleRun) -> None:
 
     Not asked of modules that draw: a mask depends on the rows before.
     """
-    run.forward(run.inputs)
-    if run.state.drawn() or not (run.rows_independent and run.leading and all(run.leading)):
+    if not run.rows_matter_alone:
         return
     advice = (
         "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
         "that mix rows)"
     )
-    rows, count = _per_sample(run.wanted), math.prod(run.leading)
+    count = math.prod(run.leading)
     for number in sorted({0, count // 2, count - 1}):
         index = np.unravel_index(number, run.leading)
         batch_of_one = tuple(slice(i, i + 1) for i in index)
         pick = itemgetter(index if "sample" in run.forms else batch_of_one)
         contract = f"sample {', '.join(map(str, index))} alone to give what its row gives {advice}"
-        try:
-            alone = run([pick(x).copy() for x in run.inputs], pick(run.dy).copy())
-            row = {what: pick(array) for what, array in rows.items()}
-        except Exception as error:
-            raise run.broken(f"{contract}, got {type(error).__name__}: {error}") from error
-        run.same(alone, row, contract)
+        run.same(*run.rearranged(pick, contract), contract)
 
     turned = partial(np.flip, axis=tuple(range(len(run.leading))))
-    found = run([turned(x).copy() for x in run.inputs], turned(run.dy).copy())
-    there = run.wanted | {what: turned(array) for what, array in rows.items()}
-    run.same(found, there, "rows in another order to give the same")
+    contract = "rows in another order to give the same"
+    found, rows = run.rearranged(turned, contract)
+    run.same(found, run.wanted | rows, contract)
 
 
 def eval_deterministic(run: ModuleRun) -> None:
@@ -242,30 +193,15 @@ def eval_deterministic(run: ModuleRun) -> None:
     run.require(same, "the same y twice in evaluation mode, got another")
 
 
-def empty(run: ModuleRun) -> None:
-    """No samples give no gradient, no error and no warning."""
-    if "batch" not in run.forms or not run.leading:
-        return
-    module = copy.deepcopy(run.module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            module.zero_grad()
-            module.backward(module(*[x[:0] for x in run.inputs]))
-        except Exception as error:
-            got = f"{type(error).__name__}: {error}"
-            raise run.broken(f"no error or warning from an empty batch, got {got}") from error
-    for name, parameter in module.named_parameters():
-        message = f"no gradient of {name} from an empty batch, got some"
-        run.require(not parameter.grad.any(), message)
-
-
 MODULE_RULES: dict[str, Callable[[ModuleRun], None]] = {
+    "implemented": implemented,
+    "finds-parameters": finds_parameters,
     "keeps-input": keeps_input,
     "keeps-dy": keeps_dy,
     "keeps-parameters": keeps_parameters,
     "reproducible": reproducible,
     "shape": shape,
+    "finite": finite_numbers,
     "dtype": dtype,
     "layout": layout,
     "accumulates": accumulates,
@@ -275,21 +211,37 @@ MODULE_RULES: dict[str, Callable[[ModuleRun], None]] = {
 }
 
 
+def check_module_contracts(run: ModuleRun, rules: Rules[ModuleRun] = MODULE_RULES) -> None:
+    """Raise ModuleContractError for the first rule that the module breaks."""
+    try:
+        ask(run, rules)
+    finally:
+        run.rewind()
+
+
+def _place(part: object, modules: list[Module]) -> str:
+    """Return in which attribute of which module something is, of the innermost."""
+    for module in reversed(modules):
+        for name, value in attributes(module).items():
+            if any(inside is part for inside in reachable(value)):
+                owner = "self" if module is modules[0] else type(module).__name__
+                return f"{owner}.{name} ({type(value).__name__})"
+    return type(modules[0]).__name__
+
+
 def _edits_nothing(run: ModuleRun) -> None:
     run.state  # noqa: B018  # the first pass
     for rule, message in run.edits:
         run.require(rule != run.rule, message)
 
 
-def _takes_read_only(run: ModuleRun, what: str, inputs: Inputs, dy: FloatArray) -> None:
+def _writes_nowhere(run: ModuleRun, what: str, inputs: Inputs, dy: FloatArray) -> None:
     """Require that nobody writes into an array, be it the same numbers."""
+    with suppress(ValueError):  # of the other array, maybe
+        run.guarded  # noqa: B018
+        return
     try:
         run(inputs, dy)
     except ValueError as error:
         run.require("read-only" not in str(error), f"{what} to be left alone, got {error}")
         raise
-
-
-def _per_sample(results: Results) -> Results:
-    """Return what has a row for each sample, y and each dx, without the parameters' gradients."""
-    return {what: a for what, a in results.items() if not what.startswith("the gradient of ")}

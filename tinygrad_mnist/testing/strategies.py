@@ -17,7 +17,9 @@ from tinygrad_mnist._extras import needing
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
 from tinygrad_mnist.testing.gradients import check_gradients
-from tinygrad_mnist.testing.module_rules import LAYOUTS, ModuleRun, empty
+from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES
+from tinygrad_mnist.testing.module_rules import LAYOUTS
+from tinygrad_mnist.testing.module_run import ModuleRun
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.rules import ask
 from tinygrad_mnist.testing.subject import FORMS, Form
@@ -157,7 +159,7 @@ def module_checklist(
         arrays = batch if isinstance(batch, tuple) else (batch,)
         module = make_module(arrays[0].shape[-1], np.random.default_rng(seed)).train(training)
         if "batch" in forms:
-            ask(ModuleRun(module, arrays, np.ones(())), {"empty": empty})
+            ask(ModuleRun(module, arrays, np.ones(())), CHECKLIST_RULES)
         x = tuple(map(_FORMED[form], arrays))
         note(f"x =\n{x if len(x) > 1 else x[0]!r}\n{module!r}")
         try:
