@@ -26,7 +26,8 @@ class FunctionSubject:
     def __init__(self, function: Function, arrays: dict[str, NDArray[Any]]) -> None:
         self.function = function
         self.arrays = {name: array.copy() for name, array in arrays.items()}
-        self.y_shape = self.outputs().shape
+        y = function.outputs(self._copies())
+        self.y_shape, self.y_dtype = y.shape, y.dtype
 
     @property
     def samples(self) -> int:
@@ -39,11 +40,11 @@ class FunctionSubject:
 
     def outputs(self) -> FloatArray:
         """Return a copy of the outputs at the arrays' present values."""
-        return np.array(self.function.outputs(list(self.arrays.values())), np.float64)
+        return np.array(self.function.outputs(self._copies()), np.float64)
 
     def gradients(self, cotangent: FloatArray) -> dict[str, FloatArray]:
         """Return copies of the gradients of sum(cotangent * outputs), by the arrays' names."""
-        found = self.function.gradients(cotangent.copy(), list(self.arrays.values()))
+        found = self.function.gradients(cotangent.copy(), self._copies())
         return {
             name: np.array(gradient, np.float64)
             for name, gradient in zip(self.arrays, found, strict=True)
@@ -53,6 +54,9 @@ class FunctionSubject:
     def copy(self) -> "FunctionSubject":
         """Return an independent subject with the same values."""
         return FunctionSubject(self.function, self.arrays)
+
+    def _copies(self) -> list[NDArray[Any]]:
+        return [array.copy() for array in self.arrays.values()]  # which it may edit
 
 
 def check_vjp(
@@ -116,8 +120,7 @@ def check_function(
         raise ValueError(check.expected(owner, "an array of floats to differentiate for", "none"))
     try:
         subject = FunctionSubject(function, arrays)
-        y = function.outputs(list(subject.arrays.values()))
-        dy = checker.cotangent(y.shape).astype(y.dtype)
+        dy = checker.cotangent(subject.y_shape).astype(subject.y_dtype)
         if checker.contracts:
             check_function_contracts(FunctionRun(function, subject.arrays, dy))
         return checker.report(function.name, subject, dy)
@@ -126,7 +129,10 @@ def check_function(
 
 
 def called(function: Any) -> str:
-    """Return what messages call a function: its name, or that of its type."""
+    """Return what messages call a function: its name, or the class that it is of."""
+    if inspect.ismethod(function):  # a layer's forward, or the apply of an autograd.Function
+        owner = function.__self__
+        return owner.__name__ if isinstance(owner, type) else type(owner).__name__
     name = getattr(function, "__name__", type(function).__name__)
     return "the function" if name == "<lambda>" else str(name)
 

@@ -1,7 +1,7 @@
 """check_torch: PyTorch's functions and modules, and your own (needs the extra `torch`)."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Unpack
 
 import numpy as np
@@ -42,50 +42,35 @@ def check_torch(
         ModuleContractError: The function breaks a rule; its `rule` says how.
         InconclusiveGradientCheck: Too little could be judged to say anything.
     """
-    owner = "check_torch"
-    module = function if isinstance(function, torch.nn.Module) else None
-    names = argument_names(module.forward if module else function, len(inputs))
-    tensors = list(inputs)
-    for name, parameter in module.named_parameters() if module else ():
-        if parameter.requires_grad:
-            names.append(name)
-            tensors.append(parameter)
-    names = distinct(names)
-    for name, tensor in zip(names, tensors, strict=True):
-        _refuse_unless_judged(owner, name, tensor)
-    arrays = {n: t.detach().cpu().numpy() for n, t in zip(names, tensors, strict=True)}
-    call = function if module is None else partial(_call, module, names[len(inputs) :], len(inputs))
-    run = _Run(called(function), call, [tensor.device for tensor in tensors])
-    generators = _generators(run.devices)
-    states = [generator.get_state() for generator in generators]
-
-    def rewind() -> None:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-    try:
-        with torch.enable_grad():
-            checked = Function(run.name, run.forward, run.vjp, rewind)
-            return check_function(owner, checked, arrays, settings)
-    finally:
-        rewind()
+    run = _Run(function, inputs)
+    with _as_found(run.devices) as rewind, torch.enable_grad():
+        checked = Function(run.name, run.forward, run.vjp, rewind)
+        return check_function("check_torch", checked, run.arrays, settings)
 
 
 class _Run:
     """A function of arrays, whose forward keeps what autograd needs for its vjp."""
 
-    def __init__(
-        self, name: str, call: Callable[..., Any], devices: Sequence["torch.device"]
-    ) -> None:
-        self.name, self.call, self.devices = name, call, devices
+    def __init__(self, function: Callable[..., Any], inputs: Sequence[Any]) -> None:
+        self.function, self.name, self.inputs = function, called(function), len(inputs)
+        self.module = function if isinstance(function, torch.nn.Module) else None
+        parameters = self.module.named_parameters() if self.module else ()
+        self.parameters = {name: p for name, p in parameters if p.requires_grad}
+        takes = self.module.forward if self.module else function
+        names = distinct([*argument_names(takes, len(inputs)), *self.parameters])
+        tensors = dict(zip(names, [*inputs, *self.parameters.values()], strict=True))
+        for name, tensor in tensors.items():
+            _refuse_unless_judged(name, tensor)
+        self.arrays = {name: _numpy(t) for name, t in tensors.items()}
+        self.devices = [tensor.device for tensor in tensors.values()]
 
     def forward(self, *arrays: NDArray[Any]) -> Any:
         pairs = zip(arrays, self.devices, strict=True)
         self.tensors = [torch.from_numpy(array).to(device) for array, device in pairs]
         self.judged = [t.requires_grad_() for t in self.tensors if t.is_floating_point()]
-        self.y = self.call(*self.tensors)
+        self.y = self._call(*self.tensors)
         _show_edits(self.tensors, arrays)
-        return self.y.detach().cpu().numpy() if isinstance(self.y, torch.Tensor) else self.y
+        return _numpy(self.y) if isinstance(self.y, torch.Tensor) else self.y
 
     def vjp(self, dy: NDArray[Any], *arrays: NDArray[Any]) -> list[NDArray[Any] | None]:
         gradients: dict[int, Any] = {}
@@ -100,12 +85,20 @@ class _Run:
             for array, gradient in zip(arrays, of_each, strict=True)
         ]
 
+    def _call(self, *tensors: Any) -> Any:
+        if self.module is None:
+            return self.function(*tensors)
+        parameters = dict(zip(self.parameters, tensors[self.inputs :], strict=True))
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        state = parameters | buffers
+        return torch.func.functional_call(self.module, state, tensors[: self.inputs])
+
 
 def _show_edits(tensors: Sequence["torch.Tensor"], arrays: Sequence[NDArray[Any]]) -> None:
     """Copy tensors on a GPU back to their arrays; those on the CPU share memory with them."""
     for tensor, array in zip(tensors, arrays, strict=True):
         if tensor.device.type != "cpu":
-            array[...] = tensor.detach().cpu().numpy()
+            array[...] = _numpy(tensor)
 
 
 def _numpy(tensor: "torch.Tensor") -> NDArray[Any]:
@@ -113,23 +106,30 @@ def _numpy(tensor: "torch.Tensor") -> NDArray[Any]:
     return np.asarray(tensor.detach().cpu().resolve_neg().numpy())
 
 
-def _call(module: "torch.nn.Module", names: Sequence[str], inputs: int, *tensors: Any) -> Any:
-    """Return module(*inputs) with other parameters, and with buffers that may be moved."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    parameters = dict(zip(names, tensors[inputs:], strict=True))
-    return torch.func.functional_call(module, parameters | buffers, tensors[:inputs])
-
-
-def _refuse_unless_judged(owner: str, name: str, tensor: object) -> None:
+def _refuse_unless_judged(name: str, tensor: object) -> None:
     if not isinstance(tensor, torch.Tensor):
-        raise check.type_error(owner, f"{name} to be a tensor", tensor)
+        raise check.type_error("check_torch", f"{name} to be a tensor", tensor)
     kinds = (torch.float32, torch.float64)
     if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in kinds):
         got = f"a tensor of {tensor.dtype}"
-        raise TypeError(check.expected(owner, f"{name} in float32 or float64", got))
+        raise TypeError(check.expected("check_torch", f"{name} in float32 or float64", got))
 
 
-def _generators(devices: Sequence["torch.device"]) -> list[Any]:
-    """Return PyTorch's global generators of the CPU and of the GPUs among the devices."""
+@contextmanager
+def _as_found(devices: Sequence["torch.device"]) -> Iterator[Callable[[], None]]:
+    """Yield what sets PyTorch's generators back; in the end they and the threads are as before."""
     on_gpu = {device.index for device in devices if device.type == "cuda"}
-    return [torch.default_generator, *(torch.cuda.default_generators[i] for i in sorted(on_gpu))]
+    generators = [torch.default_generator, *(torch.cuda.default_generators[i] for i in on_gpu)]
+    states = [generator.get_state() for generator in generators]
+    threads = torch.get_num_threads()
+
+    def rewind() -> None:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+    try:
+        torch.set_num_threads(1)  # two that share a busy core take 50 times as long as one
+        yield rewind
+    finally:
+        torch.set_num_threads(threads)
+        rewind()
