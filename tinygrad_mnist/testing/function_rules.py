@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.rules import Run, ask, equal, largest
+from tinygrad_mnist.testing.rules import Run, ask, close, equal, finite, largest, written
 
 _ROUNDING = 1e-4  # above what float32 rounds to, as it may be inside; below what a mistake changes
 _EXACT = 1e-9  # where nothing rounds: a power of 2 scales every product and sum exactly,
@@ -44,13 +44,20 @@ class Function(NamedTuple):
     def outputs(self, arrays: Arrays) -> FloatArray:
         """Return y, not a copy."""
         self.reset()
-        return self._floats("forward to return", self.forward(*arrays))
+        with written(self.name, "forward"):
+            y = self.forward(*arrays)
+        if y is None:
+            raise self._broken("implemented", "forward to return an array", y)
+        return self._floats("forward to return", y)
 
     def gradients(self, dy: FloatArray, arrays: Arrays) -> list[FloatArray | None]:
         """Return a gradient for each array, not copies; dy is converted to the dtype of y."""
         y = self.outputs(arrays)
         # asarray, for a number times an array of no axes is not an array
-        found = self.vjp(np.asarray(dy, y.dtype), *arrays)
+        with written(self.name, "vjp"):
+            found = self.vjp(np.asarray(dy, y.dtype), *arrays)
+        if found is None:
+            raise self._broken("implemented", "vjp to return gradients", found)
         found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(arrays):
             contract = f"vjp to return a gradient for each of {len(arrays)} arrays"
@@ -77,7 +84,7 @@ class Function(NamedTuple):
             raise self._broken("shape", f"{contract} one array", check.described(value))
         array = np.asarray(value)
         if array.dtype.kind != "f":
-            got = check.described(value if array.dtype == object else array)
+            got = check.described(array if array.dtype.kind in "biuc" else value)
             raise self._broken("dtype", f"{contract} an array of floats", got)
         return array
 
@@ -95,7 +102,7 @@ class FunctionRun(Run):
     @cached_property
     def wanted(self) -> Results:
         """What the function gives at its arrays and dy, to compare with."""
-        return self(self.arrays, self.dy)
+        return self([array.copy() for array in self.arrays], self.dy.copy())
 
     @cached_property
     def draws(self) -> bool:
@@ -118,15 +125,18 @@ class FunctionRun(Run):
         around = max(map(largest, [*wanted.values(), self.dy, *self.arrays]))
         for what, array in found.items():
             allowed = _EXACT * largest(wanted[what]) + _TINY if exactly else _ROUNDING * around
-            alike = array.shape == wanted[what].shape and np.allclose(
-                array, wanted[what], rtol=0, atol=allowed, equal_nan=True
-            )
+            alike = close(array, wanted[what], allowed)
             self.require(alike, f"{message}, got another value of {what}")
 
 
 def check_function_contracts(run: FunctionRun) -> None:
     """Raise ModuleContractError for the first rule that the function breaks."""
     ask(run, FUNCTION_RULES)
+
+
+def implemented(run: FunctionRun) -> None:
+    """Forward and vjp are written."""
+    run.wanted  # noqa: B018  # refuses a skeleton
 
 
 def keeps_input(run: FunctionRun) -> None:
@@ -183,9 +193,9 @@ def dtype(run: FunctionRun) -> None:
     run.wanted  # noqa: B018  # refuses anything else
 
 
-def finite(run: FunctionRun) -> None:
+def finite_numbers(run: FunctionRun) -> None:
     """Finite arrays and dy give finite y and gradients."""
-    if all(np.isfinite(array).all() for array in run.arrays):
+    if finite(*run.arrays):
         for what, array in run.wanted.items():
             number = array[~np.isfinite(array)][:1]
             run.require(not number.size, f"finite {what} from finite numbers, got {number.sum()}")
@@ -211,7 +221,7 @@ def layout(run: FunctionRun) -> None:
 def linear(run: FunctionRun) -> None:
     """vjp(c dy) is c vjp(dy), and vjp(a + b) is vjp(a) + vjp(b)."""
     dy, wanted = run.dy, run.gradients(run.dy)
-    if not all(np.isfinite(array).all() for array in wanted.values()):
+    if not finite(*wanted.values()):
         return
     for name, c in {"-4": -4.0, "2**20": 2.0**20, "2**-20": 2.0**-20}.items():
         found = {what: array / c for what, array in run.gradients(c * dy).items()}
@@ -229,13 +239,14 @@ LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
 }
 FUNCTION_RULES: dict[str, Callable[[FunctionRun], None]] = {
+    "implemented": implemented,
     "keeps-input": keeps_input,
     "keeps-dy": keeps_dy,
     "keeps-results": keeps_results,
     "reproducible": reproducible,
     "shape": shape,
     "dtype": dtype,
-    "finite": finite,
+    "finite": finite_numbers,
     "layout": layout,
     "linear": linear,
 }

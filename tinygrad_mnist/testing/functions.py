@@ -15,6 +15,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.function_rules import Function, FunctionRun, check_function_contracts
 from tinygrad_mnist.testing.gradients import Checker, Settings
 from tinygrad_mnist.testing.report import GradientReport
+from tinygrad_mnist.testing.rules import written
 from tinygrad_mnist.testing.subject import State, numbered
 
 
@@ -100,7 +101,8 @@ def check_vjp(
             owner, name, array, kind if array.dtype.kind == "f" else array.dtype
         )
     copies = [array.copy() for array in named.values()]
-    state = State(lambda: forward(*copies), forward, vjp)
+    with written(called(forward), "forward"):
+        state = State(lambda: forward(*copies), forward, vjp)
 
     def rewind() -> None:
         state.rewind()
