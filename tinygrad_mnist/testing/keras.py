@@ -57,7 +57,7 @@ def check_keras(
         raise check.type_error(owner, "a keras.Layer", layer)
     mode = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
     if not layer.built:
-        layer(*inputs, **mode)
+        layer(*keras.tree.map_structure(_symbolic, inputs), **mode)
     with precision(kind), _computing_in(kind.name, layer):
         arrays, rebuilt = floats_in(inputs, argument_names(layer.call, len(inputs)), kind)
         first = len(arrays)
@@ -75,6 +75,12 @@ def check_keras(
 
         function = jax_function(type(layer).__name__, call, named)
         return check_function(owner, function, named, settings)
+
+
+def _symbolic(array: Any) -> Any:
+    """Return a stand-in, which builds a layer and moves nothing in it."""
+    kind = "float32" if np.asarray(array).dtype.kind == "f" else "int32"
+    return keras.KerasTensor(np.shape(array), kind)
 
 
 @contextmanager
