@@ -204,20 +204,9 @@ def test_a_cotangent_of_ones_is_blind_where_a_drawn_one_is_not():
 def test_too_little_to_judge_is_never_a_pass():
     with pytest.raises(InconclusiveGradientCheck, match="^ReLU: too little to judge: every gradie"):
         check_gradients(ReLU(), -1 - abs(normal(3, 4)))
-    with pytest.raises(InconclusiveGradientCheck, match="12 of 12 probes lie on a kink"):
-        check_gradients(ReLU(), np.zeros((3, 4)))
-    with pytest.raises(InconclusiveGradientCheck):
+    with pytest.raises(InconclusiveGradientCheck, match="the outputs are empty"):
         check_gradients(Linear(4, 3), np.zeros((0, 4)))
     assert not issubclass(InconclusiveGradientCheck, AssertionError)
-
-
-def test_up_to_half_of_the_probes_may_lie_on_a_kink():
-    x = normal(4, 5)
-    x.flat[:10] = 0
-    assert check_gradients(ReLU(), x).arrays[0].on_kink == 10
-    x.flat[10] = 0
-    with pytest.raises(InconclusiveGradientCheck, match="11 of 20 probes lie on a kink"):
-        check_gradients(ReLU(), x)
 
 
 def test_a_mistake_is_seen_in_a_function_that_is_rough_by_a_twentieth_of_it():
@@ -485,7 +474,7 @@ def test_what_cannot_be_meant_is_refused():
 def test_a_setting_that_does_not_exist_is_refused(check, subject):
     text = (
         f"{check.__name__}: expected settings among rtol, atol, step, max_entries, directions, "
-        "contracts, seed, raise_on_failure, got tolerance"
+        "contracts, allow_nonfinite, seed, raise_on_failure, got tolerance"
     )
     with pytest.raises(TypeError, match=f"^{text}$"):
         check(*subject, tolerance=1e-3)

@@ -8,22 +8,23 @@ first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h)
 a kink within h of the point breaks one of the two by at least 0.4 of the error. So an error counts
 if both hold to a tenth of it; else smaller and larger steps are tried; else the probe lies on a
 kink. And it counts only if it persists at a generic point nearby: relu(x) - relu(-x) is smooth
-at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here.
+at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here; the
+answer at the kink itself is left to `testing.kinks`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.testing.kinks import Slopes
+from tinygrad_mnist.testing.precision import Precision
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.subject import Subject
-
-EPS = float(np.finfo(np.float64).eps)
-STEP = EPS ** (1 / 3)
-Precision = tuple[float, float, float]  # rtol, atol and step, as in `check_gradients`
 
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
@@ -31,6 +32,9 @@ _SMALLEST = float(np.finfo(np.float64).tiny)
 _TINY = 0.01  # a usual size below which values count as tiny
 _FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one
 _NEARBY = 2  # generic points at which an error is confirmed
+_AWAY = 1500  # steps to a generic point, 1 % in float64: kinks here are out of reach there
+_WIDER = (2.0**10, 2.0**20, 2.0**30)  # steps at which rounding hides less, over the first
+_PIECES = 8  # points in the neighbourhood of a kink that must show no third slope
 
 
 class Probe(NamedTuple):
@@ -58,15 +62,22 @@ class Measured(NamedTuple):
     analytic: float
     numeric: float
     second: float  # the second difference, over the step
+    bend: float  # the sum of its sizes over all outputs
     tolerance: float
     rounding: float  # what rounding alone may come to, generously
+    note: str = ""  # where it was measured, if not at the point itself
 
     @property
     def error(self) -> float:
         return abs(self.analytic - self.numeric)
 
+    @property
+    def largest(self) -> float:
+        return max(abs(self.analytic), abs(self.numeric))
 
-Verdict = tuple[Literal["right", "wrong", "kink"], Measured]
+
+# on a kink an answer is "between" the slopes or "outside", or it is a "kink" of too many
+Verdict = tuple[Literal["right", "wrong", "between", "outside", "kink"], Measured]
 
 
 class Judge:
@@ -79,38 +90,88 @@ class Judge:
     def __init__(
         self, subject: Subject, dy: FloatArray, rng: np.random.Generator, precision: Precision
     ) -> None:
-        self.subject, self.dy, self.rng = subject, dy, rng
-        self.rtol, self.atol, self.step = self.precision = precision
+        self.subject, self.dy, self.rng, self.precision = subject, dy, rng, precision
         self.outputs = subject.outputs()
         if not np.isfinite(self.outputs).all():
             raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
         self.gradients = subject.gradients(dy)
-        self._rounding = 4 * EPS * float(np.sum(abs(dy) * np.maximum(abs(self.outputs), 1)))
+        self._roundings = 4 * precision.eps * np.maximum(abs(self.outputs), 1)
+        self._rounding = float(np.sum(abs(dy) * self._roundings))
         self._nearby: list[Judge] = []
 
     def judge(self, probe: Probe) -> Verdict:
         """Return the verdict here; where it is not "right", generic points nearby decide."""
         outcome, here = self._judge_here(probe)
-        if outcome == "right" or (outcome == "wrong" and not math.isfinite(here.analytic)):
+        if outcome == "right" and not self._hides_kink(probe, here):
+            return outcome, here
+        if outcome == "wrong" and not math.isfinite(here.analytic):
             return outcome, here
         for judge in self._generic_points():
             elsewhere, there = judge._judge_here(probe)
             if elsewhere == "wrong":
                 return "wrong", here if outcome == "wrong" else there
             if elsewhere == "right":
-                return "kink", here
+                return self._judge_kink(probe, here, there)
         # no other point could be judged: all are on kinks, or there are none
         return "kink" if self._nearby else outcome, here
 
+    def judge_ties(self, name: str) -> tuple[Probe, Verdict]:
+        """Return a probe of an array that moves up as a whole, so that ties stay, and its verdict.
+
+        Only the outputs that are smooth then take part, their slopes all counted as positive, so
+        that what is paid too much for one does not cancel with another.
+        """
+        probe = Probe(name, 0, np.ones(self.gradients[name].size))
+        slopes = self._slopes(probe)
+        weight = abs(self.dy) * np.where(slopes.differ, 0, np.sign(slopes.above))
+        judge = Judge(self.subject, np.asarray(weight), self.rng, self.precision)
+        here = judge._measure(probe, self.precision.step)
+        return probe, judge._judge_kink(probe, here, here, tied=True)
+
+    def judge_widely(self, probe: Probe) -> Verdict:
+        """Return the verdict by large steps, of which rounding hides less, or "kink".
+
+        Each output must be linear over the step, since there are no smaller ones to compare with.
+        """
+        for factor in _WIDER:
+            full = self._measure(probe, factor * self.precision.step)
+            half = self._measure(probe, factor * self.precision.step / 2)
+            bent = full.bend + half.bend + abs(full.numeric - half.numeric)
+            if bent < 0.01 * abs(full.numeric) and self.telling(full):
+                return ("wrong" if full.error > full.tolerance + 10 * bent else "right"), full
+        return "kink", full
+
+    @cached_property
+    def quieter(self) -> "Judge | None":
+        """A judge without the outputs whose rounding is 1000 times the usual one, if any."""
+        if not self.outputs.size:
+            return None
+        quiet = self._roundings <= 1000 * np.median(self._roundings)
+        if quiet.all():
+            return None
+        return Judge(self.subject, self.dy * quiet, self.rng, self.precision)
+
+    def at_generic_parameters(self) -> "Judge | None":
+        """Return a judge where each parameter has changed by up to a half, none is 0.
+
+        Signs stay. Where the function is not defined, the change is smaller, or it is None.
+        """
+        return self._at(self._generic_parameters, 1, 0.1, 0.01)
+
+    def telling(self, found: Measured) -> bool:
+        """Return whether a mistake would show: one of a hundredth, or of twice rtol."""
+        return found.tolerance < (0.01 + 2 * self.precision.rtol) * found.largest
+
     def _judge_here(self, probe: Probe) -> Verdict:
-        first = self._measure(probe, self.step)
+        step = self.precision.step
+        first = self._measure(probe, step)
         if not math.isfinite(first.analytic) and math.isfinite(first.numeric):
             return "wrong", first
         for factor in _RETRIES:
-            full = first if factor == 1 else self._measure(probe, factor * self.step)
+            full = first if factor == 1 else self._measure(probe, factor * step)
             if full.error <= full.tolerance:
                 return "right", full
-            half = self._measure(probe, factor * self.step / 2)
+            half = self._measure(probe, factor * step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
             # where the analytic value is huge, smoothness is judged by what the differences see
@@ -119,74 +180,146 @@ class Judge:
                 return "wrong", full
         return "kink", first
 
+    def _judge_kink(
+        self, probe: Probe, here: Measured, there: Measured, *, tied: bool = False
+    ) -> Verdict:
+        """Return the verdict on what is right `there`, beside the point, but not `here`."""
+        slopes = self._slopes(probe)
+        low, high, slack = slopes.bounds(self.dy)
+        nearest = min(max(here.analytic, low), high)
+        if abs(here.analytic - nearest) <= here.tolerance + slack:
+            return "between", there
+        if (tied or slopes.differ.any()) and self._has_two_slopes(probe, slopes):
+            note = f"at a kink, expected {low:.6g} to {high:.6g}"
+            return "outside", here._replace(numeric=nearest, note=note)
+        return "kink", here
+
+    def _hides_kink(self, probe: Probe, here: Measured) -> bool:
+        """Return whether the answer is the mean of two slopes, as 0 is of those of |x| at 0."""
+        bent = abs(here.second) > max(100 * here.tolerance, 0.01 * here.largest)
+        return bent and bool(self._slopes(probe).differ.any())
+
     def _persists(self, probe: Probe, full: Measured) -> bool:
         """Return whether the error stays where the function may only look smooth from afar."""
-        finer = (self._measure(probe, factor * self.step) for factor in _FINER)
+        finer = (self._measure(probe, factor * self.precision.step) for factor in _FINER)
         return all(m.error + m.rounding > 0.5 * full.error for m in finer)
 
     def _measure(self, probe: Probe, step: float) -> Measured:
-        dy, gradient = self.dy, self.gradients[probe.name]
+        dy, gradient, precision = self.dy, self.gradients[probe.name], self.precision
         with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
-            f_above, f_below, taken = self._either_side(probe, step)
-            length = float(np.linalg.norm(taken)) or _SMALLEST
-            if len(taken) == 1:
-                length = math.copysign(length, taken[0])
+            f_above, f_below, taken, length = either_side(self.subject, probe, step)
             # the sum of the differences, not the difference of the sums: it rounds less
             numeric = float(np.sum(dy * (f_above - f_below))) / length
             analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
-            second = float(np.sum(dy * ((f_above - self.outputs) - (self.outputs - f_below))))
+            seconds = dy * ((f_above - self.outputs) - (self.outputs - f_below))
         rounding = self._rounding / abs(length / 2)
         tolerance = (
-            self.rtol * max(abs(analytic), abs(numeric))
-            + self.atol * float(np.max(abs(gradient), initial=0.0, where=np.isfinite(gradient)))
+            precision.rtol * max(abs(analytic), abs(numeric))
+            + precision.atol
+            * float(np.max(abs(gradient), initial=0.0, where=np.isfinite(gradient)))
             + rounding
             + _SMALLEST  # of an empty batch all the others are 0
         )
-        return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
+        half = abs(length / 2)
+        second, bend = float(np.sum(seconds)) / half, float(np.sum(abs(seconds))) / half
+        return Measured(analytic, numeric, second, bend, tolerance, 10 * rounding)
 
-    def _either_side(self, probe: Probe, step: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the outputs a step above and a step below, and the way between the two points."""
-        array = self.subject.arrays[probe.name].reshape(-1)[probe.part]
-        kept = array.copy()
-        size = np.maximum(1, abs(kept))
-        size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
-        h = probe.signs * size * (step / math.sqrt(len(kept)))
-        try:
-            array[:] = above = kept + h
-            f_above = self._nudged_outputs()
-            array[:] = below = kept - h
-            f_below = self._nudged_outputs()
-        finally:
-            array[:] = kept
-        return f_above, f_below, above - below  # not 2 h: the sums were rounded
+    def _slopes(self, probe: Probe) -> Slopes:
+        """Return the one-sided slopes; how far they are off is seen at half of the step."""
+        with np.errstate(all="ignore"):
+            sides = []
+            for step in (self.precision.step, self.precision.step / 2):
+                f_above, f_below, _, length = either_side(self.subject, probe, step)
+                half = length / 2
+                sides.append(((f_above - self.outputs) / half, (self.outputs - f_below) / half))
+            (above, below), (near_above, near_below) = sides
+            off = abs(above - near_above) + abs(below - near_below)
+            return Slopes(above, below, off + self._roundings / abs(half))
 
-    def _nudged_outputs(self) -> FloatArray:
-        """Return the outputs, NaN where the function is not defined."""
-        try:
-            return self.subject.outputs()
-        except Exception:
-            return np.full_like(self.outputs, np.nan)
+    def _has_two_slopes(self, probe: Probe, slopes: Slopes) -> bool:
+        """Return whether each output that counts has one of its slopes at every point around."""
+        counts = self.dy != 0
+        relevant = Slopes(*(values[counts] for values in slopes))
+        step = self.precision.step
+        for _ in range(_PIECES):
+            with np.errstate(all="ignore"):
+                try:
+                    around = self._near(10 * step)
+                    f_above, f_below, _, length = either_side(around, probe, step / 16)
+                except Exception:
+                    return False
+                slope = np.broadcast_to((f_above - f_below) / length, counts.shape)
+                if not relevant.include(slope[counts]):
+                    return False
+        return True
 
     def _generic_points(self) -> Iterator["Judge"]:
         """Yield judges of the same subject about 1 % away, made when first asked for."""
         yield from self._nearby
+        away = min(max(0.01, 4 * self.precision.step), 0.5)
         while len(self._nearby) < _NEARBY:
-            judge = self._moved(0.01) or self._moved(1e-4) or self._moved(1e-6)
+            judge = self._at(self._near, away, away / 100, away / 10_000)
             if judge is None:
                 return
             self._nearby.append(judge)
             yield judge
 
-    def _moved(self, part: float) -> "Judge | None":
-        """Return a judge so far away, or None if the function is not defined there."""
+    def _at(self, place: Callable[[float], Subject], *sizes: float) -> "Judge | None":
+        """Return a judge at the first place where the function is defined, or None."""
+        for size in sizes:
+            with np.errstate(all="ignore"), suppress(Exception):
+                return Judge(place(size), self.dy, self.rng, self.precision)
+        return None
+
+    def _near(self, size: float) -> Subject:
+        """Return the subject with every array moved."""
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in self.gradients):
-            usual = math.sqrt(float(np.mean(array**2))) if array.size else 0.0
             # the step is relative to max(1, |value|): where all values are tiny, so is this way
-            size = abs(array) + (usual if usual > _TINY else 1.0)
-            array += part * size * self.rng.uniform(-1, 1, array.shape)
-        with np.errstate(all="ignore"):
-            try:
-                return Judge(subject, self.dy, self.rng, self.precision)
-            except Exception:
-                return None
+            usual = _usual(array)
+            width = abs(array) + (usual if usual > _TINY else 1.0)
+            array += size * width * self.rng.uniform(-1, 1, array.shape)
+        return subject
+
+    def _generic_parameters(self, size: float) -> Subject:
+        subject = self.subject.copy()
+        for array in (subject.arrays[name] for name in subject.parameters):
+            width = np.where(array == 0, _usual(array) or 1.0, array)
+            array += size * width * self.rng.uniform(-0.5, 0.5, array.shape)
+        return subject
+
+
+def either_side(
+    subject: Subject, probe: Probe, step: float
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Return the outputs a step above and a step below, the way between them and its length.
+
+    The length is negative where a single entry moves down. Outputs are NaN where the function is
+    not defined.
+    """
+    array = subject.arrays[probe.name].reshape(-1)[probe.part]
+    kept = array.copy()
+    size = np.maximum(1, abs(kept))
+    size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
+    h = probe.signs * size * (step / math.sqrt(len(kept)))
+    try:
+        array[:] = kept + h
+        above, f_above = array.astype(np.float64), _outputs_or_nan(subject)
+        array[:] = kept - h
+        below, f_below = array.astype(np.float64), _outputs_or_nan(subject)
+    finally:
+        array[:] = kept
+    taken = above - below  # not 2 h: the sums were rounded, to the array's dtype
+    length = float(np.linalg.norm(taken)) or _SMALLEST
+    return f_above, f_below, taken, math.copysign(length, taken[0]) if len(taken) == 1 else length
+
+
+def _usual(array: FloatArray) -> float:
+    return math.sqrt(float(np.mean(array**2))) if array.size else 0.0
+
+
+def _outputs_or_nan(subject: Subject) -> FloatArray:
+    try:
+        return subject.outputs()
+    except Exception:
+        return np.array(np.nan)

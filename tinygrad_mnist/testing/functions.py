@@ -23,6 +23,7 @@ class FunctionSubject:
     """y of a function, as a function of its arrays, which are copied."""
 
     modules: Sequence[Module] = ()
+    parameters: Sequence[str] = ()
 
     def __init__(self, function: Function, arrays: dict[str, NDArray[Any]]) -> None:
         self.function = function

@@ -1,5 +1,6 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -11,12 +12,13 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
-from tinygrad_mnist.testing.differences import STEP, Judge, Probe, Verdict
-from tinygrad_mnist.testing.hints import about_parts, about_ratio
+from tinygrad_mnist.testing.differences import Judge, Probe, Verdict
+from tinygrad_mnist.testing.hints import about_parts, about_ratio, has_wrong_part
 from tinygrad_mnist.testing.later_rules import LATER_RULES
 from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LossRun, check_loss_contracts
 from tinygrad_mnist.testing.module_rules import check_module_contracts
 from tinygrad_mnist.testing.module_run import ModuleRun
+from tinygrad_mnist.testing.precision import SINGLE, precision_of
 from tinygrad_mnist.testing.report import (
     ArrayReport,
     GradientCheckError,
@@ -27,8 +29,9 @@ from tinygrad_mnist.testing.report import (
 from tinygrad_mnist.testing.rules import written
 from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, Subject, numbered
 
+_AGAIN = 8  # entries of an array, about which nothing is known yet, that are judged otherwise
 _FLOAT64 = np.dtype(np.float64)
-_TELLING = 100  # a value so many times its tolerance could have shown a mistake
+_PRECISION = {"rtol": "[0, inf)", "atol": "[0, inf)", "step": "[1e-12, 1)"}
 
 
 class Settings(TypedDict, total=False):
@@ -40,6 +43,7 @@ class Settings(TypedDict, total=False):
     max_entries: int
     directions: int
     contracts: bool
+    allow_nonfinite: bool
     seed: int
     raise_on_failure: bool
 
@@ -70,16 +74,19 @@ def check_gradients(
             layers that mix rows, such as a BatchNorm in training.
         forms: What the module takes: one "sample", a "batch", samples with more leading "axes".
             Without "sample", rows are compared as batches of one.
-        rtol: Error allowed, relative to the larger of both values; by default 1e-6.
-        atol: Error allowed, relative to the largest gradient in the array; by default 1e-9. What
-            rounding of the outputs can do to a difference is allowed on top of both.
+        rtol: Error allowed, relative to the larger of both values; by default 1e-7, or 2e-3 where
+            the outputs turn out to have the precision of float32.
+        atol: Error allowed, relative to the largest gradient in the array; by default 1e-12, or
+            1e-3. What rounding of the outputs can do to a difference is allowed on top of both.
         step: Of the differences, relative to `max(1, |value|)`; by default `eps**(1/3)`, about
-            6e-6.
+            6e-6, or 5e-3.
         max_entries: Arrays up to this size, by default 64, are checked entry by entry; of larger
             ones as many entries, the first, the last, the largest and the smallest gradient first.
         directions: Random +-1 directions over the whole of each larger array, by default 2; a wrong
             one is traced to an entry.
         contracts: Whether to check the contract first: see `testing.module_rules`. True by default.
+        allow_nonfinite: Whether finite numbers may give NaN or infinity, which is a broken contract
+            by default; if they may, they make the check inconclusive.
         seed: Of all that the check draws, by default 0.
         raise_on_failure: False returns a report of wrong gradients instead of raising.
 
@@ -97,7 +104,7 @@ def check_gradients(
     if grad_output is not None:
         dy = check.owned(owner, "grad_output", grad_output, _FLOAT64)
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
-    run = ModuleRun(module, inputs, dy, rows_independent, forms)
+    run = ModuleRun(module, inputs, dy, rows_independent, forms, checker.allow_nonfinite)
     if checker.contracts:
         check_module_contracts(run)
     report = checker.report(type(module).__name__, subject, dy)
@@ -120,7 +127,7 @@ def check_loss_gradients(
     check.loss(owner, loss)
     with written(type(loss).__name__, "__call__"):
         subject = ModuleSubject(Sequential(), [pred], loss=loss, target=labels, name="pred")
-    run = LossRun(loss, pred, labels)
+    run = LossRun(loss, pred, labels, checker.allow_nonfinite)
     if checker.contracts:
         check_loss_contracts(run)
     report = checker.report(type(loss).__name__, subject, np.ones(()))
@@ -150,8 +157,10 @@ def check_model_gradients(
     subject = ModuleSubject(model, inputs, loss=check.loss(owner, loss), target=labels)
     if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
-        check_module_contracts(ModuleRun(model, inputs, dy, rows_independent, forms))
-        check_loss_contracts(LossRun(loss, ModuleSubject(model, inputs).outputs(), labels))
+        nonfinite = checker.allow_nonfinite
+        check_module_contracts(ModuleRun(model, inputs, dy, rows_independent, forms, nonfinite))
+        y = ModuleSubject(model, inputs).outputs()
+        check_loss_contracts(LossRun(loss, y, labels, nonfinite))
     name = f"{type(model).__name__} with {type(loss).__name__}"
     return checker.report(name, subject, np.ones(()))
 
@@ -166,36 +175,45 @@ class Checker:
         for form in forms:
             check.choice(owner, "forms", form, *FORMS)
         get: Any = settings.get
-        self.precision = (
-            check.real(owner, "rtol", get("rtol", 1e-6), "[0, inf)"),
-            check.real(owner, "atol", get("atol", 1e-9), "[0, inf)"),
-            check.real(owner, "step", get("step", STEP), "[1e-12, 1)"),
-        )
+        self.given: dict[str, Any] = {
+            name: check.real(owner, name, get(name), interval)
+            for name, interval in _PRECISION.items()
+            if name in settings
+        }
         self.max_entries = check.integer(owner, "max_entries", get("max_entries", 64), at_least=1)
         self.directions = check.integer(owner, "directions", get("directions", 2), at_least=0)
         self.contracts = get("contracts", True)
+        self.allow_nonfinite = get("allow_nonfinite", False)
         self.seed = check.integer(owner, "seed", get("seed", 0), at_least=0)
         self.raises = get("raise_on_failure", True)
         self.rng = np.random.default_rng(self.seed)
 
     def report(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
         """Return what the check of a subject finds, or raise what it means."""
-        report = GradientReport(name, self.check(subject, dy), self.seed)
+        report = self.check(name, subject, dy)
         if report:
-            _refuse_if_too_little(report)
+            _refuse_if_too_little(report, subject)
             return report
         report.hints += [*about_ratio(report, subject), *about_parts(subject, self.fails)]
         if self.raises:
             raise GradientCheckError(report)
         return report
 
-    def check(self, subject: Subject, cotangent: FloatArray) -> list[ArrayReport]:
-        """Return a report of each array that has a gradient."""
+    def check(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
+        """Return a report of each array that has a gradient, whatever it says."""
         try:
-            judge = Judge(subject, cotangent, self.rng, self.precision)
-            return [self._check_array(judge, name) for name in judge.gradients]
+            precision = precision_of(subject, self.rng)._replace(**self.given)
+            judge = Judge(subject, dy, self.rng, precision)
+            report = GradientReport(name, [], self.seed)
+            report.arrays += [self._check_array(judge, name) for name in judge.gradients]
+            self._confirm_outside(report, subject)
+            if report and subject.parameters:
+                self._check_generic_parameters(judge, report)
         finally:
             subject.rewind()
+        if precision.name == SINGLE.name:
+            report.hints.append("These outputs have the precision of float32.")
+        return report
 
     def cotangent(self, shape: tuple[int, ...]) -> FloatArray:
         """Return a dL/dy of mixed signs, for a backward that is not linear, no entry near 0."""
@@ -206,10 +224,9 @@ class Checker:
         """Return whether a part of a module is wrong by itself; one that does not run is not."""
         try:
             alone = ModuleSubject(module, _inputs("x", module, inputs))
-            reports = self.check(alone, self.cotangent(alone.y_shape))
+            return not self.check("", alone, self.cotangent(alone.y_shape))
         except Exception:
             return False
-        return any(report.mismatches for report in reports)
 
     def _check_array(self, judge: Judge, name: str) -> ArrayReport:
         gradient = judge.gradients[name]
@@ -221,7 +238,40 @@ class Checker:
                 break  # a direction over a wrong entry would only find it again
             signs = self.rng.choice([-1.0, 1.0], gradient.size)
             self._count(report, judge, Probe(name, 0, signs))
+        if report.on_kink > 1 and not report.outside:
+            self._note(report, judge, *judge.judge_ties(name))
+        if report.hides and not report.mismatches:
+            for i in self.rng.choice(gradient.size, min(gradient.size, _AGAIN), replace=False):
+                probe = Probe(name, int(i), np.ones(1))
+                self._note(report, judge, probe, judge.judge_widely(probe))
         return report
+
+    def _confirm_outside(self, report: GradientReport, subject: Subject) -> None:
+        """Call an answer outside the slopes at a kink wrong, if it is not that of a composition."""
+        if not any(array.outside for array in report.arrays):
+            return
+        composed = subject.parameters or len(subject.modules) > 1
+        wrong = not composed or has_wrong_part(subject, self.fails)
+        for array in report.arrays:
+            array.mismatches += array.outside if wrong else []
+            array.undecided += 0 if wrong else len(array.outside)
+
+    def _check_generic_parameters(self, judge: Judge, report: GradientReport) -> None:
+        """Check again where no parameter is neutral, as a gain of 1 or a shift of 0 is.
+
+        Of each array, an entry and a direction.
+        """
+        generic = judge.at_generic_parameters()
+        if generic is None:
+            return
+        for array in report.arrays:
+            size = generic.gradients[array.name].size
+            for width in sorted({min(size, 1), size} - {0}):
+                start = int(self.rng.integers(size - width + 1))
+                probe = Probe(array.name, start, self.rng.choice([-1.0, 1.0], width))
+                self._note(array, generic, *_narrowed(generic, probe), "at generic parameters")
+                if array.mismatches:
+                    break
 
     def _entries(self, gradient: FloatArray) -> list[int]:
         """Return the flat indices to check one by one: all, or the telling ones and a sample."""
@@ -235,18 +285,31 @@ class Checker:
 
     def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
         probe, (outcome, found) = _narrowed(judge, probe)
+        if outcome == "right" and not judge.telling(found) and judge.quieter:
+            probe, (outcome, found) = _narrowed(judge.quieter, probe)
         report.checked += 1
+        report.on_kink += outcome in ("between", "outside", "kink")
         if outcome == "kink":
-            report.on_kink += 1
+            report.undecided += 1
             return
         report.worst = max(report.worst, found.error / found.tolerance)
-        largest = max(abs(found.analytic), abs(found.numeric))
-        report.telling += largest > _TELLING * found.tolerance
-        if outcome == "wrong":
-            at = np.unravel_index(probe.start, report.shape)
-            index = tuple(map(int, at)) if len(probe.signs) == 1 else None
+        report.largest = max(report.largest, found.largest)
+        report.tolerance = max(report.tolerance, found.tolerance)
+        self._note(report, judge, probe, (outcome, found))
+
+    def _note(
+        self, report: ArrayReport, judge: Judge, probe: Probe, verdict: Verdict, where: str = ""
+    ) -> None:
+        """Count a verdict that says something, and keep what is wrong."""
+        outcome, found = verdict
+        report.telling += outcome != "kink" and judge.telling(found)
+        if outcome in ("wrong", "outside"):
+            entry = len(probe.signs) == 1
+            index = tuple(map(int, np.unravel_index(probe.start, report.shape))) if entry else None
             values = (found.analytic, found.numeric, found.tolerance)
-            report.mismatches.append(Mismatch(report.name, index, *values))
+            note = "; ".join(filter(None, (found.note, where)))
+            mismatches = report.mismatches if outcome == "wrong" else report.outside
+            mismatches.append(Mismatch(report.name, index, *values, note))
 
 
 def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:
@@ -271,17 +334,27 @@ def _inputs(owner: str, module: object, x: Any) -> Inputs:
     return inputs
 
 
-def _refuse_if_too_little(report: GradientReport) -> None:
+def _refuse_if_too_little(report: GradientReport, subject: Subject) -> None:
     """Raise unless there was something to judge, and name the arrays where there was nothing."""
     checked = sum(array.checked for array in report.arrays)
-    on_kink = sum(array.on_kink for array in report.arrays)
-    if on_kink > checked / 2:
-        reason = f"{on_kink} of {checked} probes lie on a kink; choose another x"
+    undecided = sum(array.undecided for array in report.arrays)
+    if undecided > checked / 2:
+        reason = f"{undecided} of {checked} probes lie on a kink; choose another x"
     elif not any(array.telling for array in report.arrays):
-        reason = "every gradient is 0, which no mistake need change; choose another x"
+        if math.prod(subject.y_shape) == 0:
+            reason = "the outputs are empty"
+        elif tolerance := max((array.hides for array in report.arrays), default=0):
+            reason = f"every gradient is {_hidden(tolerance)}; choose another x or a larger step"
+        else:
+            reason = "every gradient is 0, which no mistake need change; choose another x"
     else:
-        silent = [array.name for array in report.arrays if array.checked and not array.telling]
-        if silent:
-            report.hints.append(f"Nothing telling at this x about {', '.join(silent)}.")
+        for array in report.arrays:
+            if array.checked and not array.telling:
+                why = f": {_hidden(array.hides)}" if array.hides else ""
+                report.hints.append(f"Nothing telling at this x about {array.name}{why}.")
         return
     raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
+
+
+def _hidden(tolerance: float) -> str:
+    return f"below what rounding hides (tolerance {tolerance:.2g})"

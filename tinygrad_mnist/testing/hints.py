@@ -70,13 +70,29 @@ def about_parts(subject: Subject, fails: Callable[[Module, Arrays], bool]) -> It
                 f"{path} is called {often} in one forward, and keeps what the last call left: "
                 "backward needs one memory for each."
             )
+    for path in _wrong(parts, calls, fails):
+        name = type(parts[path]).__name__
+        yield f"Look at layer {path}, {name}: checked alone, it fails too."
+
+
+def has_wrong_part(subject: Subject, fails: Callable[[Module, Arrays], bool]) -> bool:
+    """Return whether a part of a module fails alone, on the inputs that it has in the whole."""
+    if not isinstance(subject, ModuleSubject):
+        return False
+    return bool(_wrong(_parts(subject), _calls(subject), fails))
+
+
+def _wrong(
+    parts: dict[str, Module],
+    calls: list[tuple[str, Arrays]],
+    fails: Callable[[Module, Arrays], bool],
+) -> list[str]:
+    """Return the paths of the innermost parts that fail, in order."""
     wrong: list[str] = []
     for path, inputs in reversed(dict(calls).items()):  # a part is called after what it is in
         if not any(inner.startswith(f"{path}.") for inner in wrong) and fails(parts[path], inputs):
             wrong.append(path)
-    for path in reversed(wrong):
-        name = type(parts[path]).__name__
-        yield f"Look at layer {path}, {name}: checked alone, it fails too."
+    return wrong[::-1]
 
 
 def _parts(subject: ModuleSubject) -> dict[str, Module]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+_FINE = 1e-6  # a tolerance up to which a gradient of 0 is believed to be 0
 _SHOWN = 3  # mismatches printed of each array
 
 
@@ -23,7 +24,7 @@ class ModuleContractError(AssertionError):
 
 
 class InconclusiveGradientCheck(Exception):
-    """The check could not tell: everything lay on kinks, or every gradient was 0."""
+    """The check could not tell: too much lay on kinks, or every gradient was 0 or too small."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Mismatch:
     """One entry of an array whose gradient is wrong.
 
     `index` is None for a direction over the whole array that could not be narrowed to an entry.
+    `note` says where it shows, if not at the given arrays: at a kink, at generic parameters.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Mismatch:
     analytic: float
     numeric: float
     tolerance: float
+    note: str = ""
 
     @property
     def ratio(self) -> float:
@@ -51,7 +54,7 @@ class Mismatch:
         where = " along a direction" if self.index is None else str(list(self.index))
         return (
             f"{self.name}{where}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, "
-            f"ratio {self.ratio:.6g}"
+            f"ratio {self.ratio:.6g}{self.note and f' ({self.note})'}"
         )
 
 
@@ -59,16 +62,29 @@ class Mismatch:
 class ArrayReport:
     """What was found in one array: counts of probes, and the worst error over its tolerance.
 
-    `telling` counts those whose gradient is large enough for a mistake to show.
+    `on_kink` counts those on a kink, `undecided` those of them about which nothing can be said,
+    `telling` those whose gradient is large enough for a mistake to show. The largest gradient and
+    the largest tolerance say why there are none. `outside` are the mismatches at kinks that count
+    only if something else confirms them.
     """
 
     name: str
     shape: tuple[int, ...]
     checked: int = 0
     on_kink: int = 0
+    undecided: int = 0
     telling: int = 0
     worst: float = 0.0
+    largest: float = 0.0
+    tolerance: float = 0.0
     mismatches: list[Mismatch] = field(default_factory=list)
+    outside: list[Mismatch] = field(default_factory=list)
+
+    @property
+    def hides(self) -> float:
+        """Return the tolerance if it hides all that was found, or may hide a gradient, else 0."""
+        hidden = not self.telling and (self.largest > 0 or self.tolerance > _FINE)
+        return self.tolerance if hidden else 0.0
 
     @property
     def wrong(self) -> int:

@@ -33,12 +33,14 @@ class Subject(Protocol):
 
     Attributes:
         arrays: By name, and changed in place to ask for the outputs at others.
+        parameters: The names of those that are no inputs, but what a model learns.
         y_shape: The shape of the outputs of a module or function, before any loss.
         samples: How many samples the arrays hold.
         modules: What is inside, for hints.
     """
 
     arrays: dict[str, NDArray[Any]]
+    parameters: Sequence[str]
     y_shape: tuple[int, ...]
 
     @property
@@ -87,6 +89,7 @@ class ModuleSubject:
             for name, x in numbered(name, self.inputs)
         }
         self.names = list(self.arrays)  # of the inputs
+        self.parameters: Sequence[str] = list(parameters)
         self.arrays |= parameters
         self.y_shape: tuple[int, ...] = ()
         self.state = State(self._forward, self.module, self.loss)

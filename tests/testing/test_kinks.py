@@ -1,0 +1,146 @@
+"""What the checker says at kinks: between the slopes is right, outside is wrong."""
+
+import numpy as np
+import pytest
+from layers import ELEMENTWISE, Elementwise, Largest, Linear, normal
+
+from tinygrad_mnist import Module, ReLU, Sequential, nn
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    check_gradients,
+    check_vjp,
+)
+
+ZEROS, ONES = np.zeros((3, 4)), np.ones((3, 4))
+
+
+def relu_with(slope_at_0):
+    return Elementwise(
+        lambda x: np.maximum(x, 0), lambda x: np.where(x == 0, slope_at_0, (x > 0) * 1.0)
+    )
+
+
+class Sharing(Largest):
+    """The largest of a row, whose ties are paid a part each: `paid` of so many ties."""
+
+    def __init__(self, paid):
+        self.paid = paid
+
+    def forward(self, x):
+        y = super().forward(x)
+        ties = np.asarray(x) == y
+        self._where = ties * self.paid(ties.sum(axis=-1, keepdims=True))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (ReLU(), ZEROS),
+        (relu_with(1), ZEROS),
+        (relu_with(0.5), ZEROS),
+        (nn.LeakyReLU(), ZEROS),
+        (Elementwise(*ELEMENTWISE["absolute"]), ZEROS),
+        (Elementwise(*ELEMENTWISE["hard tanh"]), ONES),
+        (Elementwise(*ELEMENTWISE["relu(x) - relu(-x)"]), ZEROS),
+        (Largest(), ONES),
+        (Sharing(lambda ties: 1 / ties), ONES),
+        (nn.MaxPool2d(2), np.ones((4, 4, 2))),
+        (nn.MaxPool2d(3, stride=1), np.zeros((2, 5, 5, 1))),
+        (ReLU(), 1e-9 * normal(3, 4)),
+    ],
+    ids=repr,
+)
+def test_a_check_wholly_on_kinks_is_right_if_every_answer_lies_between(layer, x):
+    report = check_gradients(layer, x)
+    (array,) = report.arrays
+    assert (array.checked, array.on_kink, array.undecided) == (x.size, x.size, 0)
+    assert array.telling > 0
+
+
+@pytest.mark.parametrize("slope", [7, 1.5, 1.05, -1, -0.05])
+def test_a_slope_outside_is_wrong(slope):
+    one_zero = normal(3, 4)
+    one_zero[1, 2] = 0
+    for x in (one_zero, ZEROS):
+        with pytest.raises(GradientCheckError, match=r"at a kink, expected") as caught:
+            check_gradients(relu_with(slope), x)
+        at = {mismatch.index for mismatch in caught.value.report.mismatches}
+        assert at == set(zip(*map(np.ndarray.tolist, np.nonzero(x == 0)), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 4), (20, 10)])
+def test_a_max_that_pays_every_tie_in_full_is_wrong(shape):
+    with pytest.raises(GradientCheckError):
+        check_gradients(Sharing(lambda ties: 1), np.ones(shape))
+    x = normal(*shape)
+    x[0, :2] = 9
+    with pytest.raises(GradientCheckError):
+        check_gradients(Sharing(lambda ties: 1), x)
+
+
+def test_a_box_on_the_axes_has_a_right_smallest_and_largest_corner():
+    """Four corners tie for each bound of the box: kornia's case."""
+    corners = np.stack(np.meshgrid([0.0, 1], [0.0, 2], [0.0, 3]), axis=-1).reshape(1, 8, 3)
+
+    def forward(box):
+        return np.concatenate([box.min(axis=1), box.max(axis=1)], axis=-1)
+
+    def vjp(dy, box, equal=True):
+        gradient = np.zeros_like(box)
+        for bound, part in ((box.min(axis=1), dy[:, :3]), (box.max(axis=1), dy[:, 3:])):
+            ties = box == bound[:, None]
+            gradient += ties * part[:, None] / (ties.sum(axis=1, keepdims=True) if equal else 1)
+        return (gradient,)
+
+    report = check_vjp(forward, vjp, corners)
+    assert report.arrays[0].on_kink == 24
+    with pytest.raises(GradientCheckError):
+        check_vjp(forward, lambda dy, box: vjp(dy, box, equal=False), corners)
+
+
+def test_what_is_wrong_beside_an_opposite_pair_of_slopes_is_seen():
+    steep = Elementwise(np.abs, lambda x: 3 * np.sign(x))  # 0 at 0, as the difference there is
+    with pytest.raises(GradientCheckError):
+        check_gradients(steep, ZEROS)
+
+
+def test_a_flat_point_is_no_kink():
+    report = check_gradients(Elementwise(np.square, lambda x: 2 * x), np.array([[0.0, 1, 2]]))
+    assert report.arrays[0].on_kink == 0
+
+
+class Straight(Module):
+    """y = x - 2 relu(x) + 3 relu(-x), each of them a layer whose slope at 0 is 0: 1 at 0."""
+
+    def __init__(self, relu):
+        self.above, self.below = relu(), relu()
+
+    def forward(self, x):
+        return np.asarray(x) - 2 * self.above(np.asarray(x)) + 3 * self.below(-np.asarray(x))
+
+    def backward(self, dy):
+        return dy - self.above.backward(2 * dy) - self.below.backward(3 * dy)
+
+
+def test_a_module_with_parts_is_wrong_at_a_kink_only_if_a_part_is():
+    x = normal(3, 4)
+    x[0] = 0
+    report = check_gradients(Straight(ReLU), x)
+    assert (report.arrays[0].on_kink, report.arrays[0].undecided) == (4, 4)
+    with pytest.raises(InconclusiveGradientCheck, match="12 of 12 probes lie on a kink"):
+        check_gradients(Straight(ReLU), ZEROS)
+    with pytest.raises(GradientCheckError, match="Look at layer above"):
+        check_gradients(Straight(lambda: relu_with(7)), x)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_networks_on_their_kinks_are_never_wrong(seed):
+    rng = np.random.default_rng(seed)
+    hidden = Sequential(
+        Linear(2, 5, rng), ReLU(), Linear(5, 4, rng), nn.LeakyReLU(), Linear(4, 2, rng)
+    )
+    x = np.round(rng.standard_normal((3, 2)))
+    for network in (hidden, nn.Residual(hidden), Sequential(nn.Residual(hidden), Largest())):
+        assert check_gradients(network, x, seed=seed)
