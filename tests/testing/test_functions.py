@@ -115,6 +115,23 @@ def test_numbers_and_lists_are_arrays():
     assert check_vjp(np.sum, lambda dy, a: dy * np.ones_like(a), [[1.0, 2.0], [3.0, 4.0]])
 
 
+@pytest.mark.parametrize("scale", [1, 1.02])
+def test_float32_functions_get_float32_and_are_judged_by_its_precision(scale):
+    seen = set()
+
+    def tanh(x):
+        seen.add(x.dtype)
+        return np.tanh(x)
+
+    def tanh_vjp(dy, x):
+        seen.update({x.dtype, dy.dtype})
+        return dy * (1 - np.tanh(x) ** 2) * np.float32(scale)
+
+    report = check_vjp(tanh, tanh_vjp, X, dtype=np.float32, raise_on_failure=False)
+    assert bool(report) == (scale == 1)
+    assert seen == {np.dtype(np.float32)}
+
+
 class Dropout:
     """y = x * mask / (1 - p), not a Module."""
 

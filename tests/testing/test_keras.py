@@ -14,7 +14,8 @@ if not (find_spec("keras") and find_spec("jax")):
     pytest.skip("needs the extra `keras`", allow_module_level=True)
 import jax
 
-from tinygrad_mnist.testing.keras import check_keras, keras
+from tinygrad_mnist.testing.keras import check_keras  # isort: skip  # it sets Keras to JAX
+import keras
 
 L = keras.layers
 X, SEQUENCES = normal(5, 4), normal(2, 3, 4)

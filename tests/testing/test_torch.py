@@ -195,6 +195,28 @@ def test_gradients_are_taken_where_the_caller_has_switched_them_off():
         assert check_torch(torch.sin, X)
 
 
+@pytest.mark.parametrize("factor", [1, 1.02])
+def test_float32_tensors_are_judged_in_float32(factor):
+    class Tanh(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            assert x.dtype == torch.float32
+            ctx.save_for_backward(x.tanh())
+            return x.tanh()
+
+        @staticmethod
+        def backward(ctx, dy):
+            (y,) = ctx.saved_tensors
+            return dy * (1 - y**2) * factor
+
+    found = check_torch(Tanh.apply, X.float(), raise_on_failure=False)
+    assert bool(found) == (factor == 1)
+
+
+def test_a_float32_network_is_right():
+    assert check_torch(network(torch.float32), X.float())
+
+
 def test_what_cannot_be_judged_is_refused():
     with refusal(TypeError, "check_torch: expected input to be a tensor, got 0.5"):
         check_torch(F.relu, 0.5)

@@ -18,8 +18,6 @@ from tinygrad_mnist.testing.report import GradientReport
 __all__ = ["check_keras"]
 
 keras = import_keras("tinygrad_mnist.testing.keras")
-from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE  # noqa: E402
-
 from tinygrad_mnist.testing.jax import floats_in, jax_function, precision  # noqa: E402
 
 
@@ -87,14 +85,18 @@ def _symbolic(array: Any) -> Any:
 def _computing_in(dtype: str, layer: Any) -> Iterator[None]:
     """Let a layer and all inside it compute in a dtype, whatever they were made for."""
     layers = layer._flatten_layers()
-    layers += [each._functional for each in layers if isinstance(each, keras.Sequential)]
+    chains = [each for each in layers if isinstance(each, keras.Sequential)]
+    layers += [chain._functional for chain in chains if chain._functional]
+    # what a model converts its inputs to
+    doors = [each for each in layers if isinstance(each, keras.layers.InputLayer)]
+    doors += [tensor for each in layers for tensor in getattr(each, "_inputs", ())]
     policies = [each.dtype_policy for each in layers]
     with ExitStack() as patches:
-        # by this table Keras's operations on JAX return float32 for float64
-        patches.enter_context(mock.patch.dict(BIT64_TO_BIT32_DTYPE, float64="float64"))
-        # models convert their inputs to the dtypes of these
-        doors = [each for each in layers if isinstance(each, keras.layers.InputLayer)]
-        doors += [tensor for each in layers for tensor in getattr(each, "_inputs", ())]
+        if dtype == "float64":
+            from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as lowered
+
+            # on JAX, Keras's operations return float32 for what is a float64 in this table
+            patches.enter_context(mock.patch.dict(lowered, float64="float64"))
         for door in doors:
             if door.dtype.startswith("float"):
                 patches.enter_context(mock.patch.object(door, "_dtype", dtype))
