@@ -15,6 +15,7 @@ from tinygrad_mnist.testing.function_rules import FUNCTION_RULES
 from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
 from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LOSS_CHECKLIST_RULES, LOSS_RULES
 from tinygrad_mnist.testing.module_rules import MODULE_RULES
+from tinygrad_mnist.testing.optimizer_rules import COMPARED_RULES, OPTIMIZER_RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "tinygrad_mnist"
@@ -179,6 +180,7 @@ def test_every_error_has_a_line_of_advice_and_every_line_an_error():
     }
     rules = {*MODULE_RULES, *LATER_RULES, *CHECKLIST_RULES, *FUNCTION_RULES}
     rules |= {*LOSS_RULES, *LATER_LOSS_RULES, *LOSS_CHECKLIST_RULES}
+    rules |= {*OPTIMIZER_RULES, *COMPARED_RULES, "forms", "telling"}
     assert "x of shape (..., …)" in found
     assert "keeps-dy" in rules
     assert set(ADVICE) == found | rules

@@ -183,6 +183,13 @@ def test_a_right_layer_passes_and_a_wrong_one_is_caught():
     assert "test_swish = module_checklist(" in text
 
 
+def test_a_students_layer_is_graded_and_again_when_it_is_revised():
+    handed_in, revised, last = run("grade_a_layer").strip().split("\n\n")
+    assert re.findall(r"^  failed +(\S+)", handed_in, re.M) == ["finite", "own-copies"]
+    assert revised.startswith("Revised: score 1.00")
+    assert last.startswith("A mark is result.score")
+
+
 def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
     text = run("notebook/bug_museum", "--epochs", "1")
     exhibits = {block.splitlines()[0]: block for block in text.split("\n\n")[1:-1]}

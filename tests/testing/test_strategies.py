@@ -6,7 +6,7 @@ import hypothesis
 import numpy as np
 import pytest
 from faults import LAYERS
-from hypothesis import HealthCheck, Phase, find, given
+from hypothesis import Phase, find, given
 from hypothesis import strategies as st
 from layers import (
     ELEMENTWISE,
@@ -41,13 +41,14 @@ from tinygrad_mnist.testing.strategies import (
 def test_batches_are_generic_and_of_the_shape_asked_for(x, wide, empty, images, seed):
     assert x.dtype == np.float64
     assert x.ndim == 2
-    assert set(x.shape) <= {1, 2, 3, 4, 5}
+    assert set(x.shape) <= {1, 2, 3, 4, 5, 9, 17, 33}
     assert len(np.unique(x)) == x.size
     assert x.all()
     assert wide.shape[1] == 7
     assert empty.shape[0] == 0
     assert images.ndim == 4
     assert images.shape[0] == 2
+    assert set(images.shape[1:3]) <= {5, 6, 7, 8, 9, 17, 33}
     np.random.default_rng(seed)
 
 
@@ -172,7 +173,7 @@ def test_a_checklist_fails_for_a_faulty_layer_that_mixes_rows(name, rule):
 
 def test_the_forms_say_what_a_layer_is_given():
     # as many examples as draw every form, and the same ones in every run
-    enough = hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+    enough = hypothesis.settings(max_examples=40, derandomize=True, database=None)
 
     def shapes(layer, **keywords):
         seen = set()
@@ -186,18 +187,16 @@ def test_the_forms_say_what_a_layer_is_given():
         module_checklist(lambda features, rng: Watched(), settings=enough, **keywords)()
         return seen
 
-    axes = {ndim for ndim, _ in shapes(Counting)}
-    assert axes == {1, 2, 3, 4, 5}  # many rows have one axis more, or two
-    axes = {ndim for ndim, _ in shapes(ColumnMean)}
-    assert axes == {3, 4, 5, 6, 7}
-    alone = shapes(Counting, forms=("batch",))
-    assert {ndim for ndim, _ in alone} == {2}
-    assert (2, 1) in alone
-    mixed = shapes(Counting, forms=("batch",), rows_independent=False)
-    assert {ndim for ndim, _ in mixed} == {2}
-    assert (2, 1) not in mixed
-    axes = {ndim for ndim, _ in shapes(Counting, forms=("sample", "axes"), rows_independent=False)}
-    assert axes == {1, 3}
+    mixed = {"rows_independent": False}  # no rule asks for more rows or axes then
+    assert {ndim for ndim, _ in shapes(Counting, **mixed)} == {1, 2, 3, 4}
+    assert {ndim for ndim, _ in shapes(ColumnMean, **mixed)} == {3, 4, 5, 6}
+    rows = shapes(Counting, forms=("batch",), **mixed)
+    assert {ndim for ndim, _ in rows} == {2}
+    assert (2, 1) not in rows
+    assert (2, 1) in shapes(Counting, forms=("batch",))
+    found = shapes(Counting, forms=("sample", "axes"), **mixed)
+    assert {ndim for ndim, _ in found} == {1, 3, 4}
+    assert {length for ndim, length in found if ndim > 2} == {3}
 
 
 def test_a_form_that_does_not_exist_is_refused():
@@ -234,8 +233,8 @@ def test_a_failure_shrinks_to_a_small_input():
     with pytest.raises(GradientCheckError) as caught:
         module_checklist(LAYERS["db sign"].make, settings=shrunk)()
     notes = "\n".join(caught.value.__notes__)
-    shape = np.array(eval(notes.split("x =\n")[1].split(")\n")[0] + ")", {"array": np.array})).shape
-    assert np.prod(shape) <= 4
+    shown = re.search(r"batch=(array\(.*?\)),\n", notes, re.S)[1]
+    assert np.size(eval(shown, {"array": np.array})) <= 4
 
 
 def test_a_gradient_from_an_empty_batch_is_caught():
@@ -256,29 +255,11 @@ def test_a_layer_that_mixes_rows_is_given_an_empty_batch_too():
         def forward(self, x):
             return x - np.mean(x, axis=0)
 
-    check = module_checklist(lambda features, rng: Mean(), rows_independent=False)
+    check = module_checklist(
+        lambda features, rng: Mean(), rows_independent=False, settings=FIRST_FAILURE
+    )
     with pytest.raises(ModuleContractError, match=r"RuntimeWarning: Mean .* \[rule: empty\]"):
         check()
-
-
-def test_a_warning_from_an_empty_batch_is_caught():
-    check = module_checklist(LAYERS["db mean"].make, settings=FIRST_FAILURE)
-    text = (
-        "BrokenLinear: expected no error or warning from an empty batch, got RuntimeWarning: Mean"
-    )
-    with pytest.raises(ModuleContractError, match=text):
-        check()
-
-
-@pytest.mark.slow
-def test_a_layer_that_always_answers_0_is_no_pass():
-    quick = hypothesis.settings(
-        max_examples=20, suppress_health_check=[HealthCheck.filter_too_much]
-    )
-    with pytest.raises(hypothesis.errors.Unsatisfiable):
-        module_checklist(
-            lambda features, rng: Elementwise(np.zeros_like, np.zeros_like), settings=quick
-        )()
 
 
 @given(data=st.data(), seed=seeds())

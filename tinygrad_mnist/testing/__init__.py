@@ -1,6 +1,6 @@
 """Check anybody's layers: right gradients and a kept contract, or a report that says where not.
 
-`check_gradients`, `check_loss_gradients` and `check_model_gradients` need NumPy alone.
+`check_gradients`, `check_loss_gradients`, `check_model_gradients` and `grade` need NumPy alone.
 `tinygrad_mnist.testing.strategies` has the same for property-based tests, and needs Hypothesis.
 """
 
@@ -10,6 +10,7 @@ from tinygrad_mnist.testing.gradients import (
     check_loss_gradients,
     check_model_gradients,
 )
+from tinygrad_mnist.testing.grading import Grade, grade, grade_loss, grade_optimizer
 from tinygrad_mnist.testing.report import (
     GradientCheckError,
     GradientReport,
@@ -18,6 +19,7 @@ from tinygrad_mnist.testing.report import (
 )
 
 __all__ = [
+    "Grade",
     "GradientCheckError",
     "GradientReport",
     "InconclusiveGradientCheck",
@@ -26,4 +28,7 @@ __all__ = [
     "check_loss_gradients",
     "check_model_gradients",
     "check_vjp",
+    "grade",
+    "grade_loss",
+    "grade_optimizer",
 ]

@@ -28,6 +28,7 @@ from tinygrad_mnist.testing.report import (
 )
 from tinygrad_mnist.testing.rules import written
 from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, Subject, numbered
+from tinygrad_mnist.testing.value_rules import Reference, layer_rules
 
 _AGAIN = 8  # entries of an array, about which nothing is known yet, that are judged otherwise
 _FLOAT64 = np.dtype(np.float64)
@@ -55,6 +56,7 @@ def check_gradients(
     grad_output: ArrayLike | None = None,
     rows_independent: bool = True,
     forms: Sequence[Form] = FORMS,
+    reference: Reference | None = None,
     **settings: Unpack[Settings],
 ) -> GradientReport:
     """Check a module's backward: first the contract, then every gradient by central differences.
@@ -74,6 +76,8 @@ def check_gradients(
             layers that mix rows, such as a BatchNorm in training.
         forms: What the module takes: one "sample", a "batch", samples with more leading "axes".
             Without "sample", rows are compared as batches of one.
+        reference: A function of x, or of all inputs, that y must equal to nine digits: the rule
+            `values`. A module that draws while training is compared in evaluation mode.
         rtol: Error allowed, relative to the larger of both values; by default 1e-7, or 2e-3 where
             the outputs turn out to have the precision of float32.
         atol: Error allowed, relative to the largest gradient in the array; by default 1e-12, or
@@ -97,7 +101,7 @@ def check_gradients(
     """
     owner = "check_gradients"
     checker = Checker(owner, settings, forms)
-    inputs = _inputs(owner, module, x)
+    inputs = inputs_of(owner, module, x)
     with written(type(module).__name__, "forward"):
         subject = ModuleSubject(module, inputs)
     dy = checker.cotangent(subject.y_shape)
@@ -107,6 +111,7 @@ def check_gradients(
     run = ModuleRun(module, inputs, dy, rows_independent, forms, checker.allow_nonfinite)
     if checker.contracts:
         check_module_contracts(run)
+    check_module_contracts(run, layer_rules(reference))
     report = checker.report(type(module).__name__, subject, dy)
     if checker.contracts and report:
         check_module_contracts(run, LATER_RULES)
@@ -153,7 +158,7 @@ def check_model_gradients(
     """
     owner = "check_model_gradients"
     checker = Checker(owner, settings, forms)
-    inputs, labels = _inputs(owner, model, x), np.array(target)
+    inputs, labels = inputs_of(owner, model, x), np.array(target)
     subject = ModuleSubject(model, inputs, loss=check.loss(owner, loss), target=labels)
     if checker.contracts:
         dy = checker.cotangent(subject.y_shape)
@@ -223,7 +228,7 @@ class Checker:
     def fails(self, module: Module, inputs: tuple[ArrayLike, ...]) -> bool:
         """Return whether a part of a module is wrong by itself; one that does not run is not."""
         try:
-            alone = ModuleSubject(module, _inputs("x", module, inputs))
+            alone = ModuleSubject(module, inputs_of("x", module, inputs))
             return not self.check("", alone, self.cotangent(alone.y_shape))
         except Exception:
             return False
@@ -322,7 +327,7 @@ def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:
     return probe, verdict
 
 
-def _inputs(owner: str, module: object, x: Any) -> Inputs:
+def inputs_of(owner: str, module: object, x: Any) -> Inputs:
     """Return copies of the inputs: integers that a module looks up as they are, else float64."""
     if not isinstance(module, Module):
         raise check.type_error(owner, "a Module", module)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for arrays and models, and a whole property test in one call.
+"""Hypothesis strategies for arrays and models, and whole property tests in one call.
 
 Arrays are drawn by one seed each, not one float per element: engine-drawn floats are mostly
 zeros, ties and tiny numbers, the worst inputs for a gradient check, while seeded ones are generic
@@ -6,35 +6,43 @@ at any size and shrink just as well. Needs Hypothesis (extra `test`).
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._extras import needing
+from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
-from tinygrad_mnist.testing.gradients import check_gradients
-from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES
+from tinygrad_mnist.testing.grading import graded
 from tinygrad_mnist.testing.module_rules import LAYOUTS
-from tinygrad_mnist.testing.module_run import ModuleRun
+from tinygrad_mnist.testing.optimizer_rules import Formula
+from tinygrad_mnist.testing.optimizer_rules import Make as MakeOptimizer
+from tinygrad_mnist.testing.questions import (
+    Example,
+    LossExample,
+    MakeModule,
+    ModuleExam,
+    ModuleExample,
+    OptimizerExample,
+    Targets,
+    compared,
+)
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
-from tinygrad_mnist.testing.rules import ask
 from tinygrad_mnist.testing.subject import FORMS, Form
+from tinygrad_mnist.testing.value_rules import Reference
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
     import hypothesis
-    from hypothesis import given, note, reject
+    from hypothesis import given
     from hypothesis import strategies as st
 
 _SIDES = st.sampled_from([2, 3, 5, 4, 1])  # failures shrink to 2: a side of 1 hides wrong shapes
-_FORMED: dict[Form, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "sample": lambda batch: batch[0],
-    "batch": lambda batch: batch,
-    "axes": lambda batch: np.stack([batch, batch[::-1]]),
-}
+_PIXELS = st.sampled_from([5, 6, 8, 7])  # as small as kernels may be
+_LONG = st.sampled_from([0] * 7 + [9, 17, 33])  # beyond what a layer may have been written for
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -48,11 +56,15 @@ def batches(
 ) -> FloatArray:
     """Return a strategy of float64 arrays of normal numbers: (rows, features), or batches of more.
 
-    A length that is None is drawn from 1 to 5, as are H and W with sample_axes=3, for arrays
-    (rows, H, W, features).
+    A length that is None is drawn from 1 to 5, and with sample_axes=3, for arrays (rows, H, W,
+    features), H and W from 5 to 8. At times one of these is 9, 17 or 33.
     """
-    sides = (rows, *[None] * (sample_axes - 1), features)
-    shape = [draw(_SIDES) if side is None else side for side in sides]
+    sides = [rows, *[None] * (sample_axes - 1), features]
+    drawn_from = [_SIDES, *[_PIXELS] * (sample_axes - 1), _SIDES]
+    free = [i for i, side in enumerate(sides) if side is None]
+    shape = [draw(drawn_from[i]) if side is None else side for i, side in enumerate(sides)]
+    if free and (long := draw(_LONG)):
+        shape[draw(st.sampled_from(free))] = long
     return np.random.default_rng(draw(seeds())).standard_normal(shape)
 
 
@@ -118,11 +130,13 @@ def mlps(
 
 
 def module_checklist(
-    make_module: Callable[[int, np.random.Generator], Module],
+    make_module: MakeModule,
     *,
     inputs: st.SearchStrategy[Any] | None = None,
     rows_independent: bool = True,
+    reference: Reference | None = None,
     forms: Sequence[Form] = FORMS,
+    allow_nonfinite: bool = False,
     settings: hypothesis.settings | None = None,
 ) -> Callable[[], None]:
     """Return a property test of a layer: assign it to a name that pytest collects.
@@ -130,41 +144,124 @@ def module_checklist(
         test_scale = module_checklist(lambda features, rng: Scale(features))
 
     It draws inputs, generic ones and such with special values, as a batch, one sample, or with more
-    leading axes, checks the whole contract and every gradient in training and evaluation mode, also
-    that no samples give no gradient, and shrinks a failure to a small input.
+    leading axes, and checks the whole contract and every gradient in training and evaluation mode.
+    The smallest inputs come first, and a failure is shrunk to a small one. A note on its error says
+    what became of the other rules there. A Parameter that moves y in no example is a failure, too.
 
     Args:
         make_module: Makes the layer, given the length of its input's last axis and a generator.
         inputs: What to feed it, batches or tuples of batches; None is `spiked()`, of as many axes
-            as the layer's `sample_axes` asks for, and of two rows at least if rows mix.
+            as the layer's `sample_axes` asks for, and of two rows at least if rows mix. Give
+            `inputs` to a layer that needs images larger than 5 by 5.
         rows_independent: As in `check_gradients`: False for layers that mix rows.
+        reference: As in `check_gradients`: a function that y must equal.
         forms: As in `check_gradients`: `("batch",)` for layers that need a batch axis.
-        settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000, deadline=None)`;
-            None is those of the current profile, without a deadline.
+        allow_nonfinite: Whether y may be infinite or NaN where x is finite; it is not judged then.
+        settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000)`; None is those of
+            the current profile. There is no deadline, and no phase "explain", which takes long.
 
     Raises:
-        AssertionError: From the test: GradientCheckError or ModuleContractError.
+        AssertionError: From the test: GradientCheckError or ModuleContractError. Other errors are
+            the layer's own.
     """
     for known in forms:
         check.choice("module_checklist", "forms", known, *FORMS)
+    exam = ModuleExam(make_module, rows_independent, forms, reference, allow_nonfinite)
 
-    def fitting() -> st.SearchStrategy[FloatArray]:
-        arrays = batches(sample_axes=make_module(2, np.random.default_rng(0)).sample_axes)
-        return spiked(arrays).filter(lambda x: rows_independent or len(x) > 1)
+    def fitting() -> st.SearchStrategy[Any]:
+        arrays = spiked(batches(sample_axes=exam.sample_axes))
+        return arrays.filter(lambda x: rows_independent or len(x) > 1)
 
-    inputs = st.deferred(fitting) if inputs is None else inputs
-
-    @given(batch=inputs, seed=seeds(), training=st.booleans(), form=st.sampled_from(forms))
-    def test(batch: Any, seed: int, training: bool, form: Form) -> None:
+    def example(batch: Any, form: Form, training: bool, seed: int) -> ModuleExample:
         arrays = batch if isinstance(batch, tuple) else (batch,)
-        module = make_module(arrays[0].shape[-1], np.random.default_rng(seed)).train(training)
-        if "batch" in forms:
-            ask(ModuleRun(module, arrays, np.ones(())), CHECKLIST_RULES)
-        x = tuple(map(_FORMED[form], arrays))
-        note(f"x =\n{x if len(x) > 1 else x[0]!r}\n{module!r}")
-        try:
-            check_gradients(module, x, rows_independent=rows_independent, forms=forms, seed=seed)
-        except InconclusiveGradientCheck:
-            reject()
+        return ModuleExample(exam, arrays, form, training, seed)
 
-    return (settings or hypothesis.settings(deadline=None))(test)
+    drawn = {
+        "batch": st.deferred(fitting) if inputs is None else inputs,
+        "form": st.sampled_from(exam.ordered_forms),
+        "training": st.sampled_from([True, False]),
+        "seed": seeds(),
+    }
+    return _checklist(example, drawn, settings, exam.telling.ask)
+
+
+def loss_checklist(
+    make_loss: Callable[[], Loss],
+    *,
+    targets: Targets = "like pred",
+    reference: Reference | None = None,
+    settings: hypothesis.settings | None = None,
+) -> Callable[[], None]:
+    """Return a property test of a loss: its contract and its gradients.
+
+        test_cross_entropy = loss_checklist(CrossEntropyLoss, targets="labels")
+
+    Args:
+        make_loss: Makes the loss, of no arguments: its class will do.
+        targets: As in `grade_loss`.
+        reference: As in `grade_loss`.
+        settings: As in `module_checklist`.
+    """
+    preds = spiked().filter(lambda pred: targets != "labels" or pred.shape[-1] > 1)
+    return _checklist(
+        lambda pred, seed: LossExample(make_loss, pred, targets, reference, seed),
+        {"pred": preds, "seed": seeds()},
+        settings,
+    )
+
+
+def optimizer_checklist(
+    make_optimizer: MakeOptimizer,
+    *,
+    reference: MakeOptimizer | None = None,
+    formula: Formula | None = None,
+    settings: hypothesis.settings | None = None,
+) -> Callable[[], None]:
+    """Return a property test of an optimizer: where ten steps lead, and what they leave alone.
+
+        test_my_adam = optimizer_checklist(MyAdam, reference=Adam)
+
+    Args:
+        make_optimizer: Makes the optimizer, given a list of Parameters.
+        reference: As in `grade_optimizer`.
+        formula: As in `grade_optimizer`.
+        settings: As in `module_checklist`.
+    """
+    reference = compared("optimizer_checklist", reference, formula)
+    return _checklist(
+        lambda seed: OptimizerExample(make_optimizer, reference, seed), {"seed": seeds()}, settings
+    )
+
+
+def _checklist(
+    make_example: Callable[..., Example],
+    drawn: dict[str, st.SearchStrategy[Any]],
+    settings: hypothesis.settings | None,
+    after: Callable[[], None] = lambda: None,
+) -> Callable[[], None]:
+    """Return a test that asks examples all questions, and whose error says how other rules did.
+
+    It shrinks the first failure: to look for others takes as long again.
+    """
+    last: list[Example] = []
+    settings = settings or hypothesis.settings()
+    phases = [phase for phase in settings.phases if phase is not hypothesis.Phase.explain]
+
+    @hypothesis.settings(settings, deadline=None, phases=phases, report_multiple_bugs=False)
+    @given(**drawn)
+    def test(**values: Any) -> None:
+        last[:] = [make_example(**values)]
+        for _, question in last[0].questions():
+            with suppress(InconclusiveGradientCheck):
+                question()
+
+    def checklist() -> None:
+        try:
+            test()
+        except Exception as error:
+            if last:
+                error.add_note(graded(*last).summary)
+            raise
+        after()
+
+    return checklist

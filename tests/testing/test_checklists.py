@@ -1,0 +1,525 @@
+"""Checklists of layers, losses and optimizers: what they find, how soon, and what they say."""
+
+import copy
+import re
+import time
+
+import hypothesis
+import numpy as np
+import pytest
+from layers import CrossEntropy, Elementwise, Gain, softmax
+
+from tinygrad_mnist import (
+    SGD,
+    Adam,
+    AdamW,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    Sequential,
+    nn,
+)
+from tinygrad_mnist.testing import GradientCheckError, ModuleContractError
+from tinygrad_mnist.testing.strategies import (
+    loss_checklist,
+    module_checklist,
+    optimizer_checklist,
+)
+
+# the same examples in every run, and as many as find the rarest of the faults
+SAME = hypothesis.settings(max_examples=100, derandomize=True, database=None)
+FEW = hypothesis.settings(SAME, max_examples=15)  # where all are to pass, or none
+
+
+def error_of(checklist):
+    with pytest.raises((ModuleContractError, GradientCheckError)) as caught:
+        checklist()
+    return caught.value
+
+
+# Layers as students write them
+
+
+class Tanh(Module):
+    def forward(self, x):
+        self._y = np.tanh(x)
+        return self._y.copy()
+
+    def backward(self, dy):
+        return dy * (1 - self._y**2)
+
+
+class WrongSlope(Tanh):
+    def backward(self, dy):
+        return dy * (1 - self._y)
+
+
+class Skeleton(Module):
+    def forward(self, x):
+        raise NotImplementedError("your code here")
+
+    def backward(self, dy):
+        raise NotImplementedError("your code here")
+
+
+class Pass(Module):
+    def forward(self, x):
+        pass
+
+    def backward(self, dy):
+        pass
+
+
+class OwnCache(Tanh):
+    def forward(self, x):
+        super().forward(x)
+        return self._y
+
+
+class Batch(Module):
+    """Right for x (B, I) alone."""
+
+    def __init__(self, features, rng):
+        self.W = Parameter(rng.standard_normal((features, 3)))
+
+    def forward(self, x):
+        self._x = np.array(x)
+        return x @ self.W.data
+
+    def backward(self, dy):
+        self.W.accumulate(self._x.T @ dy)
+        return dy @ self.W.data.T
+
+
+class NaiveSoftmax(Module):
+    def forward(self, x):
+        e = np.exp(x)
+        self._y = e / e.sum(axis=-1, keepdims=True)
+        return self._y.copy()
+
+    def backward(self, dy):
+        return self._y * (dy - (dy * self._y).sum(axis=-1, keepdims=True))
+
+
+class Identity(Module):
+    def forward(self, x):
+        return np.array(x)
+
+    def backward(self, dy):
+        return np.array(dy)
+
+
+STUDENTS = {
+    "wrong slope": (WrongSlope, "WrongSlope: 1 of 1 gradients disagree with central differences"),
+    "skeleton": (
+        Skeleton,
+        "Skeleton: expected forward to be implemented, got NotImplementedError: your code here",
+    ),
+    "pass": (Pass, "Pass: expected forward to return an array, got None [rule: implemented]"),
+    "own cache": (OwnCache, "OwnCache: expected forward to keep a copy of y"),
+    "batch only": (
+        Batch,
+        "Batch: expected one sample to be taken as well (x of shape (2,)), got ValueError: matmul",
+    ),
+    "naive softmax": (NaiveSoftmax, "NaiveSoftmax: expected y to be finite"),
+}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_failing_checklist_names_what_is_wrong_within_two_seconds(name):
+    layer, text = STUDENTS[name]
+    start = time.process_time()
+    make = layer if layer is Batch else (lambda features, rng: layer())
+    error = error_of(module_checklist(make, settings=SAME))
+    assert time.process_time() - start < 2
+    assert str(error).startswith(text)
+
+
+def test_the_first_example_is_the_smallest_and_if_it_fails_the_last():
+    seen = []
+
+    class Watched(WrongSlope):
+        def forward(self, x):
+            seen.append(np.shape(x))
+            return super().forward(x)
+
+    error_of(module_checklist(lambda features, rng: Watched(), settings=SAME))
+    assert seen[0] == (2, 2)
+    assert len(seen) < 500
+
+
+def test_settings_with_the_phase_explain_do_without_it():
+    settings = hypothesis.settings(SAME, phases=tuple(hypothesis.Phase))
+    error = error_of(module_checklist(lambda features, rng: WrongSlope(), settings=settings))
+    assert "Explanation" not in "\n".join(error.__notes__)
+
+
+def test_an_error_tells_how_the_other_rules_did():
+    error = error_of(module_checklist(lambda features, rng: WrongSlope(), settings=SAME))
+    assert re.fullmatch(r"(\d+) of \d+ rules passed; failed: gradients", error.__notes__[-1])
+    error = error_of(module_checklist(lambda features, rng: Skeleton(), settings=SAME))
+    (note,) = (note for note in error.__notes__ if "rules passed" in note)
+    assert re.match(r"0 of \d+ rules passed; failed: implemented; not reached: ", note)
+    assert len(note) < 120
+
+
+def test_an_error_of_the_layers_own_comes_as_it_is_with_the_same_note():
+    class Misspelt(Tanh):
+        def backward(self, dy):
+            return dy * self.y
+
+    with pytest.raises(AttributeError, match="no attribute 'y'") as caught:
+        module_checklist(lambda features, rng: Misspelt(), settings=SAME)()
+    assert caught.value.__notes__[-1].startswith("0 of ")
+
+
+# Values
+
+
+def test_a_layer_that_computes_something_else_is_found_by_its_reference():
+    def checklist(reference):
+        return module_checklist(lambda features, rng: Identity(), reference=reference, settings=FEW)
+
+    error = error_of(checklist(np.tanh))
+    assert error.rule == "values"
+    assert str(error).startswith("Identity: expected y[0, 0] to be 0.125071866, as of the ref")
+    checklist(np.array)()
+    assert error_of(checklist(lambda x: x[..., :1])).rule == "values"
+    assert error_of(checklist(lambda x: x + 1e-6)).rule == "values"
+
+
+def test_a_layer_that_draws_has_its_values_in_evaluation_mode():
+    module_checklist(
+        lambda features, rng: nn.Dropout(0.5, rng=rng), reference=np.array, settings=FEW
+    )()
+
+    class Doubles(nn.Dropout):
+        def forward(self, x):
+            return super().forward(x) if self.training else 2 * np.asarray(x)
+
+        def backward(self, dy):
+            return super().backward(dy) if self.training else 2 * np.asarray(dy)
+
+    checklist = module_checklist(
+        lambda features, rng: Doubles(0.5, rng=rng), reference=np.array, settings=FEW
+    )
+    assert error_of(checklist).rule == "values"
+
+
+# Sizes and shapes
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_faults_beyond_five_rows_or_features_are_found(axis):
+    class Small(Tanh):
+        def backward(self, dy):
+            wrong = dy.ndim == 2 and dy.shape[axis] > 8
+            return super().backward(dy) * (2 if wrong else 1)
+
+    error_of(module_checklist(lambda features, rng: Small(), forms=("batch",), settings=SAME))
+
+
+@pytest.mark.parametrize("is_wrong", [lambda x: x.ndim > 3, lambda x: x.ndim == 3 and len(x) > 2])
+def test_faults_beyond_one_more_axis_and_beyond_two_along_it_are_found(is_wrong):
+    class Few(Tanh):
+        def backward(self, dy):
+            return super().backward(dy) * (2 if is_wrong(dy) else 1)
+
+    error_of(
+        module_checklist(
+            lambda features, rng: Few(), forms=("axes",), rows_independent=False, settings=SAME
+        )
+    )
+
+
+def test_images_are_large_enough_for_a_kernel_of_five():
+    few = hypothesis.settings(SAME, max_examples=5)
+    module_checklist(
+        lambda channels, rng: nn.Conv2d(channels, 2, 5, rng=rng), forms=("batch",), settings=few
+    )()
+
+
+# Numbers that are not finite, and examples that tell nothing
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_numbers_that_are_not_finite_may_be_allowed():
+    module_checklist(lambda features, rng: NaiveSoftmax(), allow_nonfinite=True, settings=FEW)()
+
+
+def test_a_parameter_that_moves_y_in_no_example_is_a_failure():
+    class Dead(Gain):
+        def __init__(self, features):
+            super().__init__(features)
+            self.alpha = Parameter(np.ones(features))
+
+    few = hypothesis.settings(SAME, max_examples=7)
+    error = error_of(module_checklist(lambda features, rng: Dead(features), settings=few))
+    assert error.rule == "telling"
+    assert error.message == "Dead: expected some example to move y by alpha, got none in 7"
+
+
+def test_a_layer_that_always_answers_0_is_no_pass():
+    few = hypothesis.settings(SAME, max_examples=7)
+    make = lambda features, rng: Elementwise(np.zeros_like, np.zeros_like)  # noqa: E731
+    error = error_of(module_checklist(make, settings=few))
+    assert error.message == "Elementwise: expected some example to move y by x, got none in 7"
+
+
+def test_a_bias_that_moves_y_in_evaluation_mode_alone_is_enough():
+    def make(features, rng):
+        return Sequential(Linear(features, 3, rng=rng), nn.BatchNorm(3))
+
+    module_checklist(make, rows_independent=False, forms=("batch",), settings=FEW)()
+
+
+# Losses
+
+test_mse = loss_checklist(MSELoss, reference=lambda y, t: np.mean((y - t) ** 2), settings=FEW)
+test_cross_entropy = loss_checklist(CrossEntropyLoss, targets="labels", settings=FEW)
+test_yes_or_no = loss_checklist(
+    BCEWithLogitsLoss, targets=lambda pred, rng: rng.random(pred.shape), settings=FEW
+)
+
+
+class Sum(MSELoss):
+    def backward(self):
+        return super().backward() * 2
+
+
+class Skips(CrossEntropy):
+    """A cross entropy without its last label."""
+
+    def __call__(self, pred, labels):
+        return super().__call__(pred, np.minimum(labels, pred.shape[-1] - 2))
+
+
+class NaiveCrossEntropy(CrossEntropy):
+    def __call__(self, pred, labels):
+        super().__call__(pred, labels)
+        p = np.exp(pred) / np.exp(pred).sum(axis=-1, keepdims=True)
+        return float(np.mean(-np.log(p[np.arange(len(pred)), labels])))
+
+
+def nll(pred, labels):
+    return -np.mean(np.log(softmax(pred))[np.arange(len(pred)), labels])
+
+
+@pytest.mark.parametrize(
+    ("make", "targets", "reference", "text"),
+    [
+        (Sum, "like pred", None, "Sum: 1 of 1 gradients disagree"),
+        (NaiveCrossEntropy, "labels", None, "NaiveCrossEntropy: expected .* finite"),
+        (Skips, "labels", nll, "Skips: expected .* as of the reference, got"),
+        (MSELoss, "like pred", lambda y, t: np.sum((y - t) ** 2), "MSELoss: expected .* as of the"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_wrong_loss_is_found(make, targets, reference, text):
+    checklist = loss_checklist(make, targets=targets, reference=reference, settings=SAME)
+    error = error_of(checklist)
+    assert re.match(text, str(error))
+    assert "rules passed" in error.__notes__[-1]
+
+
+# Optimizers
+
+
+def sgd(value, gradient, velocity):
+    velocity = gradient if velocity is None else 0.9 * velocity + gradient
+    return value - 0.1 * velocity, velocity
+
+
+def adam(value, gradient, state):
+    m, v, t = state or (0, 0, 0)
+    m, v, t = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2, t + 1
+    return value - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), (m, v, t)
+
+
+class Momentum:
+    """w = w - lr * v for v = 0.9 * v + gradient, as a student writes it."""
+
+    def __init__(self, params, lr=0.1):
+        self.params, self.lr = params, lr
+        self.v = [np.zeros_like(p.data) for p in params]
+
+    def step(self):
+        for i, p in enumerate(self.params):
+            self.v[i] = 0.9 * self.v[i] + p.grad
+            p.data -= self.lr * self.v[i]
+
+    def state_dict(self):
+        return {"v": [v.copy() for v in self.v]}
+
+    def load_state_dict(self, state):
+        self.v = [v.copy() for v in state["v"]]
+
+
+test_sgd = optimizer_checklist(
+    lambda params: SGD(params, 0.1, momentum=0.9), formula=sgd, settings=FEW
+)
+test_adam = optimizer_checklist(Adam, formula=adam, settings=FEW)
+test_adamw = optimizer_checklist(AdamW, settings=FEW)
+test_momentum = optimizer_checklist(
+    Momentum, reference=lambda params: SGD(params, 0.1, momentum=0.9), settings=FEW
+)
+
+
+class Uncorrected(Adam):
+    """Adam without its correction of the bias."""
+
+    def update(self, p, m, v):
+        m *= 0.9
+        m += 0.1 * p.grad
+        v *= 0.999
+        v += 0.001 * p.grad**2
+        p.data -= self.lr * m / (np.sqrt(v) + self.eps)
+
+
+class Decayed(Adam):
+    """Weight decay before the division by the root, where AdamW has it after."""
+
+    def __init__(self, params):
+        super().__init__(params, weight_decay=0.01)
+
+
+class Overwritten(Momentum):
+    def step(self):
+        self.v = [0.1 * p.grad for p in self.params]
+        super().step()
+
+
+class OneVelocity(Momentum):
+    """A velocity for each shape, not for each Parameter."""
+
+    def step(self):
+        velocities = {p.data.shape: v for p, v in zip(self.params, self.v, strict=True)}
+        for p in self.params:
+            v = velocities[p.data.shape]
+            v *= 0.9
+            v += p.grad
+            p.data -= self.lr * v
+
+
+class SpendsGradients(Momentum):
+    def step(self):
+        super().step()
+        for p in self.params:
+            p.zero_grad()
+
+
+class Replaces(Momentum):
+    def step(self):
+        super().step()
+        for p in self.params:
+            p._data = p._data.copy()
+
+
+class Fixed(Momentum):
+    """The lr is read once."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.first = self.lr
+
+    def step(self):
+        self.lr, kept = self.first, self.lr
+        super().step()
+        self.lr = kept
+
+
+class Forgets(Momentum):
+    def load_state_dict(self, state):
+        pass
+
+
+class SharesState(Momentum):
+    """The state is the arrays themselves, which later steps move."""
+
+    def step(self):
+        for v, p in zip(self.v, self.params, strict=True):
+            v *= 0.9
+            v += p.grad
+            p.data -= self.lr * v
+
+    def state_dict(self):
+        return {"v": self.v}
+
+
+class Rounds(Momentum):
+    """A velocity in half precision wherever Parameters are not float64."""
+
+    def step(self):
+        super().step()
+        if self.params[0].data.dtype != np.float64:
+            self.v = [v.astype(np.float16).astype(v.dtype) for v in self.v]
+
+
+class Still(Momentum):
+    def step(self):
+        pass
+
+
+class Unwritten(Momentum):
+    def step(self):
+        raise NotImplementedError
+
+
+def plain_sgd(params):
+    return SGD(params, 0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("make", "reference", "rule"),
+    [
+        (Uncorrected, Adam, "values"),
+        (Decayed, AdamW, "values"),
+        (lambda params: Adam(params, eps=1e-7), Adam, "values"),
+        (lambda params: SGD(params, 0.1, momentum=0.9, nesterov=True), plain_sgd, "values"),
+        (Overwritten, plain_sgd, "values"),
+        (OneVelocity, None, "own-state"),
+        (SpendsGradients, None, "keeps-gradients"),
+        (Replaces, None, "in-place"),
+        (Fixed, plain_sgd, "lr"),
+        (Forgets, None, "resumes"),
+        (SharesState, None, "resumes"),
+        (Rounds, None, "float32"),
+        (Still, None, "implemented"),
+        (Unwritten, None, "implemented"),
+    ],
+)
+def test_a_wrong_optimizer_is_found_by_a_rule(make, reference, rule):
+    error = error_of(optimizer_checklist(make, reference=reference, settings=FEW))
+    assert error.rule == rule
+
+
+def test_the_message_says_which_step_of_which_entry_goes_astray():
+    error = error_of(optimizer_checklist(Overwritten, reference=plain_sgd, settings=FEW))
+    pattern = r"Overwritten: expected step 1 to move params\[0\]\[0\] by \S+, as the reference does"
+    assert re.match(pattern, error.message)
+    assert error.__notes__[-1].endswith("rules passed; failed: values, lr")
+
+
+def test_an_optimizer_of_all_parameters_together_may_be_compared_with_its_like():
+    class Clipped(SGD):
+        def step(self):
+            norm = np.sqrt(sum(np.sum(p.grad**2) for p in self.params))
+            kept, self.lr = self.lr, self.lr / max(1, norm)
+            super().step()
+            self.lr = kept
+
+    def make(params):
+        return Clipped(params, 0.1)
+
+    optimizer_checklist(make, reference=lambda params: copy.copy(make(params)), settings=FEW)()
+    assert error_of(optimizer_checklist(make, settings=FEW)).rule == "own-state"
+
+
+def test_a_reference_and_a_formula_are_one_too_many():
+    text = "^optimizer_checklist: expected a reference or a formula, got both$"
+    with pytest.raises(TypeError, match=text):
+        optimizer_checklist(Adam, reference=Adam, formula=adam)

@@ -1,0 +1,280 @@
+"""A grade says of each rule whether it passed, failed, or was not reached, and why."""
+
+import html.parser
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from layers import Embedding, Gain, Product
+from test_checklists import (
+    Batch,
+    Forgets,
+    Identity,
+    Momentum,
+    NaiveCrossEntropy,
+    NaiveSoftmax,
+    OwnCache,
+    Pass,
+    Skeleton,
+    Sum,
+    Tanh,
+    WrongSlope,
+    adam,
+    plain_sgd,
+)
+
+from tinygrad_mnist import (
+    Adam,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    Dropout,
+    HuberLoss,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    ReLU,
+    nn,
+)
+from tinygrad_mnist.testing import grade, grade_loss, grade_optimizer
+
+
+def of(layer, **settings):
+    return grade(lambda features, rng: layer(), **settings)
+
+
+def why(result, rule):
+    return next(verdict.why for verdict in result.verdicts if verdict.rule == rule)
+
+
+MIXES = {"rows_independent": False, "forms": ("batch", "axes")}
+TWO = [(np.eye(2), np.ones((2, 2))), (np.ones((3, 2)), np.arange(6.0).reshape(3, 2))]
+RIGHT = {
+    "tanh": (lambda features, rng: Tanh(), {"reference": np.tanh}),
+    "linear": (lambda features, rng: Linear(features, 3, rng=rng), {}),
+    "dropout": (lambda features, rng: Dropout(0.5, rng=rng), {"reference": np.array}),
+    "relu": (lambda features, rng: ReLU(), {"reference": lambda x: np.maximum(x, 0)}),
+    "softmax": (lambda features, rng: nn.Softmax(), {}),
+    "batch norm": (lambda features, rng: nn.BatchNorm(features), MIXES),
+    "layer norm": (lambda features, rng: nn.LayerNorm(features), {}),
+    "kernel of five": (lambda channels, rng: nn.Conv2d(channels, 2, 5, rng=rng), {}),
+    "residual": (lambda features, rng: nn.Residual(Linear(features, features, rng=rng)), {}),
+    "batch only": (Batch, {"forms": ("batch",)}),
+    "integers": (
+        lambda features, rng: Embedding(9, 3, rng),
+        {"inputs": [np.arange(6).reshape(2, 3), np.arange(9).reshape(3, 3)]},
+    ),
+    "two inputs": (lambda features, rng: Product(features), {"inputs": TWO}),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_layer_has_every_point(name):
+    make, settings = RIGHT[name]
+    result = grade(make, **settings)
+    assert result
+    assert result.score == 1
+    assert result.rules("passed") == [verdict.rule for verdict in result.verdicts]
+    assert ("values" in result.rules("passed")) == ("reference" in settings)
+
+
+@pytest.mark.parametrize(
+    ("layer", "failed"),
+    [
+        (WrongSlope, "gradients"),
+        (OwnCache, "own-copies"),
+        (NaiveSoftmax, "finite"),
+        (Pass, "implemented"),
+        (Skeleton, "implemented"),
+    ],
+)
+def test_a_wrong_layer_fails_by_one_rule_alone_and_soon(layer, failed):
+    start = time.process_time()
+    result = of(layer)
+    assert time.process_time() - start < 2
+    assert not result
+    assert result.rules("failed") == [failed]
+
+
+def test_a_layer_of_batches_alone_fails_by_one_rule_unless_that_is_asked_for():
+    result = grade(Batch)
+    assert result.rules("failed") == ["forms"]
+    assert "Batch: expected one sample to be taken as well (x of shape (2,)), got Value" in why(
+        result, "forms"
+    )
+    assert result.rules("not reached") == []
+
+
+def test_every_broken_rule_is_told_with_the_smallest_example():
+    class Many(Tanh):
+        def forward(self, x):
+            x *= 1.0
+            return super().forward(x) + np.float64(self.training)
+
+        def backward(self, dy):
+            return abs(super().backward(dy)) + 1
+
+    result = of(Many, reference=np.tanh)
+    assert {"keeps-input", "values", "linear", "gradients"} <= set(result.rules("failed"))
+    assert {"shape", "dtype", "finite"} <= set(result.rules("passed"))
+    assert why(result, "linear").startswith("x of shape (2, 2) (a batch), in training mode:\nMany:")
+    assert why(result, "telling") == "gradients failed"
+
+
+def test_nothing_else_is_reached_where_forward_does_not_run():
+    result = of(Skeleton)
+    assert result.score == 0
+    first, *others = result.verdicts
+    assert first.why.endswith("forward to be implemented, got NotImplementedError: your code here")
+    assert {(verdict.outcome, verdict.why) for verdict in others} == {
+        ("not reached", "implemented failed")
+    }
+
+
+def test_a_layer_that_cannot_be_made_is_told_as_well():
+    result = grade(lambda features: Tanh())
+    assert result.subject == "<lambda>"
+    assert result.rules("failed") == ["implemented"]
+    assert "TypeError: test_a_layer_that_cannot_be_made" in why(result, "implemented")
+
+
+def test_an_error_of_one_mode_leaves_what_the_other_says():
+    class Careless(Module):
+        def forward(self, x):
+            if not self.training:
+                return np.array(x)
+            self.mask = 2.0
+            return self.mask * x
+
+        def backward(self, dy):
+            return dy * self.mask
+
+    result = of(Careless)
+    assert result.rules("failed") == ["implemented"]
+    assert why(result, "implemented") == (
+        "x of shape (2, 2) (a batch), in evaluation mode:\n"
+        "AttributeError: 'Careless' object has no attribute 'mask'"
+    )
+    assert "gradients" in result.rules("passed")
+
+
+def test_gradients_and_values_are_worth_five_rules():
+    total = len(of(Tanh).verdicts) + 4
+    result = of(WrongSlope)  # of which the rule "telling" is not reached, either
+    assert result.score == pytest.approx((total - 6) / total)
+    assert of(Identity, reference=np.tanh).score == pytest.approx(total / (total + 5))
+
+
+def test_a_parameter_that_moves_nothing_is_found():
+    class Dead(Gain):
+        def __init__(self):
+            super().__init__(2)
+            self.alpha = Parameter(np.ones(3))
+
+    inputs = [np.random.default_rng(0).standard_normal((3, 2))]
+    result = of(Dead, inputs=inputs)
+    assert why(result, "telling").startswith("Dead: expected some example to move y by alpha, got")
+
+
+def test_numbers_that_are_not_finite_may_be_allowed():
+    assert of(NaiveSoftmax, allow_nonfinite=True)
+
+
+def test_a_wide_layer_is_graded_too():
+    class Narrow(Tanh):
+        def backward(self, dy):
+            return super().backward(dy) * (2 if dy.shape[-1] > 16 else 1)
+
+    assert "x of shape (33, 17)" in why(of(Narrow), "gradients")
+
+
+def test_a_form_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match='^grade: expected forms "sample", "batch" or "axes", got'):
+        of(Tanh, forms=("rows",))
+
+
+# What a grade shows
+
+
+def test_a_grade_prints_every_rule_and_why_it_failed():
+    lines = str(of(WrongSlope)).splitlines()
+    counts = r"WrongSlope: score 0\.\d\d, (\d+) of (\d+) rules passed"
+    passed, total = map(int, re.fullmatch(counts, lines[0]).groups())
+    assert passed == total - 2
+    assert "  passed       keeps-dy            Backward does not modify dy." in lines
+    at = next(i for i, line in enumerate(lines) if line.startswith("  failed       gradients"))
+    assert lines[at + 1] == "      x of shape (2, 2) (a batch), in training mode:"
+    assert lines[at + 3].startswith("      wrong: x[0, 0]: analytic ")
+    assert lines[-1] == "  not reached  telling             (gradients failed)"
+
+
+def test_a_grade_is_plain_values_in_a_file(tmp_path):
+    result = of(WrongSlope)
+    result.to_json(tmp_path / "grade.json")
+    read = json.loads((tmp_path / "grade.json").read_text())
+    assert read == result.to_dict()
+    assert (read["subject"], read["score"]) == ("WrongSlope", result.score)
+    assert {rule["rule"]: rule["outcome"] for rule in read["rules"]}["gradients"] == "failed"
+
+
+def test_a_grade_is_a_table_in_a_notebook_with_all_that_is_foreign_escaped():
+    class Script(Tanh):
+        def forward(self, x):
+            raise ValueError("<script>alert(1)</script> & more")
+
+    class Parser(html.parser.HTMLParser):
+        tags: set = set()  # noqa: RUF012
+        text = ""
+
+        def handle_starttag(self, tag, attrs):
+            self.tags.add(tag)
+
+        def handle_data(self, data):
+            self.text += data
+
+    result, parser = of(Script), Parser()
+    parser.feed(result._repr_html_())
+    assert parser.tags == {"table", "caption", "tr", "td", "pre"}
+    assert "Script: score 0.00, 0 of " in parser.text
+    assert "ValueError: <script>alert(1)</script> & more" in parser.text
+    assert result.to_html() == result._repr_html_()
+
+
+# Losses and optimizers
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (MSELoss, {"reference": lambda y, t: np.mean((y - t) ** 2)}),
+        (HuberLoss, {}),
+        (CrossEntropyLoss, {"targets": "labels"}),
+        (BCEWithLogitsLoss, {"targets": lambda pred, rng: rng.random(pred.shape)}),
+    ],
+)
+def test_a_right_loss_has_every_point(make, settings):
+    assert grade_loss(make, **settings).score == 1
+
+
+def test_a_wrong_loss_fails_by_what_is_wrong():
+    assert "gradients" in grade_loss(Sum).rules("failed")
+    assert "finite" in grade_loss(NaiveCrossEntropy, targets="labels").rules("failed")
+    result = grade_loss(lambda: MSELoss("sum"), reference=lambda y, t: np.mean((y - t) ** 2))
+    assert result.rules("failed") == ["values"]
+    result = grade_loss(lambda: CrossEntropyLoss(1), targets="labels")
+    assert result.rules("failed") == ["implemented"]
+
+
+def test_a_right_optimizer_has_every_point():
+    assert grade_optimizer(Adam, formula=adam).score == 1
+    assert grade_optimizer(Momentum, reference=plain_sgd).score == 1
+    assert "values" not in grade_optimizer(Momentum).rules("passed")
+
+
+def test_a_wrong_optimizer_fails_by_what_is_wrong():
+    assert grade_optimizer(Forgets, reference=plain_sgd).rules("failed") == ["resumes"]
+    result = grade_optimizer(lambda params: Momentum(params, "0.1"))
+    assert result.rules("failed") == ["implemented"]
+    assert result.rules("not reached")

@@ -1,0 +1,286 @@
+"""Grade a layer, a loss or an optimizer: every rule by itself, with what breaks it, and a score.
+
+The examples are the same each time, from the smallest up. NumPy alone is needed; for random
+examples, `tinygrad_mnist.testing.strategies` has checklists.
+"""
+
+import html
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.testing.optimizer_rules import Formula, Make
+from tinygrad_mnist.testing.questions import (
+    Example,
+    LossExample,
+    MakeModule,
+    ModuleExam,
+    ModuleExample,
+    OptimizerExample,
+    Targets,
+    Telling,
+    compared,
+)
+from tinygrad_mnist.testing.report import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+)
+from tinygrad_mnist.testing.subject import FORMS, Form
+from tinygrad_mnist.testing.value_rules import Reference
+
+Outcome = Literal["passed", "failed", "not reached"]
+
+POINTS = {"gradients": 5, "values": 5}  # what a rule is worth; any other is worth 1
+_NAMED = 4  # rules in a line
+
+
+class Verdict(NamedTuple):
+    """What became of one rule, what it says, and why it failed or was not reached."""
+
+    rule: str
+    outcome: Outcome
+    says: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What became of every rule: true if all passed; `print` it for the table.
+
+    Attributes:
+        subject: What was graded, as its type's name.
+        verdicts: One for each rule, in the order in which they are asked.
+    """
+
+    subject: str
+    verdicts: list[Verdict]
+
+    @property
+    def score(self) -> float:
+        """The points of the rules that passed, over those of all rules: see `POINTS`."""
+        points = {v.rule: POINTS.get(v.rule, 1) for v in self.verdicts}
+        return sum(points[rule] for rule in self.rules("passed")) / sum(points.values())
+
+    @property
+    def summary(self) -> str:
+        """One line: how many rules passed, which failed, which were not reached."""
+        passed, total = len(self.rules("passed")), len(self.verdicts)
+        parts = [f"{passed} of {total} rules passed"]
+        outcomes: tuple[Outcome, ...] = ("failed", "not reached")
+        parts += [f"{o}: {_listed(self.rules(o))}" for o in outcomes if self.rules(o)]
+        return "; ".join(parts)
+
+    def rules(self, outcome: Outcome) -> list[str]:
+        """Return the names of the rules that passed, failed or were not reached."""
+        return [v.rule for v in self.verdicts if v.outcome == outcome]
+
+    def __bool__(self) -> bool:
+        """Return whether every rule passed."""
+        return len(self.rules("passed")) == len(self.verdicts)
+
+    def __str__(self) -> str:
+        """Return a table of the rules, and under each that failed, why."""
+        longest = max(len(v.rule) for v in self.verdicts)
+        lines = [self._title]
+        for rule, outcome, says, why in self.verdicts:
+            said = f"({why})" if outcome == "not reached" else says
+            lines.append(f"  {outcome:<11}  {rule:<{longest}}  {said}")
+            lines += [f"      {line}" for line in why.splitlines() if outcome == "failed"]
+        return "\n".join(lines)
+
+    @property
+    def _title(self) -> str:
+        counts = f"{len(self.rules('passed'))} of {len(self.verdicts)} rules passed"
+        return f"{self.subject}: score {self.score:.2f}, {counts}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the subject, the score and the verdicts as plain values."""
+        rules = [verdict._asdict() for verdict in self.verdicts]
+        return {"subject": self.subject, "score": self.score, "rules": rules}
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write what `to_dict` returns to a file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def to_html(self) -> str:
+        """Return a table that stands alone, as a notebook shows it."""
+        cell, pre = '<td style="text-align: left">{}</td>', "<pre>{}</pre>"
+        rows = "".join(
+            "<tr>"
+            + "".join(cell.format(html.escape(value)) for value in (v.outcome, v.rule, v.says))
+            + cell.format(pre.format(html.escape(v.why)) if v.why else "")
+            + "</tr>\n"
+            for v in self.verdicts
+        )
+        title = html.escape(self._title)
+        return f"<table>\n<caption>{title}</caption>\n{rows}</table>\n"
+
+    _repr_html_ = to_html
+
+
+def _listed(names: list[str]) -> str:
+    shown, more = names[:_NAMED], len(names[_NAMED:])
+    return ", ".join([*shown, *([f"{more} more"] if more else [])])
+
+
+class Sheet:
+    """Collects verdicts, from one example after the other.
+
+    Args:
+        says: What each rule says, in the order in which they are told.
+    """
+
+    def __init__(self, says: Mapping[str, str]) -> None:
+        self.says = says
+        self.passed: set[str] = set()
+        self.failed: dict[str, str] = {}  # why
+        self.stopped = "no example tells"  # why others are not reached
+
+    def fill(self, example: Example) -> None:
+        """Ask an example's questions, or no more than the first if that fails."""
+        for number, (rule, question) in enumerate(example.questions()):
+            if number and rule in self.failed:
+                continue
+            broken = self.ask(rule, question, f"{example}:\n")
+            if broken and number == 0:
+                self.stopped = f"{broken} failed"
+                return
+
+    def ask(self, rule: str, question: Callable[[], Any], where: str = "") -> str:
+        """Ask a question, and return the rule that is broken, which may be another, or ""."""
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                question()
+        except InconclusiveGradientCheck:
+            return ""  # another example may tell
+        except Exception as error:  # the code that is graded may raise anything
+            broken: str = getattr(error, "rule", rule)
+            self.failed.setdefault(broken, where + _told(error))
+            return broken
+        self.passed.add(rule)
+        return ""
+
+    def grade(self, subject: str) -> Grade:
+        """Return what has been found."""
+        return Grade(subject, [self._verdict(rule, says) for rule, says in self.says.items()])
+
+    def _verdict(self, rule: str, says: str) -> Verdict:
+        if rule in self.failed:
+            return Verdict(rule, "failed", says, self.failed[rule])
+        if rule in self.passed:
+            return Verdict(rule, "passed", says)
+        return Verdict(rule, "not reached", says, self.stopped)
+
+
+def _told(error: Exception) -> str:
+    """Return an error as a line, or wrong gradients as a few, without the table."""
+    if isinstance(error, ModuleContractError):
+        return error.message
+    if isinstance(error, GradientCheckError):
+        title, *_ = str(error.report).splitlines()
+        wrong = [f"wrong: {a.mismatches[0]}" for a in error.report.arrays if a.mismatches]
+        return "\n".join([title, *wrong, *error.report.hints])
+    return f"{type(error).__name__}: {error}"
+
+
+def grade(
+    make: MakeModule,
+    *,
+    reference: Reference | None = None,
+    forms: Sequence[Form] = FORMS,
+    rows_independent: bool = True,
+    allow_nonfinite: bool = False,
+    inputs: Iterable[Any] | None = None,
+) -> Grade:
+    """Grade a layer: the contract, its gradients and, with a reference, its values.
+
+    Args:
+        make: Makes the layer, given the length of its input's last axis and a generator.
+        reference: A function of the same inputs, which y must equal, as in `check_gradients`.
+        forms: What the layer takes, as in `check_gradients`.
+        rows_independent: As in `check_gradients`.
+        allow_nonfinite: Whether y may be infinite or NaN where x is finite; it is not judged then.
+        inputs: Batches to grade it on, or tuples of batches. None is a ladder of arrays from (2, 2)
+            to (33, 17), or of images from (2, 5, 5, 2), some with zeros, ties and huge numbers.
+    """
+    for form in forms:
+        check.choice("grade", "forms", form, *FORMS)
+    exam = ModuleExam(make, rows_independent, forms, reference, allow_nonfinite)
+    examples = list(_ladder(exam, inputs))
+    sheet = Sheet(examples[0].says | {"telling": Telling.says})
+    for example in examples:
+        sheet.fill(example)
+    if "gradients" in sheet.failed:
+        sheet.stopped = "gradients failed"
+    elif exam.telling.examples:
+        sheet.ask("telling", exam.telling.ask)
+    return sheet.grade(examples[0].owner)
+
+
+def grade_loss(
+    make: Callable[[], Loss], *, targets: Targets = "like pred", reference: Reference | None = None
+) -> Grade:
+    """Grade a loss: the contract, its gradients and, with a reference, its values.
+
+    Args:
+        make: Makes the loss, of no arguments: its class will do.
+        targets: What pred is compared with: numbers "like pred", "labels" below the length of its
+            last axis, or what a function of pred and a generator returns.
+        reference: A function of pred and target, which the loss must equal.
+    """
+    preds = (pred for pred in _arrays(1) if targets != "labels" or pred.shape[-1] > 1)
+    return graded(*(LossExample(make, p, targets, reference, i) for i, p in enumerate(preds)))
+
+
+def grade_optimizer(
+    make: Make, *, reference: Make | None = None, formula: Formula | None = None
+) -> Grade:
+    """Grade an optimizer: where its steps lead, and what they leave alone.
+
+    Args:
+        make: Makes the optimizer, given a list of Parameters: whatever has a `step()`.
+        reference: Makes an optimizer whose steps are right.
+        formula: Instead of a reference, one step of one array: formula(value, gradient, state)
+            returns the next value and the next state, of which the first is None.
+    """
+    reference = compared("grade_optimizer", reference, formula)
+    return graded(*(OptimizerExample(make, reference, seed) for seed in range(3)))
+
+
+def graded(*examples: Example) -> Grade:
+    """Return the verdicts of examples of one thing."""
+    sheet = Sheet(examples[0].says)
+    for example in examples:
+        sheet.fill(example)
+    return sheet.grade(examples[0].owner)
+
+
+_SIDES = ((2, 2), (3, 4), (1, 3), (5, 1), (33, 17))  # rows and features
+
+
+def _arrays(sample_axes: int) -> Iterator[FloatArray]:
+    """Yield arrays of normal numbers, from the smallest up, then zeros with ties, and huge ones."""
+    rng, more = np.random.default_rng(0), [5 + i for i in range(sample_axes - 1)]
+    normal = [rng.standard_normal((rows, *more, features)) for rows, features in _SIDES]
+    yield from [*normal, np.round(normal[1]), 1e3 * normal[1]]
+
+
+def _ladder(exam: ModuleExam, inputs: Iterable[Any] | None) -> Iterator[ModuleExample]:
+    """Yield the first batch in every form and mode, and any other as a batch and in one of them."""
+    ways = [(form, training) for form in exam.ordered_forms for training in (True, False)]
+    for i, batch in enumerate(_arrays(exam.sample_axes) if inputs is None else inputs):
+        arrays = batch if isinstance(batch, tuple) else (batch,)
+        if exam.rows_independent or len(arrays[0]) > 1:
+            for form, training in (ways[0], ways[i % len(ways)]) if i else ways:
+                yield ModuleExample(exam, arrays, form, training, seed=i)

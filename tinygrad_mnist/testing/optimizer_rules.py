@@ -1,0 +1,207 @@
+"""The contract of optimizers: where ten steps lead, and what a step leaves alone.
+
+The Parameters have several shapes, two of them the same. Their gradients have sizes from 1e-6 to
+10, and some are 0.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.parameter import Parameter
+from tinygrad_mnist.testing.rules import Run, written
+
+Make = Callable[[list[Parameter]], Any]  # returns what has a step()
+Formula = Callable[[FloatArray, FloatArray, Any], tuple[FloatArray, Any]]
+Path = list[list[FloatArray]]  # the values of each Parameter, at the start and after each step
+
+STEPS = 10
+_HALF = STEPS // 2
+_SHAPES: tuple[tuple[int, ...], ...] = ((2,), (), (3, 2), (2,), (4, 1, 2))
+
+
+class ByFormula:
+    """An optimizer whose rule for one array is a function: step(value, gradient, state)."""
+
+    def __init__(self, params: Sequence[Parameter], formula: Formula) -> None:
+        self.params, self.formula = params, formula
+        self.states: list[Any] = [None] * len(params)
+
+    def step(self) -> None:
+        """Move every Parameter to where the function says."""
+        for i, p in enumerate(self.params):
+            p.data, self.states[i] = self.formula(p.data.copy(), p.grad.copy(), self.states[i])
+
+
+class Walk:
+    """Parameters and their optimizer, and the path of the steps that they have made."""
+
+    def __init__(self, make: Make, values: Iterable[FloatArray], dtype: type = np.float64) -> None:
+        self.params = [Parameter(np.asarray(value, dtype)) for value in values]
+        self.optimizer = make(list(self.params))
+        self.path: Path = [self.values]
+
+    @property
+    def values(self) -> list[FloatArray]:
+        """Copies of the Parameters' values."""
+        return [p.data.copy() for p in self.params]
+
+    def go(self, gradients: Iterable[Sequence[FloatArray]]) -> "Walk":
+        """Make a step along each of the gradients."""
+        for step in gradients:
+            for p, gradient in zip(self.params, step, strict=True):
+                p.grad = gradient
+            self.optimizer.step()
+            self.path.append(self.values)
+        return self
+
+
+class OptimizerRun(Run):
+    """An optimizer and a reference for it, and the values and gradients that both are given.
+
+    Args:
+        make: Makes the optimizer, given Parameters.
+        reference: Makes what to compare it with; None is itself.
+        seed: Of the values and gradients.
+    """
+
+    def __init__(self, make: Make, reference: Make | None, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.make, self.reference = make, reference or make
+        self.values = [np.asarray(rng.standard_normal(shape)) for shape in _SHAPES]
+        self.gradients = [[_gradient(rng, shape) for shape in _SHAPES] for _ in range(STEPS)]
+        self.owner = type(self.start(make).optimizer).__name__
+
+    @cached_property
+    def path(self) -> Path:
+        """The optimizer's path."""
+        return self.start(self.make).go(self.gradients).path
+
+    @cached_property
+    def wanted(self) -> Path:
+        """The reference's path."""
+        return self.start(self.reference).go(self.gradients).path
+
+    def start(self, make: Make, dtype: type = np.float64) -> Walk:
+        """Return a walk that has made no step yet."""
+        return Walk(make, self.values, dtype)
+
+    def alone(self, make: Make) -> Path:
+        """Return the path if every Parameter has an optimizer to itself."""
+        paths = [
+            Walk(make, [value]).go([[step[i]] for step in self.gradients]).path
+            for i, value in enumerate(self.values)
+        ]
+        return [[path[step][0] for path in paths] for step in range(STEPS + 1)]
+
+    def same(self, found: Path, wanted: Path, like: str, rtol: float = 1e-9) -> None:
+        """Require equal paths to rounding, relative to how far an array has moved."""
+        if difference := _difference(found, wanted, rtol):
+            step, where, to, got = difference
+            message = f"step {step} to move {where} by {to:.6g}, {like}, got {got:.6g}"
+            raise self.broken(message)
+
+
+def _difference(found: Path, wanted: Path, rtol: float = 1e-9) -> tuple[Any, ...] | None:
+    """Return the first step that differs, the entry, and how far each path goes there."""
+    for step in range(1, len(wanted)):
+        for i, start in enumerate(wanted[0]):
+            array, other = found[step][i], wanted[step][i]
+            moved = float(np.max(np.abs(other - start), initial=0.0))
+            rounding = 4 * STEPS * np.finfo(array.dtype).eps * np.abs(other)
+            wrong = ~(np.abs(array - other) <= rtol * moved + rounding)  # NaN is wrong
+            if wrong.any():
+                at = tuple(map(int, np.argwhere(wrong)[0]))
+                to, got = (path[step][i][at] - path[step - 1][i][at] for path in (wanted, found))
+                return step, f"params[{i}]{list(at) if at else ''}", to, got
+    return None
+
+
+def _gradient(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
+    sizes, zeros = 10.0 ** rng.uniform(-6, 1, shape), rng.random(shape) < 0.1
+    return np.asarray(np.where(zeros, 0, sizes * rng.choice([-1.0, 1.0], shape)))
+
+
+def implemented(run: OptimizerRun) -> None:
+    """Steps move some Parameter."""
+    with written(run.owner, "step"):
+        first, *_, last = run.path
+    moved = any(not np.array_equal(a, b) for a, b in zip(first, last, strict=True))
+    run.require(moved, f"{STEPS} steps to move some Parameter, got all where they were")
+
+
+def in_place(run: OptimizerRun) -> None:
+    """A step changes the numbers in a Parameter's array, not the array."""
+    walk = run.start(run.make)
+    arrays = [p.data for p in walk.params]
+    walk.go(run.gradients[:1])
+    kept = all(p.data is array for p, array in zip(walk.params, arrays, strict=True))
+    run.require(kept, "step to keep the arrays of its Parameters, got one replaced")
+
+
+def keeps_gradients(run: OptimizerRun) -> None:
+    """A step leaves the gradients as they are."""
+    walk = run.start(run.make).go(run.gradients[:1])
+    pairs = zip(walk.params, run.gradients[0], strict=True)
+    kept = all(np.array_equal(p.grad, gradient) for p, gradient in pairs)
+    run.require(kept, "step to leave the gradients alone, got one modified")
+
+
+def own_state(run: OptimizerRun) -> None:
+    """Each Parameter steps as it would alone, if the reference's do."""
+    if run.reference is run.make or not _difference(run.alone(run.reference), run.wanted):
+        run.same(run.path, run.alone(run.make), "as it would alone")
+
+
+def values(run: OptimizerRun) -> None:
+    """Ten steps lead where those of the reference lead."""
+    run.same(run.path, run.wanted, "as the reference does")
+
+
+def float32(run: OptimizerRun) -> None:
+    """Parameters of float32 take the steps of float64, to rounding."""
+    walk = run.start(run.make, np.float32).go(run.gradients)
+    run.same(walk.path, run.path, "as in float64", rtol=1e-4)
+
+
+def rate(run: OptimizerRun) -> None:
+    """An lr that is set between two steps is that of the next one (if the reference has an lr)."""
+    walks = [run.start(make) for make in (run.make, run.reference)]
+    if not all(hasattr(walk.optimizer, "lr") for walk in walks):
+        return
+    for walk in walks:
+        walk.go(run.gradients[:_HALF])
+        walk.optimizer.lr *= 0.5
+        walk.go(run.gradients[_HALF:])
+    run.same(walks[0].path, walks[1].path, "as the reference does at half the lr")
+
+
+def resumes(run: OptimizerRun) -> None:
+    """One that loads the `state_dict` of another, if it has one, takes the same steps."""
+    first = run.start(run.make)
+    if not all(hasattr(first.optimizer, n) for n in ("state_dict", "load_state_dict")):
+        return
+    first.go(run.gradients[:_HALF])
+    values, state = first.values, first.optimizer.state_dict()
+    first.go(run.gradients[_HALF:])
+    second = Walk(run.make, values)
+    second.optimizer.load_state_dict(state)
+    second.go(run.gradients[_HALF:])
+    message = "one that loads a state to go on exactly as before, got another step"
+    pairs = zip(first.path[-1], second.path[-1], strict=True)
+    run.require(all(np.array_equal(a, b) for a, b in pairs), message)
+
+
+OPTIMIZER_RULES: dict[str, Callable[[OptimizerRun], None]] = {
+    "implemented": implemented,
+    "in-place": in_place,
+    "keeps-gradients": keeps_gradients,
+    "own-state": own_state,
+    "float32": float32,
+    "resumes": resumes,
+}
+# of an optimizer that has a reference
+COMPARED_RULES: dict[str, Callable[[OptimizerRun], None]] = {"values": values, "lr": rate}

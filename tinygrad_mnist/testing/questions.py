@@ -1,0 +1,363 @@
+"""What is asked of one example of a layer, a loss or an optimizer: rule by rule, the gradients too.
+
+`grading` asks every question, of a ladder of examples; a checklist stops at the first broken rule.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.parameter import Parameter
+from tinygrad_mnist.testing.gradients import (
+    Checker,
+    check_gradients,
+    check_loss_gradients,
+    inputs_of,
+)
+from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.loss_rules import (
+    LATER_LOSS_RULES,
+    LOSS_CHECKLIST_RULES,
+    LOSS_RULES,
+    LossRun,
+    check_loss_contracts,
+)
+from tinygrad_mnist.testing.module_rules import MODULE_RULES, check_module_contracts
+from tinygrad_mnist.testing.module_run import ModuleRun
+from tinygrad_mnist.testing.optimizer_rules import (
+    COMPARED_RULES,
+    OPTIMIZER_RULES,
+    ByFormula,
+    Formula,
+    Make,
+    OptimizerRun,
+)
+from tinygrad_mnist.testing.report import GradientReport
+from tinygrad_mnist.testing.rules import Rules, Run, ask, written
+from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, numbered
+from tinygrad_mnist.testing.value_rules import Reference, layer_rules, loss_rules
+
+MakeModule = Callable[[int, np.random.Generator], Module]
+Targets = Literal["like pred", "labels"] | Callable[[FloatArray, np.random.Generator], Any]
+_CALLED = {"sample": "one sample", "batch": "a batch", "axes": "more leading axes"}
+FORMS_SAY = "What is taken as a batch is taken in each of the other `forms`."
+GRADIENTS_SAY = "Each gradient is the one that central differences give."
+Question = tuple[str, Callable[[], Any]]  # a rule's name, and what raises if the rule is broken
+
+
+class Example(Protocol):
+    """Something to ask questions of."""
+
+    @property
+    def owner(self) -> str:
+        """What messages call it."""
+
+    @property
+    def says(self) -> dict[str, str]:
+        """What each of its rules says."""
+
+    def questions(self) -> Iterator[Question]:
+        """Yield all questions. What the first asks, those after it rest on."""
+
+
+def asked(ask: Callable[[Rules[Any]], object], *tables: Rules[Any]) -> Iterator[Question]:
+    """Yield each rule of some tables as a question."""
+    rules = ((name, rule) for rules in tables for name, rule in rules.items())
+    return ((name, partial(ask, {name: rule})) for name, rule in rules)
+
+
+def said(*tables: Rules[Any]) -> dict[str, str]:
+    """Return what each rule of some tables says."""
+    rules = {name: rule for rules in tables for name, rule in rules.items()}
+    return {name: (rule.__doc__ or "").split("\n")[0] for name, rule in rules.items()}
+
+
+def name_of_made(make: Callable[..., object], *args: object) -> str:
+    """Return the name of the class of what is made, or of the maker if it fails."""
+    try:
+        return type(make(*args)).__name__
+    except Exception:
+        return getattr(make, "__name__", "make")
+
+
+class Telling(Run):
+    """Counts, over all examples of a layer, the probes in which a mistake could have shown."""
+
+    rule = "telling"
+    says = "Some example moves y by each Parameter."
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self.probes: Counter[str] = Counter()  # by Parameter, and "x" for all that there are
+
+    def add(self, module: Module, find_report: Callable[[], GradientReport]) -> None:
+        """Count those of one example, which are none if its report is inconclusive."""
+        self.owner, self.examples = type(module).__name__, self.examples + 1
+        telling = {array.name: array.telling for array in find_report().arrays}
+        self.probes.update({name: telling.get(name, 0) for name, _ in module.named_parameters()})
+        self.probes.update(x=sum(telling.values()))
+
+    def ask(self) -> None:
+        """Raise ModuleContractError if there is nothing about one of them."""
+        silent = ", ".join(name for name in self.probes or ("x",) if not self.probes[name])
+        self.require(not silent, f"some example to move y by {silent}, got none in {self.examples}")
+
+
+@dataclass(frozen=True)
+class ModuleExam:
+    """How a layer is made, what it takes, and what it is compared with, in all examples."""
+
+    make: MakeModule
+    rows_independent: bool = True
+    forms: Sequence[Form] = FORMS
+    reference: Reference | None = None
+    allow_nonfinite: bool = False
+    telling: Telling = field(default_factory=Telling)
+
+    @property
+    def sample_axes(self) -> int:
+        """How many last axes are one sample; 1 if no layer can be made."""
+        try:
+            return self.make(2, np.random.default_rng(0)).sample_axes
+        except Exception:
+            return 1
+
+    @property
+    def ordered_forms(self) -> list[Form]:
+        """A batch first: it is what every layer is written for."""
+        return sorted(self.forms, key=("batch", "sample", "axes").index)
+
+
+@dataclass
+class ModuleExample:
+    """A layer on one input, in one mode.
+
+    Attributes:
+        exam: What it is an example of.
+        batch: One array for each input, samples along the first axis.
+        form: What is made of the batch.
+        training: The mode.
+        seed: Of the generator that the layer gets, and of the check.
+    """
+
+    exam: ModuleExam
+    batch: tuple[NDArray[Any], ...]
+    form: Form = "batch"
+    training: bool = True
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Return the shapes, the form and the mode."""
+        mode = "training" if self.training else "evaluation"
+        return f"{self.shapes} ({_CALLED[self.form]}), in {mode} mode"
+
+    @property
+    def shapes(self) -> str:
+        """The shapes of all inputs."""
+        return ", ".join(f"{name} of shape {x.shape}" for name, x in numbered("x", self.x))
+
+    @property
+    def owner(self) -> str:
+        """The name of the layer's class."""
+        return name_of_made(self.exam.make, 2, np.random.default_rng(0))
+
+    @property
+    def says(self) -> dict[str, str]:
+        """What each of its rules says."""
+        return {
+            **{"implemented": "", "forms": FORMS_SAY},  # first
+            **said(MODULE_RULES, layer_rules(self.exam.reference)),
+            "gradients": GRADIENTS_SAY,
+            **said(LATER_RULES, CHECKLIST_RULES),
+        }
+
+    @property
+    def x(self) -> tuple[NDArray[Any], ...]:
+        """What forward takes."""
+        return tuple(self._formed(array) for array in self.batch)
+
+    @cached_property
+    def module(self) -> Module:
+        """The layer, made for the last axis of the (first) input."""
+        return self.made()
+
+    def made(self) -> Module:
+        """Return a new layer, which nobody has called."""
+        features = self.batch[0].shape[-1]
+        return self.exam.make(features, np.random.default_rng(self.seed)).train(self.training)
+
+    @cached_property
+    def run(self) -> ModuleRun:
+        """The layer under the rules."""
+        inputs = inputs_of("module_checklist", self.module, self.x)
+        with written(type(self.module).__name__, "forward"):
+            subject = ModuleSubject(self.module, inputs)
+        dy = Checker("module_checklist", {"seed": self.seed}).cotangent(subject.y_shape)
+        return self._run_of(self.module, inputs, dy)
+
+    @cached_property
+    def refused(self) -> dict[Form, Exception]:
+        """What comes of the forms in which forward or backward does not run."""
+        errors: dict[Form, Exception] = {}
+        for form in self.exam.ordered_forms:
+            other = replace(self, form=form)
+            try:
+                module = other.made()
+                module.backward(np.ones(np.shape(module(*other.x))))
+            except Exception as error:
+                errors[form] = error
+        return errors
+
+    def questions(self) -> Iterator[Question]:
+        """Yield every rule; the first is that forward and backward run."""
+        yield "implemented", self._runs
+        yield "forms", self._takes_all_forms
+        ask = partial(check_module_contracts, self.run)
+        yield from asked(ask, MODULE_RULES, layer_rules(self.exam.reference))
+        yield "gradients", partial(self.exam.telling.add, self.module, self._report)
+        yield from asked(ask, LATER_RULES)
+        unused = self._run_of(self.made(), self.run.inputs, np.ones(()))
+        yield from asked(partial(check_module_contracts, unused), CHECKLIST_RULES)
+
+    def _runs(self) -> None:
+        if self.form in self.refused and len(self.refused) < len(self.exam.forms):
+            self._takes_all_forms()
+        self.run.rule = "implemented"
+        self.run.wanted  # noqa: B018  # a forward and a backward
+
+    def _takes_all_forms(self) -> None:
+        run = Run()
+        run.owner, run.rule = self.owner, "forms"
+        for form, error in self.refused.items():
+            raise run.broken(
+                f"{_CALLED[form]} to be taken as well ({replace(self, form=form).shapes}), got "
+                f"{type(error).__name__}: {error}; `forms` says what a layer takes"
+            ) from error
+
+    def _run_of(self, module: Module, inputs: Inputs, dy: FloatArray) -> ModuleRun:
+        exam, forms = self.exam, [form for form in self.exam.forms if form not in self.refused]
+        return ModuleRun(module, inputs, dy, exam.rows_independent, forms, exam.allow_nonfinite)
+
+    def _report(self) -> GradientReport:
+        return check_gradients(self.module, self.x, contracts=False, seed=self.seed)
+
+    def _formed(self, array: NDArray[Any]) -> NDArray[Any]:
+        if self.form == "axes":
+            more = (3, 2) if self.seed % 2 else (3,)
+            turned = [np.roll(array, i, axis=0) for i in range(math.prod(more))]
+            return np.reshape(turned, more + array.shape)
+        return array[0] if self.form == "sample" else array
+
+
+@dataclass
+class LossExample:
+    """A loss of one pred and target, and a reference for its value."""
+
+    make: Callable[[], Loss]
+    pred: FloatArray
+    targets: Targets = "like pred"
+    reference: Reference | None = None
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Return the shapes."""
+        return f"pred of shape {self.pred.shape}, target of shape {self.target.shape}"
+
+    @property
+    def owner(self) -> str:
+        """The name of the loss's class."""
+        return name_of_made(self.make)
+
+    @property
+    def says(self) -> dict[str, str]:
+        """What each of its rules says."""
+        before, after = (
+            said(LOSS_RULES, loss_rules(self.reference)),
+            said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES),
+        )
+        return {**before, "gradients": GRADIENTS_SAY, **after}
+
+    @cached_property
+    def target(self) -> NDArray[Any]:
+        """What pred is compared with."""
+        rng, shape = np.random.default_rng(self.seed), self.pred.shape
+        if self.targets == "like pred":
+            return rng.standard_normal(shape)
+        if self.targets == "labels":
+            return rng.integers(0, shape[-1], shape[:-1])
+        return np.asarray(self.targets(self.pred, rng))
+
+    @cached_property
+    def run(self) -> LossRun:
+        """The loss under the rules."""
+        return LossRun(self.make(), self.pred, self.target)
+
+    def questions(self) -> Iterator[Question]:
+        """Yield every rule; the first is that forward and backward run."""
+        yield from asked(self._ask, LOSS_RULES, loss_rules(self.reference))
+        yield "gradients", self._report
+        yield from asked(self._ask, LATER_LOSS_RULES)
+        unused = LossRun(self.make(), self.pred, self.target)
+        yield from asked(partial(check_loss_contracts, unused), LOSS_CHECKLIST_RULES)
+
+    def _ask(self, rules: Rules[LossRun]) -> None:
+        check_loss_contracts(self.run, rules)
+
+    def _report(self) -> GradientReport:
+        arrays = self.pred, self.target
+        return check_loss_gradients(self.make(), *arrays, contracts=False, seed=self.seed)
+
+
+def compared(owner: str, reference: Make | None, formula: Formula | None) -> Make | None:
+    """Return what makes the optimizer to compare with: the reference, or one by the formula."""
+    if formula is None:
+        return reference
+    if reference is not None:
+        raise TypeError(check.expected(owner, "a reference or a formula", "both"))
+    return partial(ByFormula, formula=formula)
+
+
+@dataclass
+class OptimizerExample:
+    """An optimizer, what to compare it with, and the seed of its gradients."""
+
+    make: Make
+    reference: Make | None
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Return the seed."""
+        return f"seed {self.seed}"
+
+    @property
+    def owner(self) -> str:
+        """The name of the optimizer's class."""
+        return name_of_made(self.make, [Parameter(np.zeros(2))])
+
+    @property
+    def says(self) -> dict[str, str]:
+        """What each of its rules says."""
+        return said(self._rules)
+
+    @property
+    def _rules(self) -> dict[str, Callable[[OptimizerRun], None]]:
+        return OPTIMIZER_RULES | (COMPARED_RULES if self.reference else {})
+
+    @cached_property
+    def run(self) -> OptimizerRun:
+        """The optimizer under the rules."""
+        return OptimizerRun(self.make, self.reference, self.seed)
+
+    def questions(self) -> Iterator[Question]:
+        """Yield every rule; the first is that steps run."""
+        return asked(lambda rules: ask(self.run, rules), self._rules)
