@@ -210,7 +210,7 @@ def grade(
         reference: A function of the same inputs, which y must equal, as in `check_gradients`.
         forms: What the layer takes, as in `check_gradients`.
         rows_independent: As in `check_gradients`.
-        allow_nonfinite: Whether y may be infinite or NaN where x is finite; it is not judged then.
+        allow_nonfinite: As in `check_gradients`.
         inputs: Batches to grade it on, or tuples of batches. None is a ladder of arrays from (2, 2)
             to (33, 17), or of images from (2, 5, 5, 2), some with zeros, ties and huge numbers.
     """

@@ -156,7 +156,7 @@ def module_checklist(
         rows_independent: As in `check_gradients`: False for layers that mix rows.
         reference: As in `check_gradients`: a function that y must equal.
         forms: As in `check_gradients`: `("batch",)` for layers that need a batch axis.
-        allow_nonfinite: Whether y may be infinite or NaN where x is finite; it is not judged then.
+        allow_nonfinite: As in `check_gradients`.
         settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000)`; None is those of
             the current profile. There is no deadline, and no phase "explain", which takes long.
 
