@@ -1,14 +1,15 @@
 """Each rule of the contract, by the text of its refusal."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faults import LAYERS, LOSSES, NEW_LAYERS
-from layers import BatchMean, Elementwise, Gain, normal
+from layers import BatchMean, Elementwise, Gain, GlobalNoise, normal, of_shape
 
-from tinygrad_mnist import MSELoss, nn
+from tinygrad_mnist import Buffer, MSELoss, Parameter, nn
 from tinygrad_mnist.testing import (
     ModuleContractError,
     check_gradients,
@@ -293,3 +294,128 @@ def test_contracts_can_be_left_out():
     with pytest.raises(ModuleContractError):
         check_model_gradients(layer, MSELoss(), x, t)
     assert check_model_gradients(layer, MSELoss(), x, t, contracts=False)
+
+
+# What no rule may ask of right code
+
+
+def test_what_is_not_finite_is_allowed_on_request_and_of_inputs_that_are_not():
+    layer = Elementwise(np.exp, np.exp)
+    huge = np.full((2, 3), 1e3)
+    with np.errstate(over="ignore"):
+        with refusal("finite", FINITE):
+            check_module_contracts(ModuleRun(layer, [huge], np.ones((2, 3))))
+        check_module_contracts(ModuleRun(layer, [huge], np.ones((2, 3)), allow_nonfinite=True))
+        check_module_contracts(ModuleRun(layer, [np.inf + huge], np.ones((2, 3))))
+
+
+FINITE = "Elementwise: expected y to be finite, as all that went in, got NaN or infinity"
+
+
+def test_a_loss_may_be_infinite_on_request_and_where_no_pred_can_be():
+    class OddsLoss:  # of probabilities, which are never 0 or 1
+        def __call__(self, pred, target):
+            self._pred, self._target = np.array(pred), np.array(of_shape(target, pred.shape))
+            return -float(np.mean(target * np.log(pred) + (1 - target) * np.log(1 - pred)))
+
+        def backward(self):
+            y, t = self._pred, self._target
+            return ((1 - t) / (1 - y) - t / y) / y.size
+
+    pred = np.random.default_rng(0).uniform(0.1, 0.9, (4, 3))
+    target = (normal(4, 3) > 0) * 1.0
+    assert check_loss_gradients(OddsLoss(), pred, target)
+    loss = LOSSES["NaN where pred is the target"].make()
+    run = LossRun(loss, normal(3, 2), normal(3, 2, seed=1), allow_nonfinite=True)
+    check_loss_contracts(run)
+
+
+def test_a_part_is_looked_for_as_random_streams_are_and_its_place_is_named():
+    class Slots(Gain):
+        __slots__ = ("hidden",)
+
+    class Bound(Gain):
+        def __init__(self, features):
+            super().__init__(features)
+            self.pick, self.parts = self.forward, {"all": (self.gain, [self.shift])}
+
+    x, slots, inner = normal(3, 2), Slots(2), Gain(2)
+    assert check_gradients(Bound(2), x)
+    slots.hidden = {Parameter(0.0)}
+    inner.parts = partial(max, key=Buffer(0.0))
+    for layer, place in (
+        (slots, "Parameter to be found, got one in self.hidden (set)"),
+        (nn.Sequential(inner), "Buffer to be found, got one in Gain.parts (partial)"),
+    ):
+        with pytest.raises(ModuleContractError, match=re.escape(place)):
+            check_gradients(layer, x)
+
+
+def test_float32_is_not_compared_on_a_kink_nor_where_terms_cancel():
+    class Knee(Gain):
+        def forward(self, x):
+            self._passed = np.array(x) > 1
+            return super().forward(np.maximum(x, 1))
+
+        def backward(self, dy):
+            return super().backward(dy) * self._passed
+
+    x = np.array([[1 + 1e-12, 2.0], [0.5, 1 - 1e-12]])  # 1 in float32
+    assert check_gradients(Knee(2), x)
+    constant = np.full((3, 4), 1e3) + 1e-9 * normal(3, 4)
+    assert check_gradients(nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2, rng=0)), constant)
+
+
+def test_float32_is_asked_of_what_has_floats_and_draws_nothing():
+    class Noisy(GlobalNoise):
+        def __init__(self):
+            self.gain = Parameter(1.0)
+
+        def forward(self, x):
+            self._x = np.array(x, np.float64)
+            return self.gain.data * super().forward(self._x)
+
+        def backward(self, dy):
+            self.gain.accumulate(np.sum(dy * self._noise * self._x))
+            return self.gain.data * super().backward(dy)
+
+    x = normal(3, 2)
+    assert check_gradients(
+        Elementwise(lambda x: np.float64(2) * x, lambda x: np.full(x.shape, 2.0)), x
+    )
+    assert check_gradients(Noisy(), x)
+    with pytest.raises(ModuleContractError, match="float32"):
+        check_gradients(Noisy().eval(), x)
+
+
+def test_a_dy_that_broadcasts_may_count_as_what_it_broadcasts_to():
+    class Shift(Gain):  # by NumPy alone, and right
+        def backward(self, dy):
+            dy = np.broadcast_to(dy, self._x.shape)
+            return super().backward(dy)
+
+    assert check_gradients(Shift(2), normal(3, 2))
+    assert check_gradients(Elementwise(np.sin, np.cos), normal(3, 2))
+
+
+def test_many_rows_of_a_loss_may_lie_on_its_kink():
+    class Hinge:
+        def __call__(self, pred, target):
+            self._slope = -np.array(of_shape(target, pred.shape)) * (pred * target < 1)
+            return float(np.sum(np.maximum(0, 1 - pred * target)))
+
+        def backward(self):
+            return self._slope.copy()
+
+    pred, target = normal(4, 3), np.sign(normal(4, 3, seed=1))
+    pred[0] = target[0]
+    assert check_loss_gradients(Hinge(), pred, target)
+
+
+def test_errors_of_the_users_own_pass_as_they_are():
+    class Breaks(Gain):
+        def backward(self, dy):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        check_gradients(Breaks(2), normal(3, 2))
