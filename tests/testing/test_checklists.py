@@ -3,6 +3,7 @@
 import copy
 import re
 import time
+import traceback
 
 import hypothesis
 import numpy as np
@@ -165,6 +166,27 @@ def test_an_error_tells_how_the_other_rules_did():
     (note,) = (note for note in error.__notes__ if "rules passed" in note)
     assert re.match(r"0 of \d+ rules passed; failed: implemented; not reached: ", note)
     assert len(note) < 120
+
+
+def test_an_error_of_the_kit_comes_without_the_way_through_it():
+    error = error_of(module_checklist(lambda features, rng: Skeleton(), settings=SAME))
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert frames == ["error_of", "checklist"]
+    assert isinstance(error.__cause__, NotImplementedError)
+
+
+def test_what_failed_in_one_checklist_is_not_the_first_example_of_another(tmp_path):
+    settings = hypothesis.settings(
+        database=hypothesis.database.DirectoryBasedExampleDatabase(tmp_path)
+    )
+
+    class InEvaluation(WrongSlope):
+        def backward(self, dy):
+            return dy * (1 - self._y**2) if self.training else super().backward(dy)
+
+    for layer, mode in ((InEvaluation, False), (WrongSlope, True)):
+        error = error_of(module_checklist(lambda f, rng, cls=layer: cls(), settings=settings))
+        assert f"training={mode}," in "\n".join(error.__notes__)
 
 
 def test_an_error_of_the_layers_own_comes_as_it_is_with_the_same_note():

@@ -50,8 +50,8 @@ from tinygrad_mnist.testing.value_rules import Reference, layer_rules, loss_rule
 MakeModule = Callable[[int, np.random.Generator], Module]
 Targets = Literal["like pred", "labels"] | Callable[[FloatArray, np.random.Generator], Any]
 _CALLED = {"sample": "one sample", "batch": "a batch", "axes": "more leading axes"}
-FORMS_SAY = "What is taken as a batch is taken in each of the other `forms`."
-GRADIENTS_SAY = "Each gradient is the one that central differences give."
+_FORMS = "What is taken as a batch is taken in each of the other `forms`."
+_GRADIENTS = "Each gradient is the one that central differences give."
 Question = tuple[str, Callable[[], Any]]  # a rule's name, and what raises if the rule is broken
 
 
@@ -174,12 +174,10 @@ class ModuleExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        return {
-            **{"implemented": "", "forms": FORMS_SAY},  # first
-            **said(MODULE_RULES, layer_rules(self.exam.reference)),
-            "gradients": GRADIENTS_SAY,
-            **said(LATER_RULES, CHECKLIST_RULES),
-        }
+        contract = said(MODULE_RULES, layer_rules(self.exam.reference))
+        later = said(LATER_RULES, CHECKLIST_RULES)
+        says = {"implemented": "", "forms": _FORMS, **contract, "gradients": _GRADIENTS, **later}
+        return says | contract  # of a rule that is asked again later, what it says first
 
     @property
     def x(self) -> tuple[NDArray[Any], ...]:
@@ -253,7 +251,7 @@ class ModuleExample:
 
     def _formed(self, array: NDArray[Any]) -> NDArray[Any]:
         if self.form == "axes":
-            more = (3, 2) if self.seed % 2 else (3,)
+            more = (3, 2) if self.seed % 2 else (3,)  # than the batch has
             turned = [np.roll(array, i, axis=0) for i in range(math.prod(more))]
             return np.reshape(turned, more + array.shape)
         return array[0] if self.form == "sample" else array
@@ -281,11 +279,9 @@ class LossExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        before, after = (
-            said(LOSS_RULES, loss_rules(self.reference)),
-            said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES),
-        )
-        return {**before, "gradients": GRADIENTS_SAY, **after}
+        contract = said(LOSS_RULES, loss_rules(self.reference))
+        later = said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES)
+        return {**contract, "gradients": _GRADIENTS, **later} | contract
 
     @cached_property
     def target(self) -> NDArray[Any]:

@@ -31,7 +31,11 @@ from tinygrad_mnist.testing.questions import (
     Targets,
     compared,
 )
-from tinygrad_mnist.testing.report import InconclusiveGradientCheck
+from tinygrad_mnist.testing.report import (
+    GradientCheckError,
+    InconclusiveGradientCheck,
+    ModuleContractError,
+)
 from tinygrad_mnist.testing.subject import FORMS, Form
 from tinygrad_mnist.testing.value_rules import Reference
 
@@ -158,7 +162,8 @@ def module_checklist(
         forms: As in `check_gradients`: `("batch",)` for layers that need a batch axis.
         allow_nonfinite: As in `check_gradients`.
         settings: Of Hypothesis, such as `hypothesis.settings(max_examples=1000)`; None is those of
-            the current profile. There is no deadline, and no phase "explain", which takes long.
+            the current profile. There is no deadline, no database, and no phase "explain", which
+            takes long.
 
     Raises:
         AssertionError: From the test: GradientCheckError or ModuleContractError. Other errors are
@@ -246,8 +251,10 @@ def _checklist(
     last: list[Example] = []
     settings = settings or hypothesis.settings()
     phases = [phase for phase in settings.phases if phase is not hypothesis.Phase.explain]
+    quick = hypothesis.settings(settings, deadline=None, phases=phases, report_multiple_bugs=False)
 
-    @hypothesis.settings(settings, deadline=None, phases=phases, report_multiple_bugs=False)
+    # no database: there, the failures of one checklist would be the first examples of all others
+    @hypothesis.settings(quick, database=None)
     @given(**drawn)
     def test(**values: Any) -> None:
         last[:] = [make_example(**values)]
@@ -256,11 +263,15 @@ def _checklist(
                 question()
 
     def checklist() -> None:
+        __tracebackhide__ = True  # for pytest
         try:
             test()
         except Exception as error:
             if last:
                 error.add_note(graded(*last).summary)
+            if isinstance(error, (GradientCheckError, ModuleContractError)):
+                # the way through the kit tells nothing; what the error was caused by stays
+                raise error.with_traceback(None) from error.__cause__
             raise
         after()
 
