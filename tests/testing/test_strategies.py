@@ -173,7 +173,7 @@ def test_a_checklist_fails_for_a_faulty_layer_that_mixes_rows(name, rule):
 
 def test_the_forms_say_what_a_layer_is_given():
     # as many examples as draw every form, and the same ones in every run
-    enough = hypothesis.settings(max_examples=40, derandomize=True, database=None)
+    enough = hypothesis.settings(max_examples=20, derandomize=True, database=None)
 
     def shapes(layer, **keywords):
         seen = set()

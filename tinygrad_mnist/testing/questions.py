@@ -174,10 +174,10 @@ class ModuleExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        contract = said(MODULE_RULES, layer_rules(self.exam.reference))
+        first = said(MODULE_RULES, layer_rules(self.exam.reference))
         later = said(LATER_RULES, CHECKLIST_RULES)
-        says = {"implemented": "", "forms": _FORMS, **contract, "gradients": _GRADIENTS, **later}
-        return says | contract  # of a rule that is asked again later, what it says first
+        says = {"implemented": "", "forms": _FORMS, **first, "gradients": _GRADIENTS, **later}
+        return says | first  # of a rule that is asked again later, what it says first
 
     @property
     def x(self) -> tuple[NDArray[Any], ...]:
@@ -279,9 +279,9 @@ class LossExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        contract = said(LOSS_RULES, loss_rules(self.reference))
+        first = said(LOSS_RULES, loss_rules(self.reference))
         later = said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES)
-        return {**contract, "gradients": _GRADIENTS, **later} | contract
+        return {**first, "gradients": _GRADIENTS, **later} | first
 
     @cached_property
     def target(self) -> NDArray[Any]:
