@@ -132,6 +132,19 @@ def test_float32_functions_get_float32_and_are_judged_by_its_precision(scale):
     assert seen == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("scale", [1, 1.02])
+def test_a_function_that_is_rounded_to_float32_inside_is_judged_by_that(scale):
+    def rounded(x):
+        return np.tanh(x.astype(np.float32)) @ W
+
+    def vjp(dy, x):
+        return scale * (dy @ W.T) * (1 - np.tanh(x) ** 2)
+
+    report = check_vjp(rounded, vjp, X, raise_on_failure=False)
+    assert bool(report) == (scale == 1)
+    assert report.hints[-1] == "These outputs have the precision of float32."
+
+
 class Dropout:
     """y = x * mask / (1 - p), not a Module."""
 

@@ -38,6 +38,7 @@ def noise(key, x):
         (custom(lambda x, dy: 3 * x**2 * dy), (X,)),
         (jnp.matmul, (X, W)),
         (jax.nn.log_softmax, (X,)),
+        (jax.nn.dot_product_attention, (normal(1, 3, 2, 4),) * 3),  # float32 inside
         (lambda x, rows: x[rows], (X, np.array([2, 0, 2]))),
         (noise, (jax.random.PRNGKey(0), X)),
         (noise, (jax.random.key(0), X)),
