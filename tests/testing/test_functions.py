@@ -142,7 +142,7 @@ def test_a_function_that_is_rounded_to_float32_inside_is_judged_by_that(scale):
 
     report = check_vjp(rounded, vjp, X, raise_on_failure=False)
     assert bool(report) == (scale == 1)
-    assert report.hints[-1] == "These outputs have the precision of float32."
+    assert "These outputs have the precision of float32." in report.hints
 
 
 class Dropout:
