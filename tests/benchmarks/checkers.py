@@ -120,6 +120,10 @@ def dropped_out(x):
     return x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape) * 2
 
 
+def quantile(xp, x):
+    return xp.quantile(x, 0.3, -1)
+
+
 def convolved(x, W):
     return jax.lax.conv_general_dilated(x, W, (1, 1), "VALID")
 
@@ -196,6 +200,11 @@ RIGHT = [
     Row("softmax", *everywhere(softmax), (X,)),
     Row("logsumexp", partial(torch.logsumexp, dim=-1), partial(jax.nn.logsumexp, axis=-1), (X,)),
     Row("sort", lambda x: torch.sort(x)[0], jnp.sort, (X,)),
+    Row("quantile, all tied", *everywhere(quantile), (np.ones((6, 4)),)),
+    Row("1 / x at 1e-5, float32", *everywhere(lambda xp, x: 1 / x), single((1e-5 * (1 + X**2),))),
+    Row(
+        "matrix exponential, float32", torch.matrix_exp, jax.scipy.linalg.expm, single((X[:, :4],))
+    ),
 ]
 WRONG = [
     Row(
@@ -228,6 +237,14 @@ WRONG = [
     Row(
         "tanh, dy clipped at 5",
         *by_hand(tanh, lambda xp, dy, x: xp.clip(dy, -5, 5) * slope(xp, x)),
+        (X,),
+    ),
+    Row(
+        "tanh, dy below a tenth of its largest dropped",
+        *by_hand(
+            tanh,
+            lambda xp, dy, x: xp.where(abs(dy) < 0.1 * xp.amax(abs(dy)), 0, dy) * slope(xp, x),
+        ),
         (X,),
     ),
     Row(
