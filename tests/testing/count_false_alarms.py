@@ -14,7 +14,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from layers import ELEMENTWISE, CrossEntropy, Elementwise, Product
+from layers import ELEMENTWISE, CrossEntropy, Elementwise, Largest, Product
 
 from tinygrad_mnist import (
     BCEWithLogitsLoss,
@@ -41,6 +41,15 @@ INPUTS = {"generic": batches(), "spiked": spiked(), "engine-drawn": ENGINE_DRAWN
 
 
 SUBJECTS = ["mlp", "model", "after an mlp", "batch norm", "images", "product", "loss", "labels"]
+SUBJECTS += ["kinked"]
+KINKED = [
+    nn.ReLU,
+    nn.LeakyReLU,
+    lambda: Elementwise(*ELEMENTWISE["absolute"]),
+    lambda: Elementwise(*ELEMENTWISE["hard tanh"]),
+    lambda: Elementwise(*ELEMENTWISE["relu(x) - relu(-x)"]),
+    Largest,
+]
 
 
 def after_an_mlp(features):
@@ -57,6 +66,24 @@ def convolutional(draw, rng):
     pool = draw(st.sampled_from([nn.MaxPool2d, nn.AvgPool2d]))(2, stride=draw(st.integers(1, 2)))
     conv = nn.Conv2d(2, 3, kernel, stride=stride, padding=draw(st.integers(0, 1)), rng=rng)
     return Sequential(conv, draw(st.sampled_from([nn.ReLU, nn.SiLU]))(), pool, nn.Flatten())
+
+
+def kinked(draw, rng, features):
+    """Return a random net of kinked layers, with a straight path or two branches."""
+
+    def chain(features, out_features):
+        layers = []
+        for _ in range(draw(st.integers(1, 3))):
+            layer = draw(st.sampled_from(KINKED))()
+            hidden = draw(st.integers(1, 5))
+            layers.append(nn.Linear(features, hidden, draw(st.booleans()), rng=rng))
+            layers.append(layer)
+            features = 1 if isinstance(layer, Largest) else hidden
+        return Sequential(*layers, nn.Linear(features, out_features, rng=rng))
+
+    net = chain(features, features)
+    kinds = [net, nn.Residual(net), nn.Parallel(net, chain(features, features), join="add")]
+    return Sequential(draw(st.sampled_from(kinds)), draw(st.sampled_from(KINKED))())
 
 
 def check_one(data, x, rng, seed):
@@ -78,6 +105,9 @@ def check_one(data, x, rng, seed):
     elif subject == "images":
         images = np.resize(x, (2, 7, 7, 2)) + 1e-3 * rng.standard_normal((2, 7, 7, 2))
         check_gradients(convolutional(data.draw, rng), images, max_entries=16, seed=seed)
+    elif subject == "kinked":
+        net = kinked(data.draw, rng, x.shape[1]).astype(np.float64)
+        check_gradients(net, np.round(x), seed=seed)
     elif subject == "product":
         check_gradients(Product(x.shape[1]), (x, target), seed=seed)
     elif subject == "loss":

@@ -96,7 +96,9 @@ class Judge:
             raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
         self.gradients = subject.gradients(dy)
         self._roundings = 4 * precision.eps * np.maximum(abs(self.outputs), 1)
-        self._rounding = float(np.sum(abs(dy) * self._roundings))
+        roundings = (abs(dy) * self._roundings).reshape(-1)
+        # many roundings add up at random, most of them to less than their sum
+        self._rounding = float(min(roundings.sum(), 4 * np.linalg.norm(roundings)))
         self._nearby: list[Judge] = []
 
     def judge(self, probe: Probe) -> Verdict:
@@ -131,14 +133,22 @@ class Judge:
     def judge_widely(self, probe: Probe) -> Verdict:
         """Return the verdict by large steps, of which rounding hides less, or "kink".
 
-        Each output must be linear over the step, since there are no smaller ones to compare with.
+        Each output must be linear over the step, to a hundredth, and no smaller step may contradict
+        that by more than its rounding. The verdict is as coarse: an error of a tenth is wrong.
         """
+        step = self.precision.step
+        rises = [self._rises(probe, step)]
         for factor in _WIDER:
-            full = self._measure(probe, factor * self.precision.step)
-            half = self._measure(probe, factor * self.precision.step / 2)
-            bent = full.bend + half.bend + abs(full.numeric - half.numeric)
-            if bent < 0.01 * abs(full.numeric) and self.telling(full):
-                return ("wrong" if full.error > full.tolerance + 10 * bent else "right"), full
+            rises += [self._rises(probe, factor * step / 2), self._rises(probe, factor * step)]
+            slope = rises[-1][0] / rises[-1][2]
+            linear = all(
+                np.all(abs(rise - slope * way) <= 2 * self._roundings + 0.01 * abs(slope * way))
+                for above, below, way in rises
+                for rise in (above, below)
+            )
+            full = self._measure(probe, factor * step)
+            if linear and abs(full.numeric) > 10 * full.rounding:
+                return ("wrong" if full.error > 0.1 * full.largest else "right"), full
         return "kink", full
 
     @cached_property
@@ -169,14 +179,17 @@ class Judge:
             return "wrong", first
         for factor in _RETRIES:
             full = first if factor == 1 else self._measure(probe, factor * step)
-            if full.error <= full.tolerance:
+            # a finer step says nothing about an error that its rounding hides
+            if full.error <= full.tolerance and (factor == 1 or full.tolerance < first.error):
                 return "right", full
             half = self._measure(probe, factor * step / 2)
             odd = abs(full.numeric - half.numeric)
             even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
             # where the analytic value is huge, smoothness is judged by what the differences see
             seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
-            if max(odd, even) < _EVIDENCE * min(full.error, seen) and self._persists(probe, full):
+            smooth = max(odd, even) < _EVIDENCE * min(full.error, seen)
+            # of an error within ten roundings, both differences say nothing
+            if smooth and full.error > full.rounding and self._persists(probe, full):
                 return "wrong", full
         return "kink", first
 
@@ -224,17 +237,24 @@ class Judge:
         second, bend = float(np.sum(seconds)) / half, float(np.sum(abs(seconds))) / half
         return Measured(analytic, numeric, second, bend, tolerance, 10 * rounding)
 
+    def _rises(self, probe: Probe, step: float) -> tuple[FloatArray, FloatArray, float]:
+        """Return how much each output rises up to the point above, from the one below, and how far.
+
+        Outputs are NaN where the function is not defined.
+        """
+        with np.errstate(all="ignore"):
+            f_above, f_below, _, length = either_side(self.subject, probe, step)
+            return f_above - self.outputs, self.outputs - f_below, length / 2
+
     def _slopes(self, probe: Probe) -> Slopes:
         """Return the one-sided slopes; how far they are off is seen at half of the step."""
-        with np.errstate(all="ignore"):
-            sides = []
-            for step in (self.precision.step, self.precision.step / 2):
-                f_above, f_below, _, length = either_side(self.subject, probe, step)
-                half = length / 2
-                sides.append(((f_above - self.outputs) / half, (self.outputs - f_below) / half))
-            (above, below), (near_above, near_below) = sides
-            off = abs(above - near_above) + abs(below - near_below)
-            return Slopes(above, below, off + self._roundings / abs(half))
+        step = self.precision.step
+        (above, below, way), (half_above, half_below, half_way) = (
+            self._rises(probe, step),
+            self._rises(probe, step / 2),
+        )
+        off = abs(above / way - half_above / half_way) + abs(below / way - half_below / half_way)
+        return Slopes(above / way, below / way, off + self._roundings / abs(half_way))
 
     def _has_two_slopes(self, probe: Probe, slopes: Slopes) -> bool:
         """Return whether each output that counts has one of its slopes at every point around."""

@@ -238,10 +238,12 @@ class Checker:
         report = ArrayReport(name, gradient.shape)
         for i in self._entries(gradient):
             self._count(report, judge, Probe(name, i, np.ones(1)))
-        for _ in range(self.directions if gradient.size > self.max_entries else 0):
+        for i in range(self.directions if gradient.size > self.max_entries else 0):
             if report.mismatches:
                 break  # a direction over a wrong entry would only find it again
             signs = self.rng.choice([-1.0, 1.0], gradient.size)
+            if i == 0:  # the direction of the gradient shows a factor best
+                signs = np.where(gradient.reshape(-1) < 0, -1.0, 1.0)
             self._count(report, judge, Probe(name, 0, signs))
         if report.on_kink > 1 and not report.outside:
             self._note(report, judge, *judge.judge_ties(name))
@@ -290,8 +292,10 @@ class Checker:
 
     def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
         probe, (outcome, found) = _narrowed(judge, probe)
-        if outcome == "right" and not judge.telling(found) and judge.quieter:
-            probe, (outcome, found) = _narrowed(judge.quieter, probe)
+        if outcome == "right" and judge.quieter:
+            quietly = _narrowed(judge.quieter, probe)
+            if quietly[1][0] == "wrong" or judge.telling(quietly[1][1]):
+                probe, (outcome, found) = quietly
         report.checked += 1
         report.on_kink += outcome in ("between", "outside", "kink")
         if outcome == "kink":
