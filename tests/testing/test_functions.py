@@ -406,6 +406,16 @@ def test_numbers_that_are_not_finite_may_give_such_numbers():
         check_vjp(square, square_vjp, x)
 
 
+def test_nonfinite_numbers_are_allowed_where_asked_for():
+    def spoiled(dy, x):
+        return np.where(x > 1, np.nan, 2 * x) * dy
+
+    with pytest.raises(ModuleContractError):
+        check_vjp(square, spoiled, X)
+    with pytest.raises(GradientCheckError):
+        check_vjp(square, spoiled, X, allow_nonfinite=True)
+
+
 def test_what_cannot_be_checked_is_refused():
     floats = "an array of floats to differentiate for"
     with refusal(ValueError, f"check_vjp: expected {floats}, got none"):

@@ -138,6 +138,29 @@ def test_a_wrong_gradient_is_named_by_its_tensor_and_entry():
     assert [(m.name, m.index) for m in caught.value.report.mismatches] == [("gain", (2,))]
 
 
+def test_a_parameter_at_a_neutral_value_hides_nothing():
+    class Gain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, gain):
+            ctx.save_for_backward(x)
+            return x * gain
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy, (dy * ctx.saved_tensors[0]).sum(0)  # dx without the gain, which is 1
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(4, dtype=torch.float64))
+
+        def forward(self, x):
+            return Gain.apply(x, self.gain)
+
+    with pytest.raises(GradientCheckError, match="at generic parameters"):
+        check_torch(Module(), X)
+
+
 def test_a_function_without_a_graph_has_gradients_of_0():
     with pytest.raises(GradientCheckError, match="this gradient is never added"):
         check_torch(lambda x: x.detach() ** 2, X)

@@ -23,10 +23,11 @@ class FunctionSubject:
     """y of a function, as a function of its arrays, which are copied."""
 
     modules: Sequence[Module] = ()
-    parameters: Sequence[str] = ()
 
-    def __init__(self, function: Function, arrays: dict[str, NDArray[Any]]) -> None:
-        self.function = function
+    def __init__(
+        self, function: Function, arrays: dict[str, NDArray[Any]], parameters: Sequence[str] = ()
+    ) -> None:
+        self.function, self.parameters = function, parameters
         self.arrays = {name: array.copy() for name, array in arrays.items()}
         y = function.outputs(self._copies())
         self.y_shape, self.y_dtype = y.shape, y.dtype
@@ -55,7 +56,7 @@ class FunctionSubject:
 
     def copy(self) -> "FunctionSubject":
         """Return an independent subject with the same values."""
-        return FunctionSubject(self.function, self.arrays)
+        return FunctionSubject(self.function, self.arrays, self.parameters)
 
     def _copies(self) -> list[NDArray[Any]]:
         return [array.copy() for array in self.arrays.values()]  # which it may edit
@@ -115,17 +116,25 @@ def check_vjp(
 
 
 def check_function(
-    owner: str, function: Function, arrays: dict[str, NDArray[Any]], settings: Settings
+    owner: str,
+    function: Function,
+    arrays: dict[str, NDArray[Any]],
+    settings: Settings,
+    parameters: Sequence[str] = (),
 ) -> GradientReport:
-    """Check a function at named arrays: first the contract, then every gradient."""
+    """Check a function at named arrays: first the contract, then every gradient.
+
+    parameters are the names of those that a model learns.
+    """
     checker = Checker(owner, settings)
     if not any(array.dtype.kind == "f" for array in arrays.values()):
         raise ValueError(check.expected(owner, "an array of floats to differentiate for", "none"))
     try:
-        subject = FunctionSubject(function, arrays)
+        subject = FunctionSubject(function, arrays, parameters)
         dy = checker.cotangent(subject.y_shape).astype(subject.y_dtype)
         if checker.contracts:
-            check_function_contracts(FunctionRun(function, subject.arrays, dy))
+            run = FunctionRun(function, subject.arrays, dy, checker.allow_nonfinite)
+            check_function_contracts(run)
         return checker.report(function.name, subject, dy)
     finally:
         function.reset()

@@ -72,7 +72,7 @@ def check_keras(
                 return layer(*rebuilt(floats[:first]), **mode)
 
         function = jax_function(type(layer).__name__, call, named)
-        return check_function(owner, function, named, settings)
+        return check_function(owner, function, named, settings, names[first:])
 
 
 def _symbolic(array: Any) -> Any:

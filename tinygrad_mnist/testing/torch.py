@@ -45,7 +45,8 @@ def check_torch(
     run = _Run(function, inputs)
     with _as_found(run.devices) as rewind, torch.enable_grad():
         checked = Function(run.name, run.forward, run.vjp, rewind)
-        return check_function("check_torch", checked, run.arrays, settings)
+        learned = list(run.arrays)[run.inputs :]
+        return check_function("check_torch", checked, run.arrays, settings, learned)
 
 
 class _Run:
