@@ -31,8 +31,8 @@ class Function(NamedTuple):
 
     Attributes:
         name: As in messages.
-        forward: forward(*arrays) -> y.
-        vjp: vjp(dy, *arrays), after a forward of the same arrays.
+        forward: `forward(*arrays) -> y`.
+        vjp: `vjp(dy, *arrays)`, after a forward of the same arrays.
         reset: Called before each forward.
     """
 

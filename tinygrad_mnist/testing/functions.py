@@ -74,8 +74,8 @@ def check_vjp(
     """Check the vector-Jacobian product of any function by central differences.
 
     Args:
-        forward: forward(*arrays) -> y, one array of floats.
-        vjp: vjp(dy, *arrays) returns the gradients of sum(dy * y): one for each array, of its
+        forward: `forward(*arrays) -> y`, one array of floats.
+        vjp: `vjp(dy, *arrays)` returns the gradients of sum(dy * y): one for each array, of its
             shape, or None for an array that has none. For a single array it may come without a
             tuple. It is called after a forward of the same arrays.
         arrays: Where to check, copied. Integers and bools stay what they are and have no gradient.
