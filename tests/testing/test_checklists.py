@@ -91,7 +91,7 @@ class Batch(Module):
         return x @ self.W.data
 
     def backward(self, dy):
-        self.W.accumulate(self._x.T @ dy)
+        self.W.grad += self._x.T @ dy
         return dy @ self.W.data.T
 
 

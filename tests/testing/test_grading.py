@@ -100,7 +100,7 @@ def test_a_wrong_layer_fails_by_one_rule_alone_and_soon(layer, failed):
 
 def test_a_layer_of_batches_alone_fails_by_one_rule_unless_that_is_asked_for():
     result = grade(Batch)
-    assert result.rules("failed") == ["forms"]
+    assert result.rules("failed") == ["forms"]  # though one sample of three features runs
     assert "Batch: expected one sample to be taken as well (x of shape (2,)), got Value" in why(
         result, "forms"
     )

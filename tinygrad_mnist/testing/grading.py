@@ -277,10 +277,15 @@ def _arrays(sample_axes: int) -> Iterator[FloatArray]:
 
 
 def _ladder(exam: ModuleExam, inputs: Iterable[Any] | None) -> Iterator[ModuleExample]:
-    """Yield the first batch in every form and mode, and any other as a batch and in one of them."""
-    ways = [(form, training) for form in exam.ordered_forms for training in (True, False)]
-    for i, batch in enumerate(_arrays(exam.sample_axes) if inputs is None else inputs):
-        arrays = batch if isinstance(batch, tuple) else (batch,)
-        if exam.rows_independent or len(arrays[0]) > 1:
-            for form, training in (ways[0], ways[i % len(ways)]) if i else ways:
-                yield ModuleExample(exam, arrays, form, training, seed=i)
+    """Yield the first batch in every form and mode, and any other as a batch and in one of them.
+
+    A form that is refused there is not asked for again: it may run by chance, as of three features.
+    """
+    batches = _arrays(exam.sample_axes) if inputs is None else inputs
+    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
+    enough = (batch for batch in tuples if exam.rows_independent or len(batch[0]) > 1)
+    for i, batch in enumerate(enough):
+        ways = [(form, training) for form in exam.ordered_forms for training in (True, False)]
+        for form, training in (ways[0], ways[i % len(ways)]) if i else ways:
+            yield ModuleExample(exam, batch, form, training, seed=i)
+        exam = exam if i else exam.without(ModuleExample(exam, batch).refused)

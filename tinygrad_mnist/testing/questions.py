@@ -5,7 +5,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, Protocol
@@ -132,6 +132,11 @@ class ModuleExam:
         except Exception:
             return 1
 
+    def without(self, refused: Container[Form]) -> "ModuleExam":
+        """Return one of the other forms, or of all if there are no others."""
+        forms = [form for form in self.forms if form not in refused]
+        return replace(self, forms=forms or self.forms)
+
     @property
     def ordered_forms(self) -> list[Form]:
         """A batch first: it is what every layer is written for."""
@@ -243,8 +248,10 @@ class ModuleExample:
             ) from error
 
     def _run_of(self, module: Module, inputs: Inputs, dy: FloatArray) -> ModuleRun:
-        exam, forms = self.exam, [form for form in self.exam.forms if form not in self.refused]
-        return ModuleRun(module, inputs, dy, exam.rows_independent, forms, exam.allow_nonfinite)
+        exam = self.exam.without(self.refused)
+        return ModuleRun(
+            module, inputs, dy, exam.rows_independent, exam.forms, exam.allow_nonfinite
+        )
 
     def _report(self) -> GradientReport:
         return check_gradients(self.module, self.x, contracts=False, seed=self.seed)
