@@ -8,7 +8,7 @@ import traceback
 import hypothesis
 import numpy as np
 import pytest
-from layers import CrossEntropy, Elementwise, Gain, softmax
+from layers import CrossEntropy, Elementwise, Gain, Product, softmax
 
 from tinygrad_mnist import (
     SGD,
@@ -23,7 +23,7 @@ from tinygrad_mnist import (
     Sequential,
     nn,
 )
-from tinygrad_mnist.testing import GradientCheckError, ModuleContractError
+from tinygrad_mnist.testing import GradientCheckError, ModuleContractError, check_gradients
 from tinygrad_mnist.testing.strategies import (
     loss_checklist,
     module_checklist,
@@ -212,6 +212,15 @@ def test_a_layer_that_computes_something_else_is_found_by_its_reference():
     checklist(np.array)()
     assert error_of(checklist(lambda x: x[..., :1])).rule == "values"
     assert error_of(checklist(lambda x: x + 1e-6)).rule == "values"
+
+
+def test_a_check_of_gradients_takes_a_reference_too():
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    assert check_gradients(Tanh(), x, reference=np.tanh)
+    for contracts in (True, False):
+        with pytest.raises(ModuleContractError, match=r"of the reference, got .* \[rule: values\]"):
+            check_gradients(Identity(), x, reference=np.tanh, contracts=contracts)
+    assert check_gradients(Product(2), (x, x), reference=lambda a, b: a * b * [0.5, 1.5])
 
 
 def test_a_layer_that_draws_has_its_values_in_evaluation_mode():

@@ -67,13 +67,13 @@ class Grade:
 
     @property
     def score(self) -> float:
-        """The points of the rules that passed, over those of all rules: see `POINTS`."""
+        """The points of the rules that passed over those of all; `POINTS` has them."""
         points = {v.rule: POINTS.get(v.rule, 1) for v in self.verdicts}
         return sum(points[rule] for rule in self.rules("passed")) / sum(points.values())
 
     @property
     def summary(self) -> str:
-        """One line: how many rules passed, which failed, which were not reached."""
+        """How many rules passed, which failed, and which were not reached, in one line."""
         passed, total = len(self.rules("passed")), len(self.verdicts)
         parts = [f"{passed} of {total} rules passed"]
         outcomes: tuple[Outcome, ...] = ("failed", "not reached")
