@@ -17,6 +17,7 @@ def tensor(*shape, seed=0, dtype=torch.float64):
     return torch.from_numpy(normal(*shape, seed=seed)).to(dtype)
 
 
+THREADS = torch.get_num_threads()
 X = tensor(5, 4)
 OWN = torch.Generator()  # which nobody sets back
 LABELS = torch.tensor([0, 3, 1, 1, 2])
@@ -195,7 +196,7 @@ def test_tensors_module_and_generator_are_left_as_found():
     module(x).sum().backward()
     held = [x, *module.parameters(), *module.buffers()]
     before = [t.detach().clone() for t in [*held, x.grad, *(p.grad for p in module.parameters())]]
-    state, version, threads = torch.get_rng_state(), x._version, torch.get_num_threads()
+    state, version = torch.get_rng_state(), x._version
     check_torch(module, x)
     after = [*held, x.grad, *(p.grad for p in module.parameters())]
     assert all(map(torch.equal, before, after))
@@ -203,7 +204,7 @@ def test_tensors_module_and_generator_are_left_as_found():
     assert module.training
     assert x.requires_grad
     assert x._version == version
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == THREADS
 
 
 def test_a_check_that_fails_sets_the_generator_back_too():

@@ -60,14 +60,13 @@ def check_keras(
         arrays, rebuilt = floats_in(inputs, argument_names(layer.call, len(inputs)), kind)
         first = len(arrays)
         trained = layer.trainable_variables
-        others = [(v, v.value) for v in layer.non_trainable_variables]
         values = [np.array(v.value, kind) for v in trained]
         names = distinct([*arrays, *(v.path for v in trained)])
         named = dict(zip(names, [*arrays.values(), *values], strict=True))
 
         def call(*floats: Any) -> Any:
             with keras.StatelessScope() as scope:
-                for update in [*zip(trained, floats[first:], strict=True), *others]:
+                for update in zip(trained, floats[first:], strict=True):
                     scope.add_update(update)  # which, unlike a mapping, keeps the dtype
                 return layer(*rebuilt(floats[:first]), **mode)
 

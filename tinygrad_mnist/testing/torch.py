@@ -43,9 +43,9 @@ def check_torch(
         InconclusiveGradientCheck: Too little could be judged to say anything.
     """
     run = _Run(function, inputs)
-    with _as_found(run.devices) as rewind, torch.enable_grad():
-        checked = Function(run.name, run.forward, run.vjp, rewind)
-        learned = list(run.arrays)[run.inputs :]
+    checked = Function(run.name, run.forward, run.vjp, _rewinding(run.devices))
+    learned = list(run.arrays)[run.inputs :]
+    with _one_thread(), torch.enable_grad():
         return check_function("check_torch", checked, run.arrays, settings, learned)
 
 
@@ -116,21 +116,25 @@ def _refuse_unless_judged(name: str, tensor: object) -> None:
         raise TypeError(check.expected("check_torch", f"{name} in float32 or float64", got))
 
 
-@contextmanager
-def _as_found(devices: Sequence["torch.device"]) -> Iterator[Callable[[], None]]:
-    """Yield what sets PyTorch's generators back; in the end they and the threads are as before."""
+def _rewinding(devices: Sequence["torch.device"]) -> Callable[[], None]:
+    """Return what sets PyTorch's generators back to where they are now."""
     on_gpu = {device.index for device in devices if device.type == "cuda"}
     generators = [torch.default_generator, *(torch.cuda.default_generators[i] for i in on_gpu)]
     states = [generator.get_state() for generator in generators]
-    threads = torch.get_num_threads()
 
     def rewind() -> None:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
 
+    return rewind
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch compute in one thread: two on a busy core take 50 times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        torch.set_num_threads(1)  # two that share a busy core take 50 times as long as one
-        yield rewind
+        yield
     finally:
         torch.set_num_threads(threads)
-        rewind()
