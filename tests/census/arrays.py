@@ -1,4 +1,4 @@
-"""The arrays of the census: generic values from seeds, so that hardly any lies on a kink."""
+"""The arrays of the census, generic values from seeds, so that hardly any lies on a kink."""
 
 import numpy as np
 

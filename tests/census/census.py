@@ -61,7 +61,8 @@ def checked(check, name, *row):
     except GradientCheckError as error:
         return Found(name, "wrong", str(error))
     except ModuleContractError as error:
-        return Found(name, "contract", str(error))
+        outcome = "breaks" if error.rule == "implemented" else "contract"
+        return Found(name, outcome, str(error))
     except InconclusiveGradientCheck as error:
         return Found(name, "cannot tell", str(error))
     except Exception as error:

@@ -24,6 +24,7 @@ IMAGE, SEQUENCE = normal(2, 3, 6, 6), normal(2, 5, 2, 4)
 AT = np.array([0, 2, 2])
 MASK = bits(3, 4) > 0
 
+
 check = check_jax
 
 

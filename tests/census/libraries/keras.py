@@ -22,14 +22,13 @@ SIGNS, CLASSES, P1 = 2 * bits(3, 4) - 1, labels(3), probabilities(3, 4)
 keras.config.set_floatx("float64")
 
 
-def check(kind, made, *arrays):
-    """Check a layer by the function that makes it, as trained or not, or another function."""
+def check(kind, make, *arrays):
+    """Check the layer that a function makes, as trained or not, or another function as a layer."""
     keras.utils.set_random_seed(0)
-    if kind == "function":
-        return check_keras(OfFunction(made), *arrays)
-    with jax.enable_x64(True):
-        layer = made()
-        layer(*arrays)  # makes the variables, in float64
+    layer = OfFunction(make) if kind == "function" else make()
+    if kind == "trained":
+        with jax.enable_x64(True):  # so that what it is to update is in float64, too
+            layer.build(arrays[0].shape)
     return check_keras(layer, *arrays, training=kind == "trained")
 
 
@@ -101,8 +100,6 @@ LAYERS = [
     ("TimeDistributed", lambda: layers.TimeDistributed(layers.Dense(4)), SIGNAL),
     ("ConvLSTM1D", lambda: layers.ConvLSTM1D(2, 2), normal(2, 3, 5, 2)),
     ("ConvLSTM2D", lambda: layers.ConvLSTM2D(2, 2), FILM),
-    ("MultiHeadAttention", lambda: layers.MultiHeadAttention(2, 3), SIGNAL, OTHER),
-    ("GroupQueryAttention", lambda: layers.GroupQueryAttention(3, 4, 2), SIGNAL, OTHER),
     ("Attention", listed(lambda: layers.Attention(use_scale=True)), SIGNAL, OTHER),
     ("Attention, concat", listed(lambda: layers.Attention(score_mode="concat")), SIGNAL, OTHER),
     ("AdditiveAttention", listed(layers.AdditiveAttention), SIGNAL, OTHER),
@@ -125,6 +122,8 @@ LAYERS = [
     ("Resizing", lambda: layers.Resizing(4, 9, "bicubic"), IMAGE),
     ("Normalization", lambda: layers.Normalization(mean=[1.0] * 4, variance=[2.0] * 4), A),
     ("ActivityRegularization", lambda: layers.ActivityRegularization(0.1), A),
+    ("MultiHeadAttention", lambda: layers.MultiHeadAttention(2, 3), SIGNAL, OTHER),
+    ("GroupQueryAttention", lambda: layers.GroupQueryAttention(3, 4, 2), SIGNAL, OTHER),
 ]
 TRAINED = [
     ("BatchNormalization, training", layers.BatchNormalization, A),

@@ -28,7 +28,7 @@ def check(made, x, *target):
 
     def forward(x, *parameters):
         for name, array in zip(names, parameters, strict=True):
-            made.params[name] = array.astype(np.float32)  # as its initializers make them
+            made.params[name] = array
         return made.forward(x)
 
     def vjp(dy, x, *parameters):
@@ -36,7 +36,9 @@ def check(made, x, *target):
         return [dx, *(made.grads[name] for name in names)]
 
     parameters = [np.array(made.params[name]) for name in names]
-    return check_vjp(forward, vjp, x, *parameters, names=["x", *names], reset=reset)
+    return check_vjp(
+        forward, vjp, x, *parameters, names=["x", *names], reset=reset, dtype=np.float32
+    )
 
 
 def evaluated(layer):
