@@ -144,3 +144,16 @@ def test_networks_on_their_kinks_are_never_wrong(seed):
     x = np.round(rng.standard_normal((3, 2)))
     for network in (hidden, nn.Residual(hidden), Sequential(nn.Residual(hidden), Largest())):
         assert check_gradients(network, x, seed=seed)
+
+
+def test_a_function_of_kinks_that_other_points_tell_apart_is_not_called_wrong():
+    """max(x, y) - max(z, x): each max pays the first of its ties, so x gets 1 and z gets -1."""
+
+    def forward(x, y, z):
+        return np.maximum(x, y) - np.maximum(z, x)
+
+    def vjp(dy, x, y, z):
+        return dy * (x >= y) - dy * (x > z), dy * (x < y), -dy * (z >= x)
+
+    report = check_vjp(forward, vjp, *np.zeros((3, 4)))
+    assert [array.undecided for array in report.arrays] == [4, 0, 0]

@@ -18,7 +18,7 @@ from tinygrad_mnist.testing.later_rules import LATER_RULES
 from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LossRun, check_loss_contracts
 from tinygrad_mnist.testing.module_rules import check_module_contracts
 from tinygrad_mnist.testing.module_run import ModuleRun
-from tinygrad_mnist.testing.precision import SINGLE, precision_of
+from tinygrad_mnist.testing.precision import DOUBLE, SINGLE, Precision, precision_of, rounds_inside
 from tinygrad_mnist.testing.report import (
     ArrayReport,
     GradientCheckError,
@@ -207,17 +207,27 @@ class Checker:
     def check(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
         """Return a report of each array that has a gradient, whatever it says."""
         try:
-            precision = precision_of(subject, self.rng)._replace(**self.given)
-            judge = Judge(subject, dy, self.rng, precision)
-            report = GradientReport(name, [], self.seed)
-            report.arrays += [self._check_array(judge, name) for name in judge.gradients]
-            self._confirm_outside(report, subject)
-            if report and subject.parameters:
-                self._check_generic_parameters(judge, report)
+            precision = precision_of(subject, self.rng)
+            report = self._check(name, subject, dy, precision)
+            doubtful = not report or any(array.undecided for array in report.arrays)
+            if doubtful and precision == DOUBLE and rounds_inside(subject, self.rng):
+                precision = SINGLE
+                report = self._check(name, subject, dy, precision)
         finally:
             subject.rewind()
-        if precision.name == SINGLE.name:
+        if precision == SINGLE:
             report.hints.append("These outputs have the precision of float32.")
+        return report
+
+    def _check(
+        self, name: str, subject: Subject, dy: FloatArray, precision: Precision
+    ) -> GradientReport:
+        judge = Judge(subject, dy, self.rng, precision._replace(**self.given))
+        report = GradientReport(name, [], self.seed)
+        report.arrays += [self._check_array(judge, name) for name in judge.gradients]
+        self._confirm_outside(report, subject)
+        if report and subject.parameters:
+            self._check_generic_parameters(judge, report)
         return report
 
     def cotangent(self, shape: tuple[int, ...]) -> FloatArray:

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.testing.rules import largest
 from tinygrad_mnist.testing.subject import Subject
 
+_FEW_BITS = 12  # counts, halves and constants need no more
 _LINES = (1e-6, 1e-7)  # steps relative to each entry, of about the width of float32's own
 _POINTS = 13  # on a line
 _ROUNDED = (2e-8, 1e-4)  # of the largest output, what fourth differences of float32 come to
@@ -28,20 +30,49 @@ SINGLE = Precision("float32", 2**-23, 2e-3, 1e-3, step=(2**-23) ** (1 / 3))
 
 
 def precision_of(subject: Subject, rng: np.random.Generator) -> Precision:
-    """Return SINGLE if the arrays are float32, or the function rounds to float32 on its way.
+    """Return SINGLE if the arrays are float32, or the outputs float32 numbers in whatever arrays.
 
-    On a short line a function that is computed in float64 is smooth. One that is rounded to
-    float32, in its outputs or inside, is a staircase: at any step it has fourth differences of some
-    1e-7. Those of a smooth function that varies quickly are as large at one step at most.
+    At arrays with every digit of float64 no function of them gives only float32 numbers by chance,
+    but for numbers of few digits, as counts are.
     """
     if any(array.dtype == np.float32 for array in subject.arrays.values()):
         return SINGLE
+    if not _float32_numbers(subject.outputs()):
+        return DOUBLE
+    moved = subject.copy()
+    for array in moved.arrays.values():
+        if array.dtype.kind == "f":
+            array += 0.001 * (1 + abs(array)) * rng.uniform(-1, 1, array.shape)
     with np.errstate(all="ignore"):
         try:
-            stairs = all(_is_staircase(subject.copy(), step, rng) for step in _LINES)
+            outputs = moved.outputs()
         except Exception:  # outside the function's domain
             return DOUBLE
-    return SINGLE if stairs else DOUBLE
+    return SINGLE if _float32_numbers(outputs) and _of_many_digits(outputs) else DOUBLE
+
+
+def rounds_inside(subject: Subject, rng: np.random.Generator) -> bool:
+    """Return whether a function of float64 outputs rounds to float32 on its way.
+
+    On a short line a function that is computed in float64 is smooth. One that is rounded to
+    float32 is a staircase: at any step it has fourth differences of some 1e-7. Those of a smooth
+    function that varies quickly are as large at one step at most.
+    """
+    with np.errstate(all="ignore"):
+        try:
+            return all(_is_staircase(subject.copy(), step, rng) for step in _LINES)
+        except Exception:  # outside the function's domain
+            return False
+
+
+def _float32_numbers(outputs: FloatArray) -> bool:
+    with np.errstate(over="ignore"):
+        fit = outputs == outputs.astype(np.float32)
+    return bool(np.all(fit & np.isfinite(outputs)))
+
+
+def _of_many_digits(outputs: FloatArray) -> bool:
+    return bool(np.any(np.frexp(outputs)[0] * 2.0**_FEW_BITS % 1))
 
 
 def _is_staircase(subject: Subject, step: float, rng: np.random.Generator) -> bool:
