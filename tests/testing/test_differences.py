@@ -109,24 +109,27 @@ def test_what_is_behind_a_closed_gate_is_checked_with_the_gate_open():
     assert all(array.telling for array in report.arrays)
 
 
-def test_parameters_move_only_where_the_function_is_defined():
-    class Root(Module):
-        """y = x * sqrt(1.001 - s**2), for s up to 1."""
+class Narrow(Module):
+    """y = x / s for s near 1, with dx = dy / (s where told)."""
 
-        def __init__(self):
-            self.s = Parameter(np.ones(1))
+    def __init__(self, where):
+        self.s, self.where = Parameter(np.ones(1)), where
 
-        def forward(self, x):
-            if self.s.data > 1.0005:
-                raise ValueError("s of more than 1.0005")
-            self._x, self._root = np.array(x), np.sqrt(1.001 - self.s.data**2)
-            return self._x * self._root
+    def forward(self, x):
+        if abs(self.s.data - 1) > 0.006:
+            raise ValueError("s far from 1")
+        self._x = np.array(x)
+        return self._x / self.s.data
 
-        def backward(self, dy):
-            self.s.accumulate(np.sum(-dy * self._x * self.s.data / self._root).reshape(1))
-            return dy * self._root
+    def backward(self, dy):
+        self.s.accumulate(np.sum(-dy * self._x / self.s.data**2).reshape(1))
+        return dy / self.where(self.s.data)
 
-    assert check_gradients(Root(), normal(3, 4), contracts=False)
+
+def test_parameters_move_less_where_the_function_is_not_defined():
+    assert check_gradients(Narrow(lambda s: s), normal(3, 4), contracts=False)
+    with pytest.raises(GradientCheckError, match="at generic parameters"):
+        check_gradients(Narrow(np.ones_like), normal(3, 4), contracts=False)
 
 
 def affine(off=0.0, gain=1.0, slope=None):

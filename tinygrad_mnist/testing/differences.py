@@ -320,7 +320,8 @@ def either_side(
     array = subject.arrays[probe.name].reshape(-1)[probe.part]
     kept = array.copy()
     size = np.maximum(1, abs(kept))
-    size = np.minimum(size, 10 * np.median(size))  # or one huge entry would be the direction
+    if len(size) > 1:  # or one huge entry would be the direction
+        size = np.minimum(size, 10 * np.median(size))
     h = probe.signs * size * (step / math.sqrt(len(kept)))
     try:
         array[:] = kept + h
