@@ -147,13 +147,17 @@ def test_networks_on_their_kinks_are_never_wrong(seed):
 
 
 def test_a_function_of_kinks_that_other_points_tell_apart_is_not_called_wrong():
-    """max(x, y) - max(z, x): each max pays the first of its ties, so x gets 1 and z gets -1."""
+    """max(x, y) - max(z, x) + relu(x) / 2: x gets 1 if each max pays the first of its ties.
+
+    Its slopes at 0 are 0 and 1/2.
+    """
 
     def forward(x, y, z):
-        return np.maximum(x, y) - np.maximum(z, x)
+        return np.maximum(x, y) - np.maximum(z, x) + np.maximum(x, 0) / 2
 
     def vjp(dy, x, y, z):
-        return dy * (x >= y) - dy * (x > z), dy * (x < y), -dy * (z >= x)
+        dx = dy * (x >= y) - dy * (x > z) + dy * (x > 0) / 2
+        return dx, dy * (x < y), -dy * (z >= x)
 
     report = check_vjp(forward, vjp, *np.zeros((3, 4)))
     assert [array.undecided for array in report.arrays] == [4, 0, 0]

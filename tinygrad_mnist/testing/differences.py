@@ -62,7 +62,6 @@ class Measured(NamedTuple):
     analytic: float
     numeric: float
     second: float  # the second difference, over the step
-    bend: float  # the sum of its sizes over all outputs
     tolerance: float
     rounding: float  # what rounding alone may come to, generously
     note: str = ""  # where it was measured, if not at the point itself
@@ -224,7 +223,7 @@ class Judge:
             # the sum of the differences, not the difference of the sums: it rounds less
             numeric = float(np.sum(dy * (f_above - f_below))) / length
             analytic = float(np.sum(gradient.reshape(-1)[probe.part] * taken)) / length
-            seconds = dy * ((f_above - self.outputs) - (self.outputs - f_below))
+            second = float(np.sum(dy * ((f_above - self.outputs) - (self.outputs - f_below))))
         rounding = self._rounding / abs(length / 2)
         tolerance = (
             precision.rtol * max(abs(analytic), abs(numeric))
@@ -233,9 +232,7 @@ class Judge:
             + rounding
             + _SMALLEST  # of an empty batch all the others are 0
         )
-        half = abs(length / 2)
-        second, bend = float(np.sum(seconds)) / half, float(np.sum(abs(seconds))) / half
-        return Measured(analytic, numeric, second, bend, tolerance, 10 * rounding)
+        return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
 
     def _rises(self, probe: Probe, step: float) -> tuple[FloatArray, FloatArray, float]:
         """Return how much each output rises up to the point above, from the one below, and how far.
