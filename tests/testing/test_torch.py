@@ -102,6 +102,7 @@ def network(dtype=torch.float64):
         (lambda x, unused: x.exp(), (X, X)),
         (network(), (X,)),
         (network().eval(), (X,)),
+        (lambda a, b: torch.fft.hfft(torch.complex(a, b)), (X, X)),  # a gradient yet to be negated
         (nn.Embedding(7, 3, dtype=torch.float64), (LABELS,)),
         (nn.GRUCell(4, 3, dtype=torch.float64), (X,)),
     ],
@@ -217,6 +218,12 @@ def test_a_check_that_fails_sets_the_generator_back_too():
 def test_gradients_are_taken_where_the_caller_has_switched_them_off():
     with torch.no_grad():
         assert check_torch(torch.sin, X)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_backward_that_adds_dy_to_other_numbers_may_round_it(dtype, seed):
+    assert check_torch(torch.linalg.matrix_exp, tensor(4, 4, seed=seed, dtype=dtype))
 
 
 @pytest.mark.parametrize("factor", [1, 1.02])

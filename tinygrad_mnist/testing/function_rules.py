@@ -19,8 +19,8 @@ from tinygrad_mnist.testing.report import ModuleContractError
 from tinygrad_mnist.testing.rules import Run, ask, close, equal, finite, largest, written
 
 _ROUNDING = 1e-4  # above what float32 rounds to, as it may be inside; below what a mistake changes
-_EXACT = 1e-9  # where nothing rounds: a power of 2 scales every product and sum exactly,
-_TINY = 2.0**-100  # but for numbers that become too small for float32
+_NOISE = 128  # eps, which a long computation may round by, relative to the largest number
+_TINY = 2.0**-100  # where numbers become too small for float32
 
 Arrays = Sequence[NDArray[Any]]
 Results = Mapping[str, FloatArray]  # of one forward and vjp, each by what a message calls it
@@ -127,11 +127,16 @@ class FunctionRun(Run):
         pairs = zip(self.names, found, strict=True)
         return {f"the gradient of {name}": np.array(g) for name, g in pairs if g is not None}
 
-    def same(self, found: Results, wanted: Results, message: str, *, exactly: bool = False) -> None:
-        """Require what is wanted, up to rounding: relative to the largest number around."""
+    def same(
+        self, found: Results, wanted: Results, message: str, rtol: float | None = None
+    ) -> None:
+        """Require what is wanted, up to rounding: relative to the largest number around.
+
+        With rtol, relative to the largest number of the same array.
+        """
         around = max(map(largest, [*wanted.values(), self.dy, *self.arrays]))
         for what, array in found.items():
-            allowed = _EXACT * largest(wanted[what]) + _TINY if exactly else _ROUNDING * around
+            allowed = _ROUNDING * around if rtol is None else rtol * largest(wanted[what]) + _TINY
             alike = close(array, wanted[what], allowed)
             self.require(alike, f"{message}, got another value of {what}")
 
@@ -230,17 +235,26 @@ def linear(run: FunctionRun) -> None:
     dy, wanted = run.dy, run.gradients(run.dy)
     if not finite(*wanted.values()):
         return
-    for name, c in {"-4": -4.0, "2**20": 2.0**20, "2**-20": 2.0**-20}.items():
-        with np.errstate(over="ignore", invalid="ignore"):  # as large gradients may
-            found = {what: array / c for what, array in run.gradients(c * dy).items()}
-        if finite(*found.values()):
-            run.same(found, wanted, f"vjp({name} dy) to be {name} vjp(dy)", exactly=True)
-    none = {what: np.zeros_like(array) for what, array in wanted.items()}
-    run.same(run.gradients(0 * dy), none, "vjp of a dy of zeros to be 0", exactly=True)
+    # A power of 2 scales products and sums exactly. But a vjp may add dy to other numbers, as that
+    # of a matrix exponential does: a dy 2**n as large costs n bits. So n is half of them.
+    bits = min(np.finfo(array.dtype).nmant for array in (dy, *wanted.values()))
+    half = bits // 2
+    rtol = _NOISE * 2.0 ** (half - bits)
     some = np.arange(dy.size).reshape(dy.shape) % 7 == 0
-    of_a, of_b = (run.gradients(np.where(here, dy, 0)) for here in (some, ~some))
-    total = {what: of_a[what] + of_b[what] for what in wanted}
-    run.same(total, wanted, "vjp(a + b) to be vjp(a) + vjp(b)")
+    a, b = np.where(some, dy, 0), np.where(some, 0, dy)
+    of_a, of_b = run.gradients(a), run.gradients(b)
+    with np.errstate(over="ignore", invalid="ignore"):  # as large gradients may
+        for name, c in {"-4": -4.0, f"2**{half}": 2.0**half, "2**-20": 2.0**-20}.items():
+            found = {what: array / c for what, array in run.gradients(c * dy).items()}
+            if finite(*found.values()):
+                run.same(found, wanted, f"vjp({name} dy) to be {name} vjp(dy)", rtol)
+        for name, c in {"": 1.0, "64 ": 64.0}.items():  # so that one part is far above the other
+            of_both = run.gradients(c * a + b)
+            total = {what: c * of_a[what] + of_b[what] for what in wanted}
+            if finite(*of_both.values()):
+                run.same(of_both, total, f"vjp({name}a + b) to be {name}vjp(a) + vjp(b)")
+    none = {what: np.zeros_like(array) for what, array in wanted.items()}
+    run.same(run.gradients(0 * dy), none, "vjp of a dy of zeros to be 0", rtol)
 
 
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
