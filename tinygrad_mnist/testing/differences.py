@@ -133,8 +133,16 @@ class Judge:
         """Return the verdict by large steps, of which rounding hides less, or "kink".
 
         Each output must be linear over the step, to a hundredth, and no smaller step may contradict
-        that by more than its rounding. The verdict is as coarse: an error of a tenth is wrong.
+        that by more than its rounding. The verdict is as coarse: an error of a tenth is wrong, if
+        it is one at generic points nearby, too.
         """
+        outcome, here = self._judge_widely_here(probe)
+        nearby = self._generic_points() if outcome == "wrong" else ()
+        if all(judge._judge_widely_here(probe)[0] == "wrong" for judge in nearby):
+            return outcome, here
+        return "kink", here
+
+    def _judge_widely_here(self, probe: Probe) -> Verdict:
         step = self.precision.step
         rises = [self._rises(probe, step)]
         for factor in _WIDER:
