@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tinygrad_mnist._checks.refusal import REMEDIES
-from tinygrad_mnist.testing.function_rules import FUNCTION_RULES
-from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
-from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LOSS_CHECKLIST_RULES, LOSS_RULES
-from tinygrad_mnist.testing.module_rules import MODULE_RULES
-from tinygrad_mnist.testing.optimizer_rules import COMPARED_RULES, OPTIMIZER_RULES
+from tinygrad_mnist.testing.contracts.function import FUNCTION_RULES
+from tinygrad_mnist.testing.contracts.loss import LATER_LOSS_RULES, LOSS_CHECKLIST_RULES, LOSS_RULES
+from tinygrad_mnist.testing.contracts.module import MODULE_RULES
+from tinygrad_mnist.testing.contracts.module_later import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.contracts.optimizer import COMPARED_RULES, OPTIMIZER_RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "tinygrad_mnist"
@@ -167,7 +167,7 @@ def contracts(tree):
 
 
 # errors of the checking kit name rules, which have a table to themselves
-RULES = {path for path in SOURCES if path.parent.name == "testing" and "rules" in path.stem}
+RULES = {path for path in SOURCES if path.parent.name == "contracts"}
 ADVICE = rows(DOCS / "pages" / "errors.md")
 
 

@@ -706,7 +706,6 @@ LAYERS = {
     ),
     "dy kept without a copy": fault(Linear, rule="own-copies", backward=keeps_dy_itself),
     "dx kept without a copy": fault(Elementwise, rule="own-copies", backward=remembers_dx),
-    "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
     "dW missing": linear(dW=lambda has: 0 * has.dW),
     "dW sign": linear(dW=lambda has: -has.dW),
     "dW twice": linear(dW=lambda has: 2 * has.dW),
@@ -919,8 +918,11 @@ LAYERS |= {
 }
 
 
-# of modules that nobody has called yet: a checklist finds them
-NEW_LAYERS = {"an x of zeros at the start": Fault(RememberedZero, "order")}
+# those that only a checklist or a grade finds
+CHECKLIST_LAYERS = {
+    "an x of zeros at the start": Fault(RememberedZero, "order"),
+    "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
+}
 
 
 def forgets(**settings):
@@ -1025,7 +1027,6 @@ LOSSES = {
     "NaN where pred is the target": loss(AbsoluteError, "finite", backward=divides_by_the_error),
     "first value unlike the others": Fault(FirstTwice, "reproducible", inputs=with_numbers),
     "wrong for more than 16 rows": loss(MSELoss, "many-rows", backward=wrong_for_more_than_16_rows),
-    "a target (N,) for pred (N, 1)": loss(AbsoluteError, "target-shape", __call__=broadcasts),
     "dL/dpred in float32": loss(
         MSELoss, "dtype", backward=lambda self: MSELoss.backward(self).astype(np.float32)
     ),
@@ -1084,4 +1085,7 @@ LOSSES = {
         settings={"class_weight": [1, 2, 0.5, 3]},
         backward=divides_by_samples,
     ),
+}
+CHECKLIST_LOSSES = {
+    "a target (N,) for pred (N, 1)": loss(AbsoluteError, "target-shape", __call__=broadcasts),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import LAYERS, LOSSES, NEW_LAYERS
+from faults import CHECKLIST_LAYERS, CHECKLIST_LOSSES, LAYERS, LOSSES
 from layers import BatchMean, Elementwise, Gain, GlobalNoise, normal, of_shape
 
 from tinygrad_mnist import Buffer, MSELoss, Parameter, nn
@@ -15,17 +15,19 @@ from tinygrad_mnist.testing import (
     check_gradients,
     check_loss_gradients,
     check_model_gradients,
+    grade,
+    grade_loss,
 )
-from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
-from tinygrad_mnist.testing.loss_rules import (
+from tinygrad_mnist.testing.contracts.loss import (
     LATER_LOSS_RULES,
     LOSS_CHECKLIST_RULES,
     LOSS_RULES,
     LossRun,
-    check_loss_contracts,
 )
-from tinygrad_mnist.testing.module_rules import MODULE_RULES, check_module_contracts
-from tinygrad_mnist.testing.module_run import ModuleRun
+from tinygrad_mnist.testing.contracts.module import MODULE_RULES
+from tinygrad_mnist.testing.contracts.module_later import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.contracts.module_run import ModuleRun
+from tinygrad_mnist.testing.contracts.rules import ask
 
 MESSAGES = {
     "forward not written": (
@@ -97,10 +99,6 @@ MESSAGES = {
     "dx kept without a copy": (
         "BrokenElementwise: expected backward to keep a copy of dx (dx.copy()), got another "
         "gradient after dx was changed"
-    ),
-    "dy of whatever broadcasts": (
-        "BrokenGain: expected dy of shape (1, 2) to be refused, as y has shape (3, 2), got another "
-        "value of the gradient of shift"
     ),
     "x edited in place": "BrokenElementwise: expected forward to leave x alone, got it modified",
     "Dropout: edits dy in place": (
@@ -183,10 +181,6 @@ LOSS_MESSAGES = {
     "wrong for more than 16 rows": (
         "BrokenMSELoss: expected the gradient of 33 rows to be right, got another"
     ),
-    "a target (N,) for pred (N, 1)": (
-        "BrokenAbsoluteError: expected a target of shape (3,) for pred of shape (3, 1) to be "
-        "refused, got dL/dpred of shape (3, 3)"
-    ),
     "dL/dpred of float32 in float64": (
         "BrokenMSELoss: expected dL/dpred in float32, as pred, got float64"
     ),
@@ -233,53 +227,77 @@ def test_a_layer_that_takes_no_single_sample_is_told_what_it_was_asked():
 
 
 @pytest.mark.parametrize(
-    ("header", "tables"),
+    ("page", "headers", "grade"),
     [
-        ("rule of a module", [MODULE_RULES, LATER_RULES, CHECKLIST_RULES]),
-        ("rule of a loss", [LOSS_RULES, LATER_LOSS_RULES, LOSS_CHECKLIST_RULES]),
+        (
+            "testing",
+            ["before the gradients", "after them", "in a checklist or a grade alone"],
+            grade(lambda features, rng: Gain(features), reference=np.copy),
+        ),
+        ("testing", ["rule of a loss"], grade_loss(MSELoss, reference=np.copy)),
     ],
+    ids=["layers", "losses"],
 )
-def test_the_page_lists_the_rules_in_their_order_and_words(header, tables):
-    rules = {}
-    for table in tables:  # `accumulates` is asked twice, and listed once
-        rules = rules | {name: rule for name, rule in table.items() if name not in rules}
-    words = {name: rule.__doc__.splitlines()[0] for name, rule in rules.items()}
-    page = (Path(__file__).parents[2] / "docs" / "pages" / "testing.md").read_text()
-    table = page.split(f"| {header} | what it says |")[1].split("\n\n")[0]
-    assert re.findall(r"^\| `(.+?)` \| (.+) \|$", table, re.M) == list(words.items())
+def test_the_page_lists_the_rules_in_their_words(page, headers, grade):
+    text = (Path(__file__).parents[2] / "docs" / "pages" / f"{page}.md").read_text()
+    listed = {}
+    for header in headers:
+        table = text.split(f"| {header} | what it says |")[1].split("\n\n")[0]
+        listed |= re.findall(r"^\| `(.+?)` \| (.+) \|$", table, re.M)
+    words = {verdict.rule: verdict.says for verdict in grade.verdicts}
+    assert listed == {rule: says for rule, says in words.items() if rule != "gradients"}
 
 
 def test_every_rule_is_broken_by_a_fault():
-    modules, losses = ({fault.rule for fault in faults.values()} for faults in (LAYERS, LOSSES))
-    new = {fault.rule for fault in NEW_LAYERS.values()}
-    assert modules - {""} == {*MODULE_RULES, *LATER_RULES}
-    assert losses - {""} == {*LOSS_RULES, *LATER_LOSS_RULES}
-    assert new | {"empty"} == {*CHECKLIST_RULES}
+    def broken(faults):
+        return {fault.rule for fault in faults.values()} - {""}
+
+    assert broken(LAYERS) == {*MODULE_RULES, *LATER_RULES}
+    assert broken(LOSSES) == {*LOSS_RULES, *LATER_LOSS_RULES}
+    assert broken(CHECKLIST_LAYERS) | {"empty"} == {*CHECKLIST_RULES}
+    assert broken(CHECKLIST_LOSSES) | {"order"} == {*LOSS_CHECKLIST_RULES}
 
 
 def test_a_new_layer_has_no_memory_to_answer_from():
     x = normal(3, 2)
     for right in (Gain(2), Elementwise(np.copy, np.ones_like), nn.Linear(2, 3), nn.Sequential()):
-        check_module_contracts(ModuleRun(right, [x], np.ones(())), CHECKLIST_RULES)
-    layer = NEW_LAYERS["an x of zeros at the start"].make(2, None)
+        ask(ModuleRun(right, [x], np.ones(())), CHECKLIST_RULES)
+    layer = CHECKLIST_LAYERS["an x of zeros at the start"].make(2, None)
     text = (
         "RememberedZero: expected backward before forward to be refused, got numbers for the "
         "gradient of gain"
     )
     with refusal("order", text):
-        check_module_contracts(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
+        ask(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
 
 
 def test_a_new_loss_has_no_memory_to_answer_from():
     x, t = normal(3, 2), normal(3, 2, seed=1)
-    check_loss_contracts(LossRun(MSELoss(), x, t), LOSS_CHECKLIST_RULES)
+    ask(LossRun(MSELoss(), x, t), LOSS_CHECKLIST_RULES)
     loss = MSELoss()
     loss._slope, loss.n = np.zeros((3, 2)), 1.0
     loss.__class__ = type("Remembering", (MSELoss,), {"__getstate__": object.__getstate__})
     with refusal(
         "order", "Remembering: expected backward before the first call to be refused, got numbers"
     ):
-        check_loss_contracts(LossRun(loss, x, t), LOSS_CHECKLIST_RULES)
+        ask(LossRun(loss, x, t), LOSS_CHECKLIST_RULES)
+
+
+def test_a_dy_or_a_target_that_is_stretched_in_silence_is_named_by_a_checklist():
+    layer = CHECKLIST_LAYERS["dy of whatever broadcasts"].make(2, None)
+    text = (
+        "BrokenGain: expected dy of shape (1, 2) to be refused, as y has shape (3, 2), got another "
+        "value of the gradient of shift"
+    )
+    with refusal("dy-shape", text):
+        ask(ModuleRun(layer, [normal(3, 2)], normal(3, 2, seed=1)), CHECKLIST_RULES)
+    loss = CHECKLIST_LOSSES["a target (N,) for pred (N, 1)"].make()
+    text = (
+        "BrokenAbsoluteError: expected a target of shape (3,) for pred of shape (3, 1) to be "
+        "refused, got dL/dpred of shape (3, 3)"
+    )
+    with refusal("target-shape", text):
+        ask(LossRun(loss, normal(3, 1), normal(3, 1, seed=1)), LOSS_CHECKLIST_RULES)
 
 
 def test_contracts_can_be_left_out():
@@ -304,9 +322,9 @@ def test_what_is_not_finite_is_allowed_on_request_and_of_inputs_that_are_not():
     huge = np.full((2, 3), 1e3)
     with np.errstate(over="ignore"):
         with refusal("finite", FINITE):
-            check_module_contracts(ModuleRun(layer, [huge], np.ones((2, 3))))
-        check_module_contracts(ModuleRun(layer, [huge], np.ones((2, 3)), allow_nonfinite=True))
-        check_module_contracts(ModuleRun(layer, [np.inf + huge], np.ones((2, 3))))
+            ask(ModuleRun(layer, [huge], np.ones((2, 3))), MODULE_RULES)
+        ask(ModuleRun(layer, [huge], np.ones((2, 3)), allow_nonfinite=True), MODULE_RULES)
+        ask(ModuleRun(layer, [np.inf + huge], np.ones((2, 3))), MODULE_RULES)
 
 
 FINITE = "Elementwise: expected y to be finite, as all that went in, got NaN or infinity"
@@ -327,7 +345,7 @@ def test_a_loss_may_be_infinite_on_request_and_where_no_pred_can_be():
     assert check_loss_gradients(OddsLoss(), pred, target)
     loss = LOSSES["NaN where pred is the target"].make()
     run = LossRun(loss, normal(3, 2), normal(3, 2, seed=1), allow_nonfinite=True)
-    check_loss_contracts(run)
+    ask(run, LOSS_RULES)
 
 
 def test_a_part_is_looked_for_as_random_streams_are_and_its_place_is_named():

@@ -15,7 +15,7 @@ from tinygrad_mnist.testing import (
     ModuleContractError,
     check_vjp,
 )
-from tinygrad_mnist.testing.function_rules import FUNCTION_RULES
+from tinygrad_mnist.testing.contracts.function import FUNCTION_RULES
 
 X, W = normal(5, 4), normal(4, 3, seed=1)
 

@@ -7,7 +7,7 @@ from layers import ELEMENTWISE, Elementwise, Embedding, normal
 
 from tinygrad_mnist import ReLU, nn
 from tinygrad_mnist.testing import GradientCheckError, check_gradients, check_vjp
-from tinygrad_mnist.testing.precision import DOUBLE, SINGLE, precision_of
+from tinygrad_mnist.testing.differences.precision import DOUBLE, SINGLE, precision_of
 from tinygrad_mnist.testing.subject import ModuleSubject
 
 HINT = "These outputs have the precision of float32."

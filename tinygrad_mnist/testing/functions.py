@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.function_rules import Function, FunctionRun, check_function_contracts
-from tinygrad_mnist.testing.gradients import Checker, Settings
+from tinygrad_mnist.testing.contracts.function import FUNCTION_RULES, Function, FunctionRun
+from tinygrad_mnist.testing.contracts.rules import ask, written
+from tinygrad_mnist.testing.differences.checker import Checker, Settings
 from tinygrad_mnist.testing.report import GradientReport
-from tinygrad_mnist.testing.rules import written
 from tinygrad_mnist.testing.subject import State, numbered
 
 
@@ -134,7 +134,7 @@ def check_function(
         dy = checker.cotangent(subject.y_shape).astype(subject.y_dtype)
         if checker.contracts:
             run = FunctionRun(function, subject.arrays, dy, checker.allow_nonfinite)
-            check_function_contracts(run)
+            ask(run, FUNCTION_RULES)
         return checker.report(function.name, subject, dy)
     finally:
         function.reset()

@@ -1,52 +1,26 @@
 """check_gradients and its kin: backward against central differences, for anybody's layers."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential
-from tinygrad_mnist.testing.differences import Judge, Probe, Verdict
-from tinygrad_mnist.testing.hints import about_parts, about_ratio, has_wrong_part
-from tinygrad_mnist.testing.later_rules import LATER_RULES
-from tinygrad_mnist.testing.loss_rules import LATER_LOSS_RULES, LossRun, check_loss_contracts
-from tinygrad_mnist.testing.module_rules import check_module_contracts
-from tinygrad_mnist.testing.module_run import ModuleRun
-from tinygrad_mnist.testing.precision import DOUBLE, SINGLE, Precision, precision_of, rounds_inside
-from tinygrad_mnist.testing.report import (
-    ArrayReport,
-    GradientCheckError,
-    GradientReport,
-    InconclusiveGradientCheck,
-    Mismatch,
-)
-from tinygrad_mnist.testing.rules import written
-from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, Subject, numbered
-from tinygrad_mnist.testing.value_rules import Reference, layer_rules
+from tinygrad_mnist.testing.contracts.loss import LATER_LOSS_RULES, LOSS_RULES, LossRun
+from tinygrad_mnist.testing.contracts.module import MODULE_RULES
+from tinygrad_mnist.testing.contracts.module_later import LATER_RULES
+from tinygrad_mnist.testing.contracts.module_run import ModuleRun
+from tinygrad_mnist.testing.contracts.rules import ask, written
+from tinygrad_mnist.testing.contracts.values import Reference, layer_values
+from tinygrad_mnist.testing.differences.checker import Checker, Settings
+from tinygrad_mnist.testing.report import GradientReport
+from tinygrad_mnist.testing.subject import FORMS, Form, ModuleSubject, inputs_of
 
-_AGAIN = 8  # entries of an array, about which nothing is known yet, that are judged otherwise
 _FLOAT64 = np.dtype(np.float64)
-_PRECISION = {"rtol": "[0, inf)", "atol": "[0, inf)", "step": "[1e-12, 1)"}
-
-
-class Settings(TypedDict, total=False):
-    """The keyword arguments that all checks take: `check_gradients` explains them."""
-
-    rtol: float
-    atol: float
-    step: float
-    max_entries: int
-    directions: int
-    contracts: bool
-    allow_nonfinite: bool
-    seed: int
-    raise_on_failure: bool
 
 
 def check_gradients(
@@ -59,7 +33,7 @@ def check_gradients(
     reference: Reference | None = None,
     **settings: Unpack[Settings],
 ) -> GradientReport:
-    """Check a module's backward: first the contract, then every gradient by central differences.
+    """Check a module's backward: the contract, and every gradient by central differences.
 
     The report that it returns is true if all is right, and prints as a table. The check works in
     float64 on a deep copy, in the module's present mode, and sets every Buffer and every reachable
@@ -88,7 +62,7 @@ def check_gradients(
             ones as many entries, the first, the last, the largest and the smallest gradient first.
         directions: Random +-1 directions over the whole of each larger array, by default 2; a wrong
             one is traced to an entry.
-        contracts: Whether to check the contract first: see `testing.module_rules`. True by default.
+        contracts: Whether to check the contract: the rules of `testing.contracts`. True by default.
         allow_nonfinite: Whether finite numbers may give NaN or infinity, which is a broken contract
             by default; if they may, they make the check inconclusive.
         seed: Of all that the check draws, by default 0.
@@ -110,11 +84,11 @@ def check_gradients(
         check.same_shape(owner, "grad_output", dy, subject.y_shape)
     run = ModuleRun(module, inputs, dy, rows_independent, forms, checker.allow_nonfinite)
     if checker.contracts:
-        check_module_contracts(run)
-    check_module_contracts(run, layer_rules(reference))
+        ask(run, MODULE_RULES)
+    ask(run, layer_values(reference))
     report = checker.report(type(module).__name__, subject, dy)
     if checker.contracts and report:
-        check_module_contracts(run, LATER_RULES)
+        ask(run, LATER_RULES)
     return report
 
 
@@ -134,10 +108,10 @@ def check_loss_gradients(
         subject = ModuleSubject(Sequential(), [pred], loss=loss, target=labels, name="pred")
     run = LossRun(loss, pred, labels, checker.allow_nonfinite)
     if checker.contracts:
-        check_loss_contracts(run)
+        ask(run, LOSS_RULES)
     report = checker.report(type(loss).__name__, subject, np.ones(()))
     if checker.contracts and report:
-        check_loss_contracts(run, LATER_LOSS_RULES)
+        ask(run, LATER_LOSS_RULES)
     return report
 
 
@@ -160,220 +134,15 @@ def check_model_gradients(
     checker = Checker(owner, settings, forms)
     inputs, labels = inputs_of(owner, model, x), np.array(target)
     subject = ModuleSubject(model, inputs, loss=check.loss(owner, loss), target=labels)
+    dy, nonfinite = checker.cotangent(subject.y_shape), checker.allow_nonfinite
+    model_run = ModuleRun(model, inputs, dy, rows_independent, forms, nonfinite)
+    loss_run = LossRun(loss, ModuleSubject(model, inputs).outputs(), labels, nonfinite)
     if checker.contracts:
-        dy = checker.cotangent(subject.y_shape)
-        nonfinite = checker.allow_nonfinite
-        check_module_contracts(ModuleRun(model, inputs, dy, rows_independent, forms, nonfinite))
-        y = ModuleSubject(model, inputs).outputs()
-        check_loss_contracts(LossRun(loss, y, labels, nonfinite))
+        ask(model_run, MODULE_RULES)
+        ask(loss_run, LOSS_RULES)
     name = f"{type(model).__name__} with {type(loss).__name__}"
-    return checker.report(name, subject, np.ones(()))
-
-
-class Checker:
-    """Chooses the probes of each array and counts their verdicts."""
-
-    def __init__(self, owner: str, settings: Settings, forms: Sequence[Form] = FORMS) -> None:
-        known = Settings.__annotations__
-        if unknown := ", ".join(sorted(settings.keys() - known.keys())):
-            raise TypeError(check.expected(owner, f"settings among {', '.join(known)}", unknown))
-        for form in forms:
-            check.choice(owner, "forms", form, *FORMS)
-        get: Any = settings.get
-        self.given: dict[str, Any] = {
-            name: check.real(owner, name, get(name), interval)
-            for name, interval in _PRECISION.items()
-            if name in settings
-        }
-        self.max_entries = check.integer(owner, "max_entries", get("max_entries", 64), at_least=1)
-        self.directions = check.integer(owner, "directions", get("directions", 2), at_least=0)
-        self.contracts = get("contracts", True)
-        self.allow_nonfinite = get("allow_nonfinite", False)
-        self.seed = check.integer(owner, "seed", get("seed", 0), at_least=0)
-        self.raises = get("raise_on_failure", True)
-        self.rng = np.random.default_rng(self.seed)
-
-    def report(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
-        """Return what the check of a subject finds, or raise what it means."""
-        report = self.check(name, subject, dy)
-        if report:
-            _refuse_if_too_little(report, subject)
-            return report
-        report.hints += [*about_ratio(report, subject), *about_parts(subject, self.fails)]
-        if self.raises:
-            raise GradientCheckError(report)
-        return report
-
-    def check(self, name: str, subject: Subject, dy: FloatArray) -> GradientReport:
-        """Return a report of each array that has a gradient, whatever it says."""
-        try:
-            precision = precision_of(subject, self.rng)
-            report = self._check(name, subject, dy, precision)
-            doubtful = not report or any(array.undecided for array in report.arrays)
-            if doubtful and precision == DOUBLE and rounds_inside(subject, self.rng):
-                precision = SINGLE
-                report = self._check(name, subject, dy, precision)
-        finally:
-            subject.rewind()
-        if precision == SINGLE:
-            report.hints.append("These outputs have the precision of float32.")
-        return report
-
-    def _check(
-        self, name: str, subject: Subject, dy: FloatArray, precision: Precision
-    ) -> GradientReport:
-        judge = Judge(subject, dy, self.rng, precision._replace(**self.given))
-        report = GradientReport(name, [], self.seed)
-        report.arrays += [self._check_array(judge, name) for name in judge.gradients]
-        self._confirm_outside(report, subject)
-        if report and subject.parameters:
-            self._check_generic_parameters(judge, report)
-        return report
-
-    def cotangent(self, shape: tuple[int, ...]) -> FloatArray:
-        """Return a dL/dy of mixed signs, for a backward that is not linear, no entry near 0."""
-        sizes, signs = self.rng.uniform(0.5, 1.5, shape), self.rng.choice([-1.0, 1.0], shape)
-        return np.asarray(sizes * signs)
-
-    def fails(self, module: Module, inputs: tuple[ArrayLike, ...]) -> bool:
-        """Return whether a part of a module is wrong by itself; one that does not run is not."""
-        try:
-            alone = ModuleSubject(module, inputs_of("x", module, inputs))
-            return not self.check("", alone, self.cotangent(alone.y_shape))
-        except Exception:
-            return False
-
-    def _check_array(self, judge: Judge, name: str) -> ArrayReport:
-        gradient = judge.gradients[name]
-        report = ArrayReport(name, gradient.shape)
-        for i in self._entries(gradient):
-            self._count(report, judge, Probe(name, i, np.ones(1)))
-        for i in range(self.directions if gradient.size > self.max_entries else 0):
-            if report.mismatches:
-                break  # a direction over a wrong entry would only find it again
-            signs = self.rng.choice([-1.0, 1.0], gradient.size)
-            if i == 0:  # the direction of the gradient shows a factor best
-                signs = np.where(gradient.reshape(-1) < 0, -1.0, 1.0)
-            self._count(report, judge, Probe(name, 0, signs))
-        if report.on_kink > 1 and not report.outside:
-            self._note(report, judge, *judge.judge_ties(name))
-        if report.hides and not report.mismatches:
-            for i in self.rng.choice(gradient.size, min(gradient.size, _AGAIN), replace=False):
-                probe = Probe(name, int(i), np.ones(1))
-                self._note(report, judge, probe, judge.judge_widely(probe))
-        return report
-
-    def _confirm_outside(self, report: GradientReport, subject: Subject) -> None:
-        """Call an answer outside the slopes at a kink wrong, if it is not that of a composition."""
-        if not any(array.outside for array in report.arrays):
-            return
-        composed = subject.parameters or len(subject.modules) > 1
-        wrong = not composed or has_wrong_part(subject, self.fails)
-        for array in report.arrays:
-            array.mismatches += array.outside if wrong else []
-            array.undecided += 0 if wrong else len(array.outside)
-
-    def _check_generic_parameters(self, judge: Judge, report: GradientReport) -> None:
-        """Check again where no parameter is neutral, as a gain of 1 or a shift of 0 is.
-
-        Of each array, an entry and a direction.
-        """
-        generic = judge.at_generic_parameters()
-        if generic is None:
-            return
-        for array in report.arrays:
-            size = generic.gradients[array.name].size
-            for width in (1, size) if size > 1 else (size,) * size:
-                start = int(self.rng.integers(size - width + 1))
-                probe = Probe(array.name, start, self.rng.choice([-1.0, 1.0], width))
-                self._note(array, generic, *_narrowed(generic, probe), "at generic parameters")
-                if array.mismatches:
-                    break
-
-    def _entries(self, gradient: FloatArray) -> list[int]:
-        """Return the flat indices to check one by one: all, or the telling ones and a sample."""
-        size = gradient.size
-        if size <= self.max_entries:
-            return list(range(size))
-        magnitude = abs(gradient).reshape(-1)
-        telling = [0, size - 1, int(magnitude.argmax()), int(magnitude.argmin())]
-        sample = self.rng.choice(size, self.max_entries, replace=False)
-        return list(dict.fromkeys([*telling, *sample.tolist()]))[: self.max_entries]
-
-    def _count(self, report: ArrayReport, judge: Judge, probe: Probe) -> None:
-        probe, (outcome, found) = _narrowed(judge, probe)
-        if outcome == "right" and judge.quieter:
-            quietly = _narrowed(judge.quieter, probe)
-            if quietly[1][0] == "wrong" or judge.telling(quietly[1][1]):
-                probe, (outcome, found) = quietly
-        report.checked += 1
-        report.on_kink += outcome in ("between", "outside", "kink")
-        if outcome == "kink":
-            report.undecided += 1
-            return
-        report.worst = max(report.worst, found.error / found.tolerance)
-        report.largest = max(report.largest, found.largest)
-        report.tolerance = max(report.tolerance, found.tolerance)
-        self._note(report, judge, probe, (outcome, found))
-
-    def _note(
-        self, report: ArrayReport, judge: Judge, probe: Probe, verdict: Verdict, where: str = ""
-    ) -> None:
-        """Count a verdict that says something, and keep what is wrong."""
-        outcome, found = verdict
-        report.telling += outcome != "kink" and judge.telling(found)
-        if outcome in ("wrong", "outside"):
-            entry = len(probe.signs) == 1
-            index = tuple(map(int, np.unravel_index(probe.start, report.shape))) if entry else None
-            values = (found.analytic, found.numeric, found.tolerance)
-            note = "; ".join(filter(None, (found.note, where)))
-            mismatches = report.mismatches if outcome == "wrong" else report.outside
-            mismatches.append(Mismatch(report.name, index, *values, note))
-
-
-def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:
-    """Return a probe with its verdict; of a wrong one, the smallest wrong half of its halves."""
-    verdict = judge.judge(probe)
-    if verdict[0] == "wrong" and len(probe.signs) > 1:
-        for narrower in (_narrowed(judge, half) for half in probe.halves()):
-            if narrower[1][0] == "wrong":
-                return narrower
-    return probe, verdict
-
-
-def inputs_of(owner: str, module: object, x: Any) -> Inputs:
-    """Return copies of the inputs: integers that a module looks up as they are, else float64."""
-    if not isinstance(module, Module):
-        raise check.type_error(owner, "a Module", module)
-    inputs = []
-    for name, value in numbered("x", x if isinstance(x, tuple) else (x,)):
-        array = check.real_array(owner, name, value)
-        looked_up = array.dtype.kind in "iu" and not module.input_grad
-        inputs.append(check.owned(owner, name, array, array.dtype if looked_up else _FLOAT64))
-    return inputs
-
-
-def _refuse_if_too_little(report: GradientReport, subject: Subject) -> None:
-    """Raise unless there was something to judge, and name the arrays where there was nothing."""
-    checked = sum(array.checked for array in report.arrays)
-    undecided = sum(array.undecided for array in report.arrays)
-    if undecided > checked / 2:
-        reason = f"{undecided} of {checked} probes lie on a kink; choose another x"
-    elif not any(array.telling for array in report.arrays):
-        if math.prod(subject.y_shape) == 0:
-            reason = "the outputs are empty"
-        elif tolerance := max((array.hides for array in report.arrays), default=0):
-            reason = f"every gradient is {_hidden(tolerance)}; choose another x or a larger step"
-        else:
-            reason = "every gradient is 0, which no mistake need change; choose another x"
-    else:
-        for array in report.arrays:
-            if array.checked and not array.telling:
-                why = f": {_hidden(array.hides)}" if array.hides else ""
-                report.hints.append(f"Nothing telling at this x about {array.name}{why}.")
-        return
-    raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
-
-
-def _hidden(tolerance: float) -> str:
-    return f"below what rounding hides (tolerance {tolerance:.2g})"
+    report = checker.report(name, subject, np.ones(()))
+    if checker.contracts and report:
+        ask(model_run, LATER_RULES)
+        ask(loss_run, LATER_LOSS_RULES)
+    return report

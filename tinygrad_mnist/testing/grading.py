@@ -18,8 +18,9 @@ import numpy as np
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
-from tinygrad_mnist.testing.optimizer_rules import Formula, Make
-from tinygrad_mnist.testing.questions import (
+from tinygrad_mnist.testing.contracts.optimizer import Formula, Make
+from tinygrad_mnist.testing.contracts.values import Reference
+from tinygrad_mnist.testing.examples import (
     Example,
     LossExample,
     MakeModule,
@@ -36,7 +37,6 @@ from tinygrad_mnist.testing.report import (
     ModuleContractError,
 )
 from tinygrad_mnist.testing.subject import FORMS, Form
-from tinygrad_mnist.testing.value_rules import Reference
 
 Outcome = Literal["passed", "failed", "not reached"]
 

@@ -9,9 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._extras import needing
-from tinygrad_mnist.testing.function_rules import Function
+from tinygrad_mnist.testing.contracts.function import Function
+from tinygrad_mnist.testing.differences.checker import Settings
 from tinygrad_mnist.testing.functions import argument_names, called, check_function, distinct
-from tinygrad_mnist.testing.gradients import Settings
 from tinygrad_mnist.testing.report import GradientReport
 
 __all__ = ["check_jax"]

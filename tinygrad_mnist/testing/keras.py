@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._extras import import_keras
+from tinygrad_mnist.testing.differences.checker import Settings
 from tinygrad_mnist.testing.functions import argument_names, check_function, distinct
-from tinygrad_mnist.testing.gradients import Settings
 from tinygrad_mnist.testing.report import GradientReport
 
 __all__ = ["check_keras"]

@@ -11,7 +11,7 @@ _SHOWN = 3  # mismatches printed of each array
 class ModuleContractError(AssertionError):
     """A module breaks a rule of the contract that finite differences cannot see.
 
-    `rule` names it; see `tinygrad_mnist.testing.module_rules` and `loss_rules`.
+    `rule` names it; see `tinygrad_mnist.testing.contracts.module` and `loss_rules`.
     """
 
     def __init__(self, rule: str, message: str) -> None:

@@ -17,11 +17,11 @@ from tinygrad_mnist._extras import needing
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
-from tinygrad_mnist.testing.grading import graded
-from tinygrad_mnist.testing.module_rules import LAYOUTS
-from tinygrad_mnist.testing.optimizer_rules import Formula
-from tinygrad_mnist.testing.optimizer_rules import Make as MakeOptimizer
-from tinygrad_mnist.testing.questions import (
+from tinygrad_mnist.testing.contracts.module import LAYOUTS
+from tinygrad_mnist.testing.contracts.optimizer import Formula
+from tinygrad_mnist.testing.contracts.optimizer import Make as MakeOptimizer
+from tinygrad_mnist.testing.contracts.values import Reference
+from tinygrad_mnist.testing.examples import (
     Example,
     LossExample,
     MakeModule,
@@ -31,13 +31,13 @@ from tinygrad_mnist.testing.questions import (
     Targets,
     compared,
 )
+from tinygrad_mnist.testing.grading import graded
 from tinygrad_mnist.testing.report import (
     GradientCheckError,
     InconclusiveGradientCheck,
     ModuleContractError,
 )
 from tinygrad_mnist.testing.subject import FORMS, Form
-from tinygrad_mnist.testing.value_rules import Reference
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
     import hypothesis

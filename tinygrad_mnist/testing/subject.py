@@ -215,3 +215,17 @@ def _misshapen(module: Module, wanted: str, got: object) -> ModuleContractError:
 def _moved(stream: tuple[Callable[[], Any], Callable[[Any], None], Any]) -> bool:
     get_state, _, state = stream
     return pickle.dumps(get_state()) != pickle.dumps(state)
+
+
+def inputs_of(owner: str, module: object, x: Any) -> Inputs:
+    """Return copies of the inputs: integers that a module looks up as they are, else float64."""
+    if not isinstance(module, Module):
+        raise check.type_error(owner, "a Module", module)
+    inputs = []
+    for name, value in numbered("x", x if isinstance(x, tuple) else (x,)):
+        array = check.real_array(owner, name, value)
+        looked_up = array.dtype.kind in "iu" and not module.input_grad
+        inputs.append(
+            check.owned(owner, name, array, array.dtype if looked_up else np.dtype(np.float64))
+        )
+    return inputs

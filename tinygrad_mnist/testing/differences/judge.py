@@ -9,7 +9,7 @@ a kink within h of the point breaks one of the two by at least 0.4 of the error.
 if both hold to a tenth of it; else smaller and larger steps are tried; else the probe lies on a
 kink. And it counts only if it persists at a generic point nearby: relu(x) - relu(-x) is smooth
 at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here; the
-answer at the kink itself is left to `testing.kinks`.
+answer at the kink itself is left to `testing.differences.kinks`.
 """
 
 import math
@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.kinks import Slopes
-from tinygrad_mnist.testing.precision import Precision
+from tinygrad_mnist.testing.differences.kinks import Slopes
+from tinygrad_mnist.testing.differences.precision import Precision
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.subject import Subject
 

@@ -1,8 +1,4 @@
-"""What a rule of a contract is: a name, a function that raises if it is broken, and a run to ask.
-
-A file of rules ends in a dict of them, in the order in which they are asked. The first line of a
-function's docstring is what its rule says, in the words of the table in the docs.
-"""
+"""How a rule is asked: of a run, which raises if it is broken. And how arrays are compared."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +25,9 @@ class Run:
         """Return the error that the present rule is broken."""
         return ModuleContractError(self.rule, f"{self.owner}: expected {message}")
 
+    def rewind(self) -> None:
+        """Set back what a run moves."""
+
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 Rules = Mapping[str, Callable[[AnyRun], None]]
@@ -36,9 +35,12 @@ Rules = Mapping[str, Callable[[AnyRun], None]]
 
 def ask(run: AnyRun, rules: Rules[AnyRun]) -> None:
     """Raise ModuleContractError for the first rule that is broken."""
-    for name, check in rules.items():
-        run.rule = name
-        check(run)
+    try:
+        for name, check in rules.items():
+            run.rule = name
+            check(run)
+    finally:
+        run.rewind()
 
 
 @contextmanager

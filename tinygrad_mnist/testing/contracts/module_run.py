@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.rules import (
+from tinygrad_mnist.testing.contracts.rules import (
     Run,
     close,
     equal,

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.parameter import Parameter
-from tinygrad_mnist.testing.rules import Run, written
+from tinygrad_mnist.testing.contracts.rules import Run, written
 
 Make = Callable[[list[Parameter]], Any]  # returns what has a step()
 Formula = Callable[[FloatArray, FloatArray, Any], tuple[FloatArray, Any]]

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.loss_rules import LossRun
-from tinygrad_mnist.testing.module_run import ModuleRun
-from tinygrad_mnist.testing.rules import Rules, finite, largest
+from tinygrad_mnist.testing.contracts.loss import LossRun
+from tinygrad_mnist.testing.contracts.module_run import ModuleRun
+from tinygrad_mnist.testing.contracts.rules import Rules, finite, largest
 
 Reference = Callable[..., Any]  # a function of the inputs of a layer, or of pred and target
 _TOLERANCE = 1e-9  # of the largest number in what is compared, or in x
 
 
-def layer_rules(reference: Reference | None) -> Rules[ModuleRun]:
+def layer_values(reference: Reference | None) -> Rules[ModuleRun]:
     """Return the rule for a layer, or none without a reference."""
     if reference is None:
         return {}
@@ -28,7 +28,7 @@ def layer_rules(reference: Reference | None) -> Rules[ModuleRun]:
     return {"values": values}
 
 
-def loss_rules(reference: Reference | None) -> Rules[LossRun]:
+def loss_values(reference: Reference | None) -> Rules[LossRun]:
     """Return the rule for a loss, or none without a reference."""
     if reference is None:
         return {}

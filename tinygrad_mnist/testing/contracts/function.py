@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.testing.contracts.rules import Run, close, equal, finite, largest, written
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.rules import Run, ask, close, equal, finite, largest, written
 
 _ROUNDING = 1e-4  # above what float32 rounds to, as it may be inside; below what a mistake changes
 _NOISE = 128  # eps, which a long computation may round by, relative to the largest number
@@ -139,11 +139,6 @@ class FunctionRun(Run):
             allowed = _ROUNDING * around if rtol is None else rtol * largest(wanted[what]) + _TINY
             alike = close(array, wanted[what], allowed)
             self.require(alike, f"{message}, got another value of {what}")
-
-
-def check_function_contracts(run: FunctionRun) -> None:
-    """Raise ModuleContractError for the first rule that the function breaks."""
-    ask(run, FUNCTION_RULES)
 
 
 def implemented(run: FunctionRun) -> None:

@@ -1,8 +1,8 @@
 """The contract of modules, as far as finite differences cannot see it.
 
 Each rule is a function of a run; with several inputs, it is asked of every one, and dx is a tuple.
-They are asked before the gradients: what a difference says rests on them. Those of `later_rules`
-come afterwards.
+They are asked before the gradients: what a difference says rests on them. Those of
+`module_later` come afterwards.
 """
 
 import math
@@ -19,8 +19,8 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._generators import attributes, reachable
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Buffer, Parameter
-from tinygrad_mnist.testing.module_run import ModuleRun, Results, per_sample, read_only
-from tinygrad_mnist.testing.rules import Rules, ask, equal, finite
+from tinygrad_mnist.testing.contracts.module_run import ModuleRun, Results, per_sample, read_only
+from tinygrad_mnist.testing.contracts.rules import equal, finite
 from tinygrad_mnist.testing.subject import Inputs
 
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -209,14 +209,6 @@ MODULE_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "rows-independent": rows_independent,
     "eval-deterministic": eval_deterministic,
 }
-
-
-def check_module_contracts(run: ModuleRun, rules: Rules[ModuleRun] = MODULE_RULES) -> None:
-    """Raise ModuleContractError for the first rule that the module breaks."""
-    try:
-        ask(run, rules)
-    finally:
-        run.rewind()
 
 
 def _place(part: object, modules: list[Module]) -> str:

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.module_rules import accumulates
-from tinygrad_mnist.testing.module_run import (
+from tinygrad_mnist.testing.contracts.float32 import cast, differing, tolerance, within_range
+from tinygrad_mnist.testing.contracts.module import accumulates
+from tinygrad_mnist.testing.contracts.module_run import (
     MISUSED,
     ModuleRun,
     Results,
     by_name,
     listed,
 )
-from tinygrad_mnist.testing.rules import close, largest, written
-from tinygrad_mnist.testing.single import cast, differing, tolerance, within_range
+from tinygrad_mnist.testing.contracts.rules import close, largest, written
 from tinygrad_mnist.testing.subject import gradients
 
 _MANY = 33  # rows, more than any layer computes by one unrolled loop
@@ -134,7 +134,6 @@ LATER_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "float32": float32,
     "keeps-results": keeps_results,
     "own-copies": own_copies,
-    "dy-shape": dy_shape,
     "accumulates": still_accumulates,
 }
 
@@ -173,7 +172,11 @@ def empty(run: ModuleRun) -> None:
         run.require(not parameter.grad.any(), message)
 
 
-CHECKLIST_RULES: dict[str, Callable[[ModuleRun], None]] = {"order": order, "empty": empty}
+CHECKLIST_RULES: dict[str, Callable[[ModuleRun], None]] = {
+    "dy-shape": dy_shape,
+    "order": order,
+    "empty": empty,
+}
 
 
 def _stretched(run: ModuleRun, dy: FloatArray) -> Results:

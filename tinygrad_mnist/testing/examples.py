@@ -18,23 +18,16 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Parameter
-from tinygrad_mnist.testing.gradients import (
-    Checker,
-    check_gradients,
-    check_loss_gradients,
-    inputs_of,
-)
-from tinygrad_mnist.testing.later_rules import CHECKLIST_RULES, LATER_RULES
-from tinygrad_mnist.testing.loss_rules import (
+from tinygrad_mnist.testing.contracts.loss import (
     LATER_LOSS_RULES,
     LOSS_CHECKLIST_RULES,
     LOSS_RULES,
     LossRun,
-    check_loss_contracts,
 )
-from tinygrad_mnist.testing.module_rules import MODULE_RULES, check_module_contracts
-from tinygrad_mnist.testing.module_run import ModuleRun
-from tinygrad_mnist.testing.optimizer_rules import (
+from tinygrad_mnist.testing.contracts.module import MODULE_RULES
+from tinygrad_mnist.testing.contracts.module_later import CHECKLIST_RULES, LATER_RULES
+from tinygrad_mnist.testing.contracts.module_run import ModuleRun
+from tinygrad_mnist.testing.contracts.optimizer import (
     COMPARED_RULES,
     OPTIMIZER_RULES,
     ByFormula,
@@ -42,10 +35,12 @@ from tinygrad_mnist.testing.optimizer_rules import (
     Make,
     OptimizerRun,
 )
+from tinygrad_mnist.testing.contracts.rules import Rules, Run, ask, written
+from tinygrad_mnist.testing.contracts.values import Reference, layer_values, loss_values
+from tinygrad_mnist.testing.differences.checker import Checker
+from tinygrad_mnist.testing.gradients import check_gradients, check_loss_gradients
 from tinygrad_mnist.testing.report import GradientReport
-from tinygrad_mnist.testing.rules import Rules, Run, ask, written
-from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, numbered
-from tinygrad_mnist.testing.value_rules import Reference, layer_rules, loss_rules
+from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, inputs_of, numbered
 
 MakeModule = Callable[[int, np.random.Generator], Module]
 Targets = Literal["like pred", "labels"] | Callable[[FloatArray, np.random.Generator], Any]
@@ -70,10 +65,14 @@ class Example(Protocol):
         """Yield all questions. What the first asks, those after it rest on."""
 
 
-def asked(ask: Callable[[Rules[Any]], object], *tables: Rules[Any]) -> Iterator[Question]:
-    """Yield each rule of some tables as a question."""
-    rules = ((name, rule) for rules in tables for name, rule in rules.items())
-    return ((name, partial(ask, {name: rule})) for name, rule in rules)
+def asked(find_run: Callable[[], Run], *tables: Rules[Any]) -> Iterator[Question]:
+    """Yield each rule of some tables as a question of a run, which is made when one is asked."""
+    for name, rule in ((name, rule) for rules in tables for name, rule in rules.items()):
+        yield name, partial(_ask, find_run, {name: rule})
+
+
+def _ask(find_run: Callable[[], Run], rules: Rules[Any]) -> None:
+    ask(find_run(), rules)
 
 
 def said(*tables: Rules[Any]) -> dict[str, str]:
@@ -179,7 +178,7 @@ class ModuleExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        first = said(MODULE_RULES, layer_rules(self.exam.reference))
+        first = said(MODULE_RULES, layer_values(self.exam.reference))
         later = said(LATER_RULES, CHECKLIST_RULES)
         says = {"implemented": "", "forms": _FORMS, **first, "gradients": _GRADIENTS, **later}
         return says | first  # of a rule that is asked again later, what it says first
@@ -225,12 +224,11 @@ class ModuleExample:
         """Yield every rule; the first is that forward and backward run."""
         yield "implemented", self._runs
         yield "forms", self._takes_all_forms
-        ask = partial(check_module_contracts, self.run)
-        yield from asked(ask, MODULE_RULES, layer_rules(self.exam.reference))
+        yield from asked(lambda: self.run, MODULE_RULES, layer_values(self.exam.reference))
         yield "gradients", partial(self.exam.telling.add, self.module, self._report)
-        yield from asked(ask, LATER_RULES)
+        yield from asked(lambda: self.run, LATER_RULES)
         unused = self._run_of(self.made(), self.run.inputs, np.ones(()))
-        yield from asked(partial(check_module_contracts, unused), CHECKLIST_RULES)
+        yield from asked(lambda: unused, CHECKLIST_RULES)
 
     def _runs(self) -> None:
         if self.form in self.refused and len(self.refused) < len(self.exam.forms):
@@ -286,7 +284,7 @@ class LossExample:
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        first = said(LOSS_RULES, loss_rules(self.reference))
+        first = said(LOSS_RULES, loss_values(self.reference))
         later = said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES)
         return {**first, "gradients": _GRADIENTS, **later} | first
 
@@ -307,14 +305,11 @@ class LossExample:
 
     def questions(self) -> Iterator[Question]:
         """Yield every rule; the first is that forward and backward run."""
-        yield from asked(self._ask, LOSS_RULES, loss_rules(self.reference))
+        yield from asked(lambda: self.run, LOSS_RULES, loss_values(self.reference))
         yield "gradients", self._report
-        yield from asked(self._ask, LATER_LOSS_RULES)
+        yield from asked(lambda: self.run, LATER_LOSS_RULES)
         unused = LossRun(self.make(), self.pred, self.target)
-        yield from asked(partial(check_loss_contracts, unused), LOSS_CHECKLIST_RULES)
-
-    def _ask(self, rules: Rules[LossRun]) -> None:
-        check_loss_contracts(self.run, rules)
+        yield from asked(lambda: unused, LOSS_CHECKLIST_RULES)
 
     def _report(self) -> GradientReport:
         arrays = self.pred, self.target
@@ -363,4 +358,4 @@ class OptimizerExample:
 
     def questions(self) -> Iterator[Question]:
         """Yield every rule; the first is that steps run."""
-        return asked(lambda rules: ask(self.run, rules), self._rules)
+        return asked(lambda: self.run, self._rules)

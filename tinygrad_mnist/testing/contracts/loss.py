@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
-from tinygrad_mnist.testing.rules import (
-    Rules,
+from tinygrad_mnist.testing.contracts.float32 import cast, differing, tolerance, within_range
+from tinygrad_mnist.testing.contracts.rules import (
     Run,
-    ask,
     close,
     equal,
     finite,
@@ -29,7 +28,6 @@ from tinygrad_mnist.testing.rules import (
     still_spoiled,
     written,
 )
-from tinygrad_mnist.testing.single import cast, differing, tolerance, within_range
 from tinygrad_mnist.testing.subject import State
 
 _MANY, _STEP = 33, 1e-6  # rows, and the step of a difference over all of them
@@ -86,14 +84,6 @@ class LossRun(Run):
         self.require(is_array(gradient), message)
         self.first_value = np.array(value)
         self.kept = equal(pred, self.pred) and equal(target, self.target)
-
-
-def check_loss_contracts(run: LossRun, rules: Rules[LossRun] | None = None) -> None:
-    """Raise ModuleContractError for the first rule that the loss breaks."""
-    try:
-        ask(run, LOSS_RULES if rules is None else rules)
-    finally:
-        run.rewind()
 
 
 def implemented(run: LossRun) -> None:
@@ -251,7 +241,6 @@ def still_accumulates(run: LossRun) -> None:
 
 LATER_LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
     "many-rows": many_rows,
-    "target-shape": target_shape,
     "float32": float32,
     "keeps-results": keeps_results,
     "own-copies": own_copies,
@@ -271,7 +260,10 @@ def order(run: LossRun) -> None:
     run.require(same, "backward before the first call to be refused, got numbers")
 
 
-LOSS_CHECKLIST_RULES: dict[str, Callable[[LossRun], None]] = {"order": order}
+LOSS_CHECKLIST_RULES: dict[str, Callable[[LossRun], None]] = {
+    "target-shape": target_shape,
+    "order": order,
+}
 
 
 def _derived(run: LossRun, pred: FloatArray, target: NDArray[Any]) -> bool:

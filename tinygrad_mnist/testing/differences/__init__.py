@@ -1,0 +1,1 @@
+"""Gradients against central differences: what is measured, how it is judged, and what it means."""
