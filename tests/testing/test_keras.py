@@ -1,5 +1,6 @@
 """check_keras: layers and models of Keras, right and wrong, and what is left."""
 
+import sys
 from contextlib import nullcontext
 from importlib.util import find_spec
 
@@ -115,6 +116,15 @@ def test_a_layer_without_variables_yet_is_built_and_nothing_more():
         *("gamma", "beta", "moving_mean", "moving_variance")
     ]
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(4))
+
+
+def test_a_keras_that_cannot_compute_in_float64_is_judged_in_float32(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras.src.backend.common.dtypes", None)
+    report = check_keras(L.Dense(3, activation="tanh"), X)
+    assert report
+    assert "These outputs have the precision of float32." in report.hints
+    with pytest.raises(GradientCheckError):
+        check_keras(Wrong(), X)
 
 
 def test_what_cannot_be_judged_is_refused():

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Unpack
 from unittest import mock
 
@@ -38,8 +38,10 @@ def check_keras(
         layer: A keras.Layer or keras.Model, on the backend JAX.
         inputs: What it is called with: arrays, or trees of them. Integers stay what they are.
         training: The mode, for a layer that has modes.
-        dtype: float64 or float32: what layer and floats are converted to. float64 is switched on
-            for the check alone, in this thread.
+        dtype: float64 or float32: what layer and floats are converted to, for the check alone. For
+            float64 it is switched on in JAX, in this thread, and in a private table of Keras, in
+            all threads. With a Keras that has no such table, what it rounds to float32 is judged
+            by that precision.
         settings: Those of `check_gradients`.
 
     Raises:
@@ -92,10 +94,11 @@ def _computing_in(dtype: str, layer: Any) -> Iterator[None]:
     policies = [each.dtype_policy for each in layers]
     with ExitStack() as patches:
         if dtype == "float64":
-            from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as lowered
-
             # on JAX, Keras's operations return float32 for what is a float64 in this table
-            patches.enter_context(mock.patch.dict(lowered, float64="float64"))
+            with suppress(ImportError):
+                from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as lowered
+
+                patches.enter_context(mock.patch.dict(lowered, float64="float64"))
         for door in doors:
             if door.dtype.startswith("float"):
                 patches.enter_context(mock.patch.object(door, "_dtype", dtype))
