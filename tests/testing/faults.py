@@ -292,6 +292,25 @@ def noisy_in_evaluation(self, x):
     return y if self.training else y * np.random.random_sample(y.shape)  # noqa: NPY002
 
 
+def forgets_the_mode(self, x):
+    return Dropout.forward(self, x) if self.training else np.array(x)
+
+
+def by_any_mask(self, dy):
+    return Dropout.backward(self, dy) if hasattr(self, "_mask") else np.array(dy)
+
+
+def follows_in_an_attribute(self, x):
+    if self.training:
+        self.mean = np.mean(x, axis=tuple(range(np.ndim(x) - 1)))
+    return Gain.forward(self, x) + (0 if self.training else getattr(self, "mean", 0))
+
+
+def remembers_evaluation(self, x):
+    self.evaluated = not self.training or getattr(self, "evaluated", False)
+    return Gain.forward(self, x) * (2 if self.evaluated else 1)
+
+
 # Of BatchNorm and LayerNorm
 
 
@@ -760,6 +779,16 @@ LAYERS = {
     "Dropout: edits dy in place": dx(Dropout, edits_dy, "keeps-dy"),
     "Dropout: drops in evaluation": fault(Dropout, rule="eval-deterministic", forward=drops_always),
     "Dropout: draws in evaluation": fault(Dropout, rule="eval-deterministic", forward=draws_always),
+    "Dropout: the mask of training in evaluation": fault(
+        Dropout, rule="eval-deterministic", forward=forgets_the_mode, backward=by_any_mask
+    ),
+    "Dropout: no mask of its own in evaluation": fault(
+        Dropout, rule="eval-deterministic", forward=forgets_the_mode
+    ),
+    "a mean kept in no Buffer": fault(
+        Gain, rule="eval-deterministic", forward=follows_in_an_attribute
+    ),
+    "evaluation for good": fault(Gain, rule="eval-deterministic", forward=remembers_evaluation),
     "noise in evaluation": fault(ReLU, rule="eval-deterministic", forward=noisy_in_evaluation),
     "noise from a closure": Fault(ClosureNoise, rule="reproducible"),
     "x edited in place": fault(Elementwise, rule="keeps-input", forward=edits_x),

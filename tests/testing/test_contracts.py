@@ -29,6 +29,10 @@ from tinygrad_mnist.testing.contracts.module_later import CHECKLIST_RULES, LATER
 from tinygrad_mnist.testing.contracts.module_run import ModuleRun
 from tinygrad_mnist.testing.contracts.rules import ask
 
+AFTER_TRAINING = (
+    "evaluation after training to give what it gives without (what forward keeps for backward is "
+    "that of the last call; an array that training changes is a Buffer)"
+)
 MESSAGES = {
     "forward not written": (
         "BrokenReLU: expected forward to be implemented, got NotImplementedError: your code here"
@@ -152,7 +156,17 @@ MESSAGES = {
         "BrokenBatchNorm: expected backward to leave running_mean alone, got it moved"
     ),
     "BatchNorm whose mean moves in evaluation": (
-        "BrokenBatchNorm: expected no Buffer to move in evaluation mode, got running_mean moved"
+        "BrokenBatchNorm: expected no Buffer to change in evaluation mode, got another running_mean"
+    ),
+    "Dropout: the mask of training in evaluation": (
+        f"BrokenDropout: expected {AFTER_TRAINING}, got another value of dx"
+    ),
+    "Dropout: no mask of its own in evaluation": (
+        f"BrokenDropout: expected {AFTER_TRAINING}, got another value of dx"
+    ),
+    "a mean kept in no Buffer": f"BrokenGain: expected {AFTER_TRAINING}, got another value of y",
+    "evaluation for good": (
+        "BrokenGain: expected training to give the same after an evaluation, got another value of y"
     ),
     "product: b edited": "BrokenProduct: expected forward to leave x[1] alone, got it modified",
     "product: one gradient": (

@@ -7,7 +7,8 @@ import copy
 import math
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -161,13 +162,25 @@ class State:
         """Return whether anybody has drawn from one of the streams since."""
         return any(map(_moved, self._streams))
 
-    def moved_buffers(self) -> list[str]:
-        """Return the names of the Buffers that have moved since."""
+    def changed_buffers(self) -> list[str]:
+        """Return the names of the Buffers that have changed since."""
         now_and_then = ((n, b.data, self._buffers.get(n, b.data)) for n, b in self._named_buffers())
         return [n for n, now, then in now_and_then if not np.array_equal(now, then, equal_nan=True)]
 
     def _named_buffers(self) -> list[tuple[str, Any]]:
         return [pair for module in self._modules for pair in module.named_buffers()]
+
+
+@contextmanager
+def evaluating(module: Module) -> Iterator[None]:
+    """Set evaluation mode, and afterwards the mode of each module back."""
+    modes = {inside: inside.training for inside in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for inside, mode in modes.items():
+            inside.training = mode
 
 
 def gradients(
