@@ -15,6 +15,7 @@ from test_checklists import (
     Momentum,
     NaiveCrossEntropy,
     NaiveSoftmax,
+    Overwritten,
     OwnCache,
     Pass,
     Skeleton,
@@ -127,7 +128,7 @@ def test_nothing_else_is_reached_where_forward_does_not_run():
     result = of(Skeleton)
     assert result.score == 0
     first, *others = result.verdicts
-    assert first.why.endswith("forward to be implemented, got NotImplementedError: your code here")
+    assert "forward to be implemented, got NotImplementedError: your code here\n" in first.why
     assert {(verdict.outcome, verdict.why) for verdict in others} == {
         ("not reached", "implemented failed")
     }
@@ -155,16 +156,54 @@ def test_an_error_of_one_mode_leaves_what_the_other_says():
     assert result.rules("failed") == ["implemented"]
     assert why(result, "implemented") == (
         "x of shape (2, 2) (a batch), in evaluation mode:\n"
-        "AttributeError: 'Careless' object has no attribute 'mask'"
+        "AttributeError: 'Careless' object has no attribute 'mask'\n"
+        "Nothing else could be asked in 6 of 18 examples."
     )
     assert "gradients" in result.rules("passed")
 
 
-def test_gradients_and_values_are_worth_five_rules():
+def test_gradients_and_values_are_worth_five_rules_and_halve_a_score_without_them():
     total = len(of(Tanh).verdicts) + 4
     result = of(WrongSlope)  # of which the rule "telling" is not reached, either
-    assert result.score == pytest.approx((total - 6) / total)
-    assert of(Identity, reference=np.tanh).score == pytest.approx(total / (total + 5))
+    assert result.score == pytest.approx((total - 6) / total / 2)
+    result = of(Identity, reference=np.tanh)
+    assert result.score == pytest.approx(total / (total + 5) / 2)
+
+    class Both(Identity):
+        def backward(self, dy):
+            return 2 * np.array(dy)
+
+    result = of(Both, reference=np.tanh)
+    assert result.score == pytest.approx((total - 6) / (total + 5) / 4)
+
+
+def test_a_loss_of_which_no_gradient_could_be_judged_is_no_pass():
+    class Nothing(MSELoss):
+        def __call__(self, pred, target):
+            return 0 * super().__call__(pred, target)
+
+        def backward(self):
+            return 0 * super().backward()
+
+    result = grade_loss(Nothing)
+    assert result.rules("not reached") == ["gradients"]
+    total = len(result.verdicts) + 4
+    assert result.score == pytest.approx((total - 5) / total / 2)
+
+
+def test_an_optimizer_that_steps_elsewhere_has_half_the_score():
+    result = grade_optimizer(Overwritten, reference=plain_sgd)
+    total = len(result.verdicts) + 4
+    lost = 5 + (len(result.rules("failed")) - 1)
+    assert result.score == pytest.approx((total - lost) / total / 2)
+
+
+def test_code_that_runs_in_some_examples_alone_has_half_the_score_and_their_count():
+    result = grade(lambda features, rng: Linear(4, 3, rng=rng))
+    assert result.rules("failed") == ["implemented"]
+    assert 0.4 < result.score < 0.5
+    last = why(result, "implemented").splitlines()[-1]
+    assert last == "Nothing else could be asked in 12 of 18 examples."
 
 
 def test_a_parameter_that_moves_nothing_is_found():

@@ -8,6 +8,7 @@ import html
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from tinygrad_mnist.testing.subject import FORMS, Form
 Outcome = Literal["passed", "failed", "not reached"]
 
 POINTS = {"gradients": 5, "values": 5}  # what a rule is worth; any other is worth 1
+HALVING = ("implemented", "gradients", "values")  # each that did not pass halves the score
 _NAMED = 4  # rules in a line
 
 
@@ -67,9 +69,14 @@ class Grade:
 
     @property
     def score(self) -> float:
-        """The points of the rules that passed over those of all; `POINTS` has them."""
+        """The points of the rules that passed over all, halved for each of `HALVING` that did not.
+
+        `POINTS` says what a rule is worth.
+        """
         points = {v.rule: POINTS.get(v.rule, 1) for v in self.verdicts}
-        return sum(points[rule] for rule in self.rules("passed")) / sum(points.values())
+        passed = self.rules("passed")
+        missed = sum(rule in points and rule not in passed for rule in HALVING)
+        return sum(points[rule] for rule in passed) / sum(points.values()) / 2**missed
 
     @property
     def summary(self) -> str:
@@ -133,8 +140,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
 
-class Sheet:
-    """Collects verdicts, from one example after the other.
+class Verdicts:
+    """Collects what becomes of each rule, from one example after the other.
 
     Args:
         says: What each rule says, in the order in which they are told.
@@ -145,15 +152,19 @@ class Sheet:
         self.passed: set[str] = set()
         self.failed: dict[str, str] = {}  # why
         self.stopped = "no example tells"  # why others are not reached
+        self.examples = 0
+        self.ended: Counter[str] = Counter()  # examples, by the rule that ended them at the start
 
     def fill(self, example: Example) -> None:
         """Ask an example's questions, or no more than the first if that fails."""
+        self.examples += 1
         for number, (rule, question) in enumerate(example.questions()):
             if number and rule in self.failed:
                 continue
             broken = self.ask(rule, question, f"{example}:\n")
             if broken and number == 0:
                 self.stopped = f"{broken} failed"
+                self.ended[broken] += 1
                 return
 
     def ask(self, rule: str, question: Callable[[], Any], where: str = "") -> str:
@@ -177,7 +188,9 @@ class Sheet:
 
     def _verdict(self, rule: str, says: str) -> Verdict:
         if rule in self.failed:
-            return Verdict(rule, "failed", says, self.failed[rule])
+            ended = self.ended[rule]
+            count = f"\nNothing else could be asked in {ended} of {self.examples} examples."
+            return Verdict(rule, "failed", says, self.failed[rule] + (count if ended else ""))
         if rule in self.passed:
             return Verdict(rule, "passed", says)
         return Verdict(rule, "not reached", says, self.stopped)
@@ -212,20 +225,20 @@ def grade(
         rows_independent: As in `check_gradients`.
         allow_nonfinite: As in `check_gradients`.
         inputs: Batches to grade it on, or tuples of batches. None is a ladder of arrays from (2, 2)
-            to (33, 17), or of images from (2, 5, 5, 2), some with zeros, ties and huge numbers.
+            to (33, 17), or of images from (2, 5, 6, 2), some with zeros, ties and huge numbers.
     """
     for form in forms:
         check.choice("grade", "forms", form, *FORMS)
     exam = ModuleExam(make, rows_independent, forms, reference, allow_nonfinite)
     examples = list(_ladder(exam, inputs))
-    sheet = Sheet(examples[0].says | {"telling": Telling.says})
+    verdicts = Verdicts(examples[0].says | {"telling": Telling.says})
     for example in examples:
-        sheet.fill(example)
-    if "gradients" in sheet.failed:
-        sheet.stopped = "gradients failed"
+        verdicts.fill(example)
+    if "gradients" in verdicts.failed:
+        verdicts.stopped = "gradients failed"
     elif exam.telling.examples:
-        sheet.ask("telling", exam.telling.ask)
-    return sheet.grade(examples[0].owner)
+        verdicts.ask("telling", exam.telling.ask)
+    return verdicts.grade(examples[0].owner)
 
 
 def grade_loss(
@@ -260,10 +273,10 @@ def grade_optimizer(
 
 def graded(*examples: Example) -> Grade:
     """Return the verdicts of examples of one thing."""
-    sheet = Sheet(examples[0].says)
+    verdicts = Verdicts(examples[0].says)
     for example in examples:
-        sheet.fill(example)
-    return sheet.grade(examples[0].owner)
+        verdicts.fill(example)
+    return verdicts.grade(examples[0].owner)
 
 
 _SIDES = ((2, 2), (3, 4), (1, 3), (5, 1), (33, 17))  # rows and features
