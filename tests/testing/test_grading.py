@@ -153,7 +153,7 @@ def test_an_error_of_one_mode_leaves_what_the_other_says():
             return dy * self.mask
 
     result = of(Careless)
-    assert result.rules("failed") == ["implemented"]
+    assert result.rules("failed") == ["implemented", "eval-deterministic"]
     assert why(result, "implemented") == (
         "x of shape (2, 2) (a batch), in evaluation mode:\n"
         "AttributeError: 'Careless' object has no attribute 'mask'\n"

@@ -76,7 +76,7 @@ class Grade:
         points = {v.rule: POINTS.get(v.rule, 1) for v in self.verdicts}
         passed = self.rules("passed")
         missed = sum(rule in points and rule not in passed for rule in HALVING)
-        return sum(points[rule] for rule in passed) / sum(points.values()) / 2**missed
+        return 0.5**missed * sum(points[rule] for rule in passed) / sum(points.values())
 
     @property
     def summary(self) -> str:
