@@ -947,8 +947,24 @@ LAYERS |= {
 }
 
 
+class PlainWeights(Module):
+    """y = x W, with a W that nobody trains, and a dW that is wrong."""
+
+    def __init__(self, features, rng):
+        self.parts = {"W": [rng.standard_normal((features, 3))]}
+
+    def forward(self, x):
+        self._x = np.array(x)
+        return x @ self.parts["W"][0]
+
+    def backward(self, dy):
+        self.dW = 7 * self._x.reshape(len(self.parts["W"][0]), -1) @ np.reshape(dy, (-1, 3))
+        return dy @ self.parts["W"][0].T
+
+
 # those that only a checklist or a grade finds
 CHECKLIST_LAYERS = {
+    "weights in a plain array": Fault(PlainWeights, "plain-arrays"),
     "an x of zeros at the start": Fault(RememberedZero, "order"),
     "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
 }

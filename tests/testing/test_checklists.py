@@ -150,7 +150,7 @@ def test_the_first_example_is_the_smallest_and_if_it_fails_the_last():
 
     error_of(module_checklist(lambda features, rng: Watched(), settings=SAME))
     assert seen[0] == (2, 2)
-    assert len(seen) < 500
+    assert len(seen) < 600  # the calls of some ten examples, not of a hundred
 
 
 def test_settings_with_the_phase_explain_do_without_it():

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from faults import CHECKLIST_LAYERS
 from layers import Embedding, Gain, Product
 from test_checklists import (
     Batch,
@@ -29,6 +30,7 @@ from test_checklists import (
 from tinygrad_mnist import (
     Adam,
     BCEWithLogitsLoss,
+    Buffer,
     CrossEntropyLoss,
     Dropout,
     HuberLoss,
@@ -37,6 +39,7 @@ from tinygrad_mnist import (
     MSELoss,
     Parameter,
     ReLU,
+    Sequential,
     nn,
 )
 from tinygrad_mnist.testing import grade, grade_loss, grade_optimizer
@@ -163,7 +166,7 @@ def test_an_error_of_one_mode_leaves_what_the_other_says():
 
 
 def test_gradients_and_values_are_worth_five_rules_and_halve_a_score_without_them():
-    total = len(of(Tanh).verdicts) + 4
+    total = len(of(Tanh).verdicts) + 8
     result = of(WrongSlope)  # of which the rule "telling" is not reached, either
     assert result.score == pytest.approx((total - 6) / total / 2)
     result = of(Identity, reference=np.tanh)
@@ -215,6 +218,47 @@ def test_a_parameter_that_moves_nothing_is_found():
     inputs = [np.random.default_rng(0).standard_normal((3, 2))]
     result = of(Dead, inputs=inputs)
     assert why(result, "telling").startswith("Dead: expected some example to move y by alpha, got")
+
+
+def test_weights_in_a_plain_array_cost_five_points_though_their_wrong_gradient_is_not_seen():
+    result = grade(CHECKLIST_LAYERS["weights in a plain array"].make)
+    assert result.rules("failed") == ["plain-arrays"]
+    assert result.score == pytest.approx(1 - 5 / (len(result.verdicts) + 8))
+    assert why(result, "plain-arrays").splitlines()[1] == (
+        "PlainWeights: expected no y that depends on self.parts, a plain array, got one; keep it "
+        "as a Parameter, or as a Buffer if it is not trained"
+    )
+
+
+def test_a_plain_array_that_must_have_its_values_is_found_and_one_inside_a_part_named():
+    class Picks(Tanh):
+        def __init__(self):
+            self.p = np.array([0.25, 0.75])
+
+        def forward(self, x):
+            np.random.default_rng(0).choice(2, p=self.p)  # raises for another sum
+            return super().forward(x)
+
+    result = of(lambda: Sequential(Picks()))
+    assert result.rules("failed") == ["plain-arrays"]
+    assert "y that depends on Picks.p, a plain array" in why(result, "plain-arrays")
+
+
+def test_arrays_that_y_does_not_depend_on_may_be_plain():
+    class Keeps(Tanh):
+        def __init__(self, features, rng):
+            self.inner = Linear(features, 3, rng=rng, dtype=np.float64)
+            self.W, self.labels = self.inner.weight.data, np.arange(3)
+            self._y, self.history = np.zeros((2, 2)), [np.zeros(4)]
+            self.running = Buffer(np.zeros(3))
+
+        def forward(self, x):
+            return super().forward(self.inner(x) + self.labels - self.running.data)
+
+        def backward(self, dy):
+            return self.inner.backward(super().backward(dy))
+
+    assert "plain-arrays" in grade(Keeps).rules("passed")
 
 
 def test_numbers_that_are_not_finite_may_be_allowed():

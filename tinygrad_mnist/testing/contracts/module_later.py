@@ -23,6 +23,7 @@ from tinygrad_mnist.testing.contracts.module_run import (
     by_name,
     listed,
 )
+from tinygrad_mnist.testing.contracts.plain_arrays import plain_arrays
 from tinygrad_mnist.testing.contracts.rules import close, largest, written
 from tinygrad_mnist.testing.subject import gradients
 
@@ -173,6 +174,7 @@ def empty(run: ModuleRun) -> None:
 
 
 CHECKLIST_RULES: dict[str, Callable[[ModuleRun], None]] = {
+    "plain-arrays": plain_arrays,
     "dy-shape": dy_shape,
     "order": order,
     "empty": empty,
