@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import CHECKLIST_LAYERS, CHECKLIST_LOSSES, LAYERS, LOSSES
-from layers import BatchMean, Elementwise, Gain, GlobalNoise, normal, of_shape
+from layers import BatchMean, CrossEntropy, Elementwise, Gain, GlobalNoise, Linear, normal, of_shape
 
 from tinygrad_mnist import Buffer, MSELoss, Parameter, nn
 from tinygrad_mnist.testing import (
@@ -32,6 +32,10 @@ from tinygrad_mnist.testing.contracts.rules import ask
 AFTER_TRAINING = (
     "evaluation after training to give what it gives without (what forward keeps for backward is "
     "that of the last call; an array that training changes is a Buffer)"
+)
+MIXES = (
+    "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
+    "that mix rows)"
 )
 MESSAGES = {
     "forward not written": (
@@ -70,12 +74,13 @@ MESSAGES = {
         "BrokenGain: expected backward of a dy of zeros to be 0, got another value of dx"
     ),
     "wrong for more than 8 rows": (
-        "BrokenGain: expected rows repeated to a shape of (33,) to give what they give once, got "
+        "BrokenGain: expected rows repeated to x of shape (33, 2) to give what they give once, got "
         "another value of dx"
     ),
     "wrong for four axes": (
-        "BrokenGain: expected rows repeated to a shape of (1, 11, 3) to give what they give once, "
-        "got another value of dx"
+        "BrokenGain: expected rows repeated to x of shape (1, 11, 3, 2) to give what they give "
+        'once (forms=("sample", "batch") is for layers that take no more axes), got another '
+        "value of dx"
     ),
     "y of float32 in float64": ("BrokenGain: expected y of a float32 copy in float32, got float64"),
     "dx wrong in float32 alone": (
@@ -128,9 +133,8 @@ MESSAGES = {
         "BrokenElementwise: expected a broadcast x and dy to change nothing, got another value of y"
     ),
     "middle row forgotten": (
-        "BrokenElementwise: expected sample 1 alone to give what its row gives (sample_axes says "
-        "how many last axes are one sample; rows_independent=False is for layers that mix rows), "
-        "got another value of y"
+        "BrokenElementwise: expected sample 1 in a batch of one (x of shape (1, 2)) to give what "
+        f"its row gives {MIXES}, got another value of y"
     ),
     "gradient set, not added": (
         "BrokenGain: expected a second backward to add the same again, got another value of "
@@ -140,9 +144,8 @@ MESSAGES = {
         "BrokenReLU: expected backward(-3 dy) to be -3 backward(dy), got another value of dx"
     ),
     "rows mixed": (
-        "BrokenBatchMean: expected sample 0 alone to give what its row gives (sample_axes says how "
-        "many last axes are one sample; rows_independent=False is for layers that mix rows), got "
-        "another value of y"
+        "BrokenBatchMean: expected sample 0 in a batch of one (x of shape (1, 2)) to give what its "
+        f"row gives {MIXES}, got another value of y"
     ),
     "first x remembered for good": (
         "BrokenGain: expected rows in another order to give the same, got another value of "
@@ -229,15 +232,25 @@ def test_a_broken_rule_of_a_loss_is_named_in_words(name):
         check_loss_gradients(LOSSES[name].make(), normal(3, 1), normal(3, 1, seed=1))
 
 
-def test_a_layer_that_takes_no_single_sample_is_told_what_it_was_asked():
-    class RowsOnly(BatchMean):
-        def forward(self, x):
-            rows, _ = x.shape
-            return super().forward(x) * rows
+@pytest.mark.parametrize(
+    ("outputs", "got"),
+    [(3, "ValueError: "), (2, "another value of the gradient of weight")],
+)
+def test_a_layer_that_takes_batches_alone_is_told_of_forms(outputs, got):
+    class RowsOnly(Linear):
+        def backward(self, dy):
+            self.weight.accumulate(np.zeros(self.weight.data.shape) + self._x.T @ dy)
+            self.bias.accumulate(dy.reshape(-1, outputs).sum(axis=0))
+            return dy @ self.weight.data.T
 
-    x = normal(3, 2)
-    with pytest.raises(ModuleContractError, match="got ValueError: not enough values to unpack"):
-        check_gradients(RowsOnly(), x)
+    x, layer = normal(3, 2), RowsOnly(2, outputs, rng=0)
+    message = (
+        "RowsOnly: expected sample 0 alone (x of shape (2,)) to give what a batch of one gives "
+        f'(forms=("batch",) is for layers that need a batch axis), got {got}'
+    )
+    with pytest.raises(ModuleContractError, match="^" + re.escape(message)):
+        check_gradients(layer, x)
+    assert check_gradients(layer, x, forms=("batch",))
 
 
 @pytest.mark.parametrize(
@@ -428,6 +441,43 @@ def test_a_dy_that_broadcasts_may_count_as_what_it_broadcasts_to():
 
     assert check_gradients(Shift(2), normal(3, 2))
     assert check_gradients(Elementwise(np.sin, np.cos), normal(3, 2))
+
+
+def test_a_layer_that_assigns_its_gradient_keeps_its_own_copies():
+    run = ModuleRun(LAYERS["gradient set, not added"].make(2, None), [normal(3, 2)], normal(3, 2))
+    with pytest.raises(ModuleContractError, match="accumulates"):
+        ask(run, MODULE_RULES)
+    ask(run, {"own-copies": LATER_RULES["own-copies"]})
+
+
+def test_many_rows_of_a_loss_may_give_what_is_not_finite():
+    class NaiveCrossEntropy(CrossEntropy):
+        def __call__(self, pred, target):
+            super().__call__(pred, target)
+            return -float(np.mean(np.log(self._p[np.arange(len(target)), target])))
+
+    run = LossRun(NaiveCrossEntropy(), 1e3 * normal(3, 4), np.array([0, 1, 2]))
+    with np.errstate(divide="ignore"):
+        ask(run, {"many-rows": LATER_LOSS_RULES["many-rows"]})
+
+
+def test_a_rule_that_is_broken_after_the_gradients_says_that_those_are_right():
+    notes = {}
+    for name in ("x kept without a copy", "rows mixed"):
+        with pytest.raises(ModuleContractError) as caught:
+            LAYERS[name].check(normal(3, 2), np.random.default_rng(0))
+        notes[name] = getattr(caught.value, "__notes__", [])
+    right = ["All gradients agree with central differences."]
+    assert notes == {"x kept without a copy": right, "rows mixed": []}
+
+
+def test_a_loss_is_compared_with_a_reference():
+    pred, target = normal(3, 2), normal(3, 2, seed=1)
+    assert check_loss_gradients(
+        MSELoss(), pred, target, reference=lambda y, t: np.mean((y - t) ** 2)
+    )
+    with pytest.raises(ModuleContractError, match=r"as of the reference, .* \[rule: values\]"):
+        check_loss_gradients(MSELoss(), pred, target, reference=lambda y, t: np.sum((y - t) ** 2))
 
 
 def test_many_rows_of_a_loss_may_lie_on_its_kink():

@@ -14,10 +14,10 @@ from tinygrad_mnist.testing.contracts.loss import LATER_LOSS_RULES, LOSS_RULES, 
 from tinygrad_mnist.testing.contracts.module import MODULE_RULES
 from tinygrad_mnist.testing.contracts.module_later import LATER_RULES
 from tinygrad_mnist.testing.contracts.module_run import ModuleRun
-from tinygrad_mnist.testing.contracts.rules import ask, written
-from tinygrad_mnist.testing.contracts.values import Reference, layer_values
+from tinygrad_mnist.testing.contracts.rules import AnyRun, Rules, ask, written
+from tinygrad_mnist.testing.contracts.values import Reference, layer_values, loss_values
 from tinygrad_mnist.testing.differences.checker import Checker, Settings
-from tinygrad_mnist.testing.report import GradientReport
+from tinygrad_mnist.testing.report import GradientReport, ModuleContractError
 from tinygrad_mnist.testing.subject import FORMS, Form, ModuleSubject, inputs_of
 
 _FLOAT64 = np.dtype(np.float64)
@@ -88,17 +88,23 @@ def check_gradients(
     ask(run, layer_values(reference))
     report = checker.report(type(module).__name__, subject, dy)
     if checker.contracts and report:
-        ask(run, LATER_RULES)
+        _ask_later(run, LATER_RULES)
     return report
 
 
 def check_loss_gradients(
-    loss: Loss, pred: ArrayLike, target: ArrayLike, **settings: Unpack[Settings]
+    loss: Loss,
+    pred: ArrayLike,
+    target: ArrayLike,
+    *,
+    reference: Reference | None = None,
+    **settings: Unpack[Settings],
 ) -> GradientReport:
     """Check that `loss.backward()` is the derivative of `loss(pred, target)` for pred.
 
-    target is passed as it is (copied), so that integer labels stay integers. The settings, the
-    result and the errors are those of `check_gradients`.
+    target is passed as it is (copied), so that integer labels stay integers. `reference` is a
+    function of pred and target that the loss must equal. The settings, the result and the errors
+    are those of `check_gradients`.
     """
     owner = "check_loss_gradients"
     checker = Checker(owner, settings)
@@ -109,9 +115,10 @@ def check_loss_gradients(
     run = LossRun(loss, pred, labels, checker.allow_nonfinite)
     if checker.contracts:
         ask(run, LOSS_RULES)
+    ask(run, loss_values(reference))
     report = checker.report(type(loss).__name__, subject, np.ones(()))
     if checker.contracts and report:
-        ask(run, LATER_LOSS_RULES)
+        _ask_later(run, LATER_LOSS_RULES)
     return report
 
 
@@ -143,6 +150,15 @@ def check_model_gradients(
     name = f"{type(model).__name__} with {type(loss).__name__}"
     report = checker.report(name, subject, np.ones(()))
     if checker.contracts and report:
-        ask(model_run, LATER_RULES)
-        ask(loss_run, LATER_LOSS_RULES)
+        _ask_later(model_run, LATER_RULES)
+        _ask_later(loss_run, LATER_LOSS_RULES)
     return report
+
+
+def _ask_later(run: AnyRun, rules: Rules[AnyRun]) -> None:
+    """Ask rules after the gradients, and note on an error that those are right."""
+    try:
+        ask(run, rules)
+    except ModuleContractError as error:
+        error.add_note("All gradients agree with central differences.")
+        raise

@@ -26,6 +26,7 @@ from tinygrad_mnist.testing.contracts.module_run import (
     by_name,
     per_sample,
     read_only,
+    shapes,
 )
 from tinygrad_mnist.testing.contracts.rules import equal, finite
 from tinygrad_mnist.testing.subject import Inputs, evaluating, gradients
@@ -36,6 +37,13 @@ LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "reversed": lambda a: np.flip(np.flip(a).copy()),
     "read-only": read_only,
 }
+
+
+_MIXES = (
+    "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
+    "that mix rows)"
+)
+_NEEDS_BATCH = '(forms=("batch",) is for layers that need a batch axis)'
 
 
 def implemented(run: ModuleRun) -> None:
@@ -167,17 +175,19 @@ def rows_independent(run: ModuleRun) -> None:
     """
     if not run.rows_matter_alone:
         return
-    advice = (
-        "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
-        "that mix rows)"
-    )
     count = math.prod(run.leading)
     for number in sorted({0, count // 2, count - 1}):
-        index = np.unravel_index(number, run.leading)
-        batch_of_one = tuple(slice(i, i + 1) for i in index)
-        pick = itemgetter(index if "sample" in run.forms else batch_of_one)
-        contract = f"sample {', '.join(map(str, index))} alone to give what its row gives {advice}"
-        run.same(*run.rearranged(pick, contract), contract)
+        index = tuple(map(int, np.unravel_index(number, run.leading)))
+        sample = f"sample {', '.join(map(str, index))}"
+        pick: Callable[[Any], Any] = itemgetter(tuple(slice(i, i + 1) for i in index))
+        contract = f"{sample} in a batch of one ({shapes(run, pick)}) to give what its row gives"
+        alone, rows = run.rearranged(pick, f"{contract} {_MIXES}")
+        run.same(alone, rows, f"{contract} {_MIXES}")
+        if "sample" in run.forms:
+            pick = itemgetter(index)
+            contract = f"{sample} alone ({shapes(run, pick)}) to give what a batch of one gives"
+            found, row = run.rearranged(pick, f"{contract} {_NEEDS_BATCH}")
+            run.same(found, alone | row, f"{contract} {_NEEDS_BATCH}")
 
     turned = partial(np.flip, axis=tuple(range(len(run.leading))))
     contract = "rows in another order to give the same"

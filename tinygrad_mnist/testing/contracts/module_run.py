@@ -232,6 +232,12 @@ def by_name(dxs: Sequence[FloatArray | None], grads: dict[str, FloatArray]) -> R
     return results | {f"the gradient of {name}": grad for name, grad in grads.items()}
 
 
+def shapes(run: ModuleRun, change: Callable[[NDArray[Any]], NDArray[Any]]) -> str:
+    """Return the shapes of changed inputs, as messages say them."""
+    changed = numbered("x", [change(x) for x in run.inputs])
+    return ", ".join(f"{name} of shape {x.shape}" for name, x in changed)
+
+
 def listed(dx: Any, inputs: int) -> list[Any]:
     """Return what backward returned as one dx, or None, for each input."""
     return list(dx) if isinstance(dx, tuple) else [dx] * inputs
