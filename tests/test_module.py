@@ -44,13 +44,14 @@ def test_members_are_found_everywhere_in_order_of_assignment_and_once():
     ]
     assert len(list(model.parameters())) == 6
     assert [type(m).__name__ for m in model.children()] == ["Linear", "ReLU", "Scale", "Holder"]
-    assert [type(m).__name__ for m in model.modules()] == [
-        "Holder",
-        "Linear",
-        "ReLU",
-        "Scale",
-        "Holder",
+    assert [(name, type(m).__name__) for name, m in model.named_modules()] == [
+        ("", "Holder"),
+        ("blocks.0", "Linear"),
+        ("blocks.1.0", "ReLU"),
+        ("blocks.1.1.a", "Scale"),
+        ("last", "Holder"),
     ]
+    assert list(model.modules()) == [module for _, module in model.named_modules()]
 
 
 def test_buffers_are_found_with_the_parameters_and_named_apart():

@@ -77,9 +77,13 @@ class Module(ABC):
 
     def modules(self) -> Iterator["Module"]:
         """Yield this module, then every Module inside it, depth first, each once."""
-        yield self
+        return (module for _, module in self.named_modules())
+
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """Yield ("", this module), then ("1.body", Module) pairs in the same order."""
+        yield "", self
         found = self._walk("", {id(self)})
-        yield from (member for _, member in found if isinstance(member, Module))
+        yield from ((name, member) for name, member in found if isinstance(member, Module))
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode here and in every module inside, and return self."""

@@ -792,7 +792,7 @@ LAYERS = {
     "noise in evaluation": fault(ReLU, rule="eval-deterministic", forward=noisy_in_evaluation),
     "noise from a closure": Fault(ClosureNoise, rule="reproducible"),
     "x edited in place": fault(Elementwise, rule="keeps-input", forward=edits_x),
-    "weights moved by forward": fault(Linear, rule="keeps-parameters", forward=moves_weights),
+    "weights changed by forward": fault(Linear, rule="keeps-parameters", forward=moves_weights),
     "gradient set, not added": fault(Gain, rule="accumulates", backward=sets_gradients),
     "cache used up": fault(Elementwise, rule="accumulates", backward=forgets_x),
     "first x remembered for good": fault(Gain, rule="rows-independent", forward=remembers_first_x),
@@ -843,10 +843,10 @@ LAYERS = {
         nn.BatchNorm, "x", settings=BATCH, backward=of_a_constant_var
     ),
     "BatchNorm with its rows mixed": fault(nn.BatchNorm, rule="rows-independent"),
-    "BatchNorm whose backward moves the mean": fault(
+    "BatchNorm whose backward changes the mean": fault(
         nn.BatchNorm, rule="keeps-parameters", settings=BATCH, backward=follows_in_backward
     ),
-    "BatchNorm whose mean moves in evaluation": fault(
+    "BatchNorm whose mean changes in evaluation": fault(
         nn.BatchNorm, rule="eval-deterministic", settings=BATCH, forward=follows_in_evaluation
     ),
     "BatchNorm with the batch's mean in evaluation": fault(
@@ -965,7 +965,7 @@ class PlainWeights(Module):
 # those that only a checklist or a grade finds
 CHECKLIST_LAYERS = {
     "weights in a plain array": Fault(PlainWeights, "plain-arrays"),
-    "an x of zeros at the start": Fault(RememberedZero, "order"),
+    "an x of zeros at the start": Fault(RememberedZero, "forward-first"),
     "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
 }
 
@@ -1075,7 +1075,7 @@ LOSSES = {
     "dL/dpred in float32": loss(
         MSELoss, "dtype", backward=lambda self: MSELoss.backward(self).astype(np.float32)
     ),
-    "error used up": loss(AbsoluteError, "accumulates", backward=uses_its_error_up),
+    "error used up": loss(AbsoluteError, "backward-again", backward=uses_its_error_up),
     "dL/dpred of float32 in float64": loss(
         MSELoss, "float32", backward=lambda self: MSELoss.backward(self).astype(np.float64)
     ),

@@ -54,7 +54,7 @@ MESSAGES = {
         "as an attribute, or in a list, tuple or dict"
     ),
     "softmax that overflows": (
-        "BrokenSoftmax: expected y to be finite, as all that went in, got NaN or infinity"
+        "BrokenSoftmax: expected finite y from finite numbers, got NaN or infinity"
     ),
     "first forward unlike the others": (
         "BrokenGain: expected the second forward to give the y of the very first one, got another"
@@ -113,13 +113,13 @@ MESSAGES = {
     "Dropout: edits dy in place": (
         "BrokenDropout: expected backward to leave dy alone, got it modified"
     ),
-    "weights moved by forward": (
-        "BrokenLinear: expected forward to leave weight alone, got it moved"
+    "weights changed by forward": (
+        "BrokenLinear: expected forward to leave weight alone, got it changed"
     ),
     "noise from a closure": (
         "ClosureNoise: expected the same y from the same x and the same draws, got another; a "
         "random layer keeps its np.random.Generator as an attribute (self.rng) and draws from "
-        "nothing else; an array that forward moves is a Buffer"
+        "nothing else; an array that forward changes is a Buffer"
     ),
     "y in float32": "BrokenReLU: expected y in float64, as the module, got float32",
     "dx in float32": ("BrokenReLU: expected dx in float64, as the module, got float32"),
@@ -155,10 +155,10 @@ MESSAGES = {
     "Dropout: draws in evaluation": (
         "BrokenDropout: expected no draws in evaluation mode, got some"
     ),
-    "BatchNorm whose backward moves the mean": (
-        "BrokenBatchNorm: expected backward to leave running_mean alone, got it moved"
+    "BatchNorm whose backward changes the mean": (
+        "BrokenBatchNorm: expected backward to leave running_mean alone, got it changed"
     ),
-    "BatchNorm whose mean moves in evaluation": (
+    "BatchNorm whose mean changes in evaluation": (
         "BrokenBatchNorm: expected no Buffer to change in evaluation mode, got another running_mean"
     ),
     "Dropout: the mask of training in evaluation": (
@@ -191,7 +191,7 @@ LOSS_MESSAGES = {
         "BrokenAbsoluteError: expected backward to return an array, got None"
     ),
     "NaN where pred is the target": (
-        "BrokenAbsoluteError: expected dL/dpred to be finite where pred is the target, got NaN or "
+        "BrokenAbsoluteError: expected finite dL/dpred where pred is the target, got NaN or "
         "infinity"
     ),
     "first value unlike the others": "FirstTwice: expected the same value twice, got another",
@@ -287,7 +287,7 @@ def test_every_rule_is_broken_by_a_fault():
     assert broken(LAYERS) == {*MODULE_RULES, *LATER_RULES}
     assert broken(LOSSES) == {*LOSS_RULES, *LATER_LOSS_RULES}
     assert broken(CHECKLIST_LAYERS) | {"empty"} == {*CHECKLIST_RULES}
-    assert broken(CHECKLIST_LOSSES) | {"order"} == {*LOSS_CHECKLIST_RULES}
+    assert broken(CHECKLIST_LOSSES) | {"forward-first"} == {*LOSS_CHECKLIST_RULES}
 
 
 def test_a_new_layer_has_no_memory_to_answer_from():
@@ -299,7 +299,7 @@ def test_a_new_layer_has_no_memory_to_answer_from():
         "RememberedZero: expected backward before forward to be refused, got numbers for the "
         "gradient of gain"
     )
-    with refusal("order", text):
+    with refusal("forward-first", text):
         ask(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
 
 
@@ -310,7 +310,8 @@ def test_a_new_loss_has_no_memory_to_answer_from():
     loss._slope, loss.n = np.zeros((3, 2)), 1.0
     loss.__class__ = type("Remembering", (MSELoss,), {"__getstate__": object.__getstate__})
     with refusal(
-        "order", "Remembering: expected backward before the first call to be refused, got numbers"
+        "forward-first",
+        "Remembering: expected backward before the first call to be refused, got numbers",
     ):
         ask(LossRun(loss, x, t), LOSS_CHECKLIST_RULES)
 
@@ -330,6 +331,12 @@ def test_a_dy_or_a_target_that_is_stretched_in_silence_is_named_by_a_checklist()
     )
     with refusal("target-shape", text):
         ask(LossRun(loss, normal(3, 1), normal(3, 1, seed=1)), LOSS_CHECKLIST_RULES)
+
+
+def test_there_is_a_form_and_each_is_known():
+    for forms, got in (((), "forms among sample, batch, axes, got none"), (("rows",), "rows")):
+        with pytest.raises(ValueError, match=f"^check_gradients: expected .*{got}"):
+            check_gradients(Gain(2), normal(3, 2), forms=forms)
 
 
 def test_contracts_can_be_left_out():
@@ -359,7 +366,7 @@ def test_what_is_not_finite_is_allowed_on_request_and_of_inputs_that_are_not():
         ask(ModuleRun(layer, [np.inf + huge], np.ones((2, 3))), MODULE_RULES)
 
 
-FINITE = "Elementwise: expected y to be finite, as all that went in, got NaN or infinity"
+FINITE = "Elementwise: expected finite y from finite numbers, got NaN or infinity"
 
 
 def test_a_loss_may_be_infinite_on_request_and_where_no_pred_can_be():

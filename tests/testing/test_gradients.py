@@ -409,7 +409,7 @@ def test_arrays_about_which_nothing_was_learned_are_named():
             return dx
 
     report = check_gradients(Half(4, 3, rng=0), np.zeros((2, 4)))
-    assert report.hints == ["Nothing telling at this x about weight."]
+    assert report.hints == ["This x says nothing about weight: its gradient is 0 here."]
     assert str(report).endswith(report.hints[0])
 
 

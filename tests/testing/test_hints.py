@@ -94,8 +94,8 @@ def test_two_wrong_parts_are_named_in_the_order_in_which_they_are_called():
 def test_a_part_that_is_called_again_in_one_forward_is_named_and_not_what_is_inside(steps, often):
     module = Steps(Sequential(Linear(4, 4, rng=0), nn.Tanh()), steps)
     text = (
-        f"cell is called {often} in one forward, and keeps what the last call left: backward needs "
-        "one memory for each."
+        f"cell is called {often} in one forward, but remembers only the last call: make one layer "
+        "for each call."
     )
     assert hints(module) == [text]
     assert hints(Sequential(nn.Tanh(), module)) == [f"1.{text}", look_at("1", "Steps")]

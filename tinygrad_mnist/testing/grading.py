@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.testing.contracts.optimizer import Formula, Make
@@ -37,7 +36,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     ModuleContractError,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form
+from tinygrad_mnist.testing.subject import FORMS, Form, check_forms
 
 Outcome = Literal["passed", "failed", "not reached"]
 
@@ -228,8 +227,7 @@ def grade(
         inputs: Batches to grade it on, or tuples of batches. None is a ladder of arrays from (2, 2)
             to (33, 17), or of images from (2, 5, 6, 2), some with zeros, ties and huge numbers.
     """
-    for form in forms:
-        check.choice("grade", "forms", form, *FORMS)
+    check_forms("grade", forms)
     exam = ModuleExam(make, rows_independent, forms, reference, allow_nonfinite)
     examples = list(_ladder(exam, inputs))
     verdicts = Verdicts(examples[0].says | {"telling": Telling.says})

@@ -9,10 +9,7 @@ _SHOWN = 3  # mismatches printed of each array
 
 
 class ModuleContractError(AssertionError):
-    """A module breaks a rule of the contract that finite differences cannot see.
-
-    `rule` names it; see `tinygrad_mnist.testing.contracts.module` and `loss_rules`.
-    """
+    """A layer, loss, optimizer or function breaks a rule of its contract; `rule` names it."""
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(rule, message)

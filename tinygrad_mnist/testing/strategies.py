@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._extras import needing
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
-from tinygrad_mnist.testing.contracts.module import LAYOUTS
+from tinygrad_mnist.testing.contracts.module import MORE_LAYOUTS
 from tinygrad_mnist.testing.contracts.optimizer import Formula
 from tinygrad_mnist.testing.contracts.optimizer import Make as MakeOptimizer
 from tinygrad_mnist.testing.contracts.values import Reference
@@ -37,7 +36,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     ModuleContractError,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form
+from tinygrad_mnist.testing.subject import FORMS, Form, check_forms
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
     import hypothesis
@@ -109,7 +108,7 @@ def spiked(draw: st.DrawFn, arrays: st.SearchStrategy[FloatArray] | None = None)
 
 def layouts() -> st.SearchStrategy[Callable[[FloatArray], FloatArray]]:
     """Return a strategy of functions that lay the same values out in memory in another way."""
-    return st.sampled_from([np.ascontiguousarray, *LAYOUTS.values()])
+    return st.sampled_from([np.ascontiguousarray, *MORE_LAYOUTS.values()])
 
 
 @st.composite
@@ -169,8 +168,7 @@ def module_checklist(
         AssertionError: From the test: GradientCheckError or ModuleContractError. Other errors are
             the layer's own.
     """
-    for known in forms:
-        check.choice("module_checklist", "forms", known, *FORMS)
+    check_forms("module_checklist", forms)
     exam = ModuleExam(make_module, rows_independent, forms, reference, allow_nonfinite)
 
     def fitting() -> st.SearchStrategy[Any]:

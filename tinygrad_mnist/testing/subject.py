@@ -1,6 +1,6 @@
 """What is checked: a module, a loss or both together, or a function, by named arrays.
 
-A forward is a function only if the random streams and Buffers that it moves are set back.
+A forward is a function only if the random streams and Buffers that it changes are set back.
 """
 
 import copy
@@ -34,7 +34,7 @@ class Subject(Protocol):
 
     Attributes:
         arrays: By name, and changed in place to ask for the outputs at others.
-        parameters: The names of those that are no inputs, but what a model learns.
+        parameters: The names of the arrays that a model learns.
         y_shape: The shape of the outputs of a module or function, before any loss.
         samples: How many samples the arrays hold.
         modules: What is inside, for hints.
@@ -60,7 +60,7 @@ class Subject(Protocol):
         """Return an independent subject with the same values and draws."""
 
     def rewind(self) -> None:
-        """Set back every stream and Buffer that a forward moves."""
+        """Set back every stream and Buffer that a forward changes."""
 
 
 class ModuleSubject:
@@ -106,7 +106,7 @@ class ModuleSubject:
         return list(self.module.modules())
 
     def rewind(self) -> None:
-        """Set back every stream and Buffer that a forward moves."""
+        """Set back every stream and Buffer that a forward changes."""
         self.state.rewind()
 
     def outputs(self) -> FloatArray:
@@ -134,7 +134,7 @@ class ModuleSubject:
 
 
 class State:
-    """The random streams and Buffers that a call may move, as they were before it.
+    """The random streams and Buffers that a call may change, as they were before it.
 
     The streams are those that `streams_in` finds in the parts, and of the two global ones those
     that the call draws from. The Buffers are those of the parts that are Modules.
@@ -158,7 +158,7 @@ class State:
         for name, buffer in self._named_buffers() if self._buffers else ():
             buffer.data = self._buffers.get(name, buffer.data)
 
-    def drawn(self) -> bool:
+    def has_drawn(self) -> bool:
         """Return whether anybody has drawn from one of the streams since."""
         return any(map(_moved, self._streams))
 
@@ -207,6 +207,14 @@ def gradients(
             raise _misshapen(module, f"{name} of shape {x.shape}", shape)
         dxs.append(None if dx is None or x.dtype.kind != "f" else np.array(dx))
     return dxs, {name: p.grad.copy() for name, p in module.named_parameters()}
+
+
+def check_forms(owner: str, forms: Sequence[Form]) -> None:
+    """Refuse none, and what is no form."""
+    if not forms:
+        raise ValueError(check.expected(owner, f"forms among {', '.join(FORMS)}", "none"))
+    for form in forms:
+        check.choice(owner, "forms", form, *FORMS)
 
 
 def numbered(name: str, values: Sequence[Any]) -> list[tuple[str, Any]]:

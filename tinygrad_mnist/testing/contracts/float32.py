@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_mnist.testing.contracts.rules import close, largest
+from tinygrad_mnist.testing.contracts.rules import Run, close, largest
 
 # what is computed of some arrays in a dtype, by name
 Compute = Callable[[Any, Sequence[NDArray[Any]]], dict[str, NDArray[Any]]]
@@ -37,6 +37,26 @@ def differing(
             return None
         arrays = [_shaken(array, 0.01, rng) for array in arrays]
     return name
+
+
+def require_alike(
+    run: Run,
+    compute: Compute,
+    arrays: Sequence[NDArray[Any]],
+    wanted: dict[str, NDArray[Any]],
+    rounding: Callable[[str], float],
+    message: str,
+) -> dict[str, NDArray[Any]]:
+    """Require of float32 what float64 gives, to rounding, and return what it gives.
+
+    Arrays and results that are too large for float32 may give anything.
+    """
+    found = compute(np.float32, arrays)
+    alike = all(close(found[w], a, tolerance(a, rounding(w))) for w, a in wanted.items())
+    if not alike and within_range(*arrays, *wanted.values()):
+        other = differing(compute, arrays, rounding)
+        run.require(other is None, f"{message}, got another value of {other}")
+    return found
 
 
 def tolerance(wanted: NDArray[Any], rounding: float) -> float:

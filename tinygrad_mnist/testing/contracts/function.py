@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.contracts.rules import Run, close, equal, finite, largest, written
+from tinygrad_mnist.testing.contracts.rules import (
+    LAYOUTS,
+    Run,
+    close,
+    equal,
+    finite,
+    largest,
+    refusing_skeletons,
+)
 from tinygrad_mnist.testing.report import ModuleContractError
 
 _ROUNDING = 1e-4  # above what float32 rounds to, as it may be inside; below what a mistake changes
@@ -44,7 +52,7 @@ class Function(NamedTuple):
     def outputs(self, arrays: Arrays) -> FloatArray:
         """Return y, not a copy."""
         self.reset()
-        with written(self.name, "forward"):
+        with refusing_skeletons(self.name, "forward"):
             y = self.forward(*arrays)
         if y is None:
             raise self._broken("implemented", "forward to return an array", y)
@@ -54,7 +62,7 @@ class Function(NamedTuple):
         """Return a gradient for each array, not copies; dy is converted to the dtype of y."""
         y = self.outputs(arrays)
         # asarray, for a number times an array of no axes is not an array
-        with written(self.name, "vjp"):
+        with refusing_skeletons(self.name, "vjp"):
             found = self.vjp(np.asarray(dy, y.dtype), *arrays)
         if found is None:
             raise self._broken("implemented", "vjp to return gradients", found)
@@ -252,10 +260,6 @@ def linear(run: FunctionRun) -> None:
     run.same(run.gradients(0 * dy), none, "vjp of a dy of zeros to be 0", rtol)
 
 
-LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "Fortran-ordered": partial(np.array, order="F"),
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
-}
 FUNCTION_RULES: dict[str, Callable[[FunctionRun], None]] = {
     "implemented": implemented,
     "keeps-input": keeps_input,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
-from tinygrad_mnist.testing.contracts.float32 import cast, differing, tolerance, within_range
+from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
 from tinygrad_mnist.testing.contracts.rules import (
     Run,
     close,
@@ -24,9 +24,9 @@ from tinygrad_mnist.testing.contracts.rules import (
     finite,
     is_array,
     largest,
+    refusing_skeletons,
     spoil,
     still_spoiled,
-    written,
 )
 from tinygrad_mnist.testing.subject import State
 
@@ -75,10 +75,10 @@ class LossRun(Run):
 
     def _first_pass(self) -> None:
         pred, target = self.pred.copy(), self.target.copy()
-        with written(self.owner, "__call__"):
+        with refusing_skeletons(self.owner, "__call__"):
             value = self.loss(pred, target)
         self.require(is_array(value), f"a number, got {check.described(value)}")
-        with written(self.owner, "backward"):
+        with refusing_skeletons(self.owner, "backward"):
             gradient = self.loss.backward()
         message = f"backward to return an array, got {check.described(gradient)}"
         self.require(is_array(gradient), message)
@@ -109,15 +109,11 @@ def finite_numbers(run: LossRun) -> None:
     pred, target = run.pred, run.target
     if run.allow_nonfinite or not finite(pred, target):
         return
-    for what, array in run.wanted.items():
-        message = f"{what} to be finite, as pred and target are, got NaN or infinity"
-        run.require(finite(array), message)
+    run.require_finite(run.wanted)
     if target.shape == pred.shape and target.dtype.kind == "f" and pred.size:
         # a target outside the range of pred may be no pred: a probability never is 0 or 1
         inside = (target > pred.min()) & (target < pred.max())
-        for what, array in run(np.where(inside, target, pred), target).items():
-            message = f"{what} to be finite where pred is the target, got NaN or infinity"
-            run.require(finite(array), message)
+        run.require_finite(run(np.where(inside, target, pred), target), "where pred is the target")
 
 
 def dtype(run: LossRun) -> None:
@@ -126,7 +122,7 @@ def dtype(run: LossRun) -> None:
     run.require(dtype == np.float64, f"dL/dpred in float64, as pred, got {dtype}")
 
 
-def accumulates(run: LossRun) -> None:
+def backward_again(run: LossRun) -> None:
     """A second and a third backward return the same."""
     run.loss(run.pred, run.target)
     first = np.array(run.loss.backward())
@@ -149,7 +145,7 @@ LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
     "shape": shape,
     "finite": finite_numbers,
     "dtype": dtype,
-    "accumulates": accumulates,
+    "backward-again": backward_again,
     "reproducible": reproducible,
 }
 
@@ -191,17 +187,10 @@ def float32(run: LossRun) -> None:
     def rounding(what: str) -> float:
         return max(1.0, largest(run.pred))
 
-    arrays = [run.pred, run.target]
-    found = compute(np.float32, arrays)
+    arrays, message = [run.pred, run.target], "float32 to give what float64 gives"
+    found = require_alike(run, compute, arrays, run.wanted, rounding, message)
     dtype = found["dL/dpred"].dtype
     run.require(dtype == np.float32, f"dL/dpred in float32, as pred, got {dtype}")
-    wanted = run.wanted
-    if all(close(found[w], a, tolerance(a, rounding(w))) for w, a in wanted.items()):
-        return
-    if within_range(*arrays, *wanted.values()):
-        other = differing(compute, arrays, rounding)
-        message = f"float32 to give what float64 gives, got another value of {other}"
-        run.require(other is None, message)
 
 
 def keeps_results(run: LossRun) -> None:
@@ -231,12 +220,12 @@ def own_copies(run: LossRun) -> None:
         run.require(close(found, wanted, 1e-9 * largest(wanted)), message)
 
 
-def still_accumulates(run: LossRun) -> None:
+def still_backward_again(run: LossRun) -> None:
     """Many backwards later, it returns the same."""
     run.loss(run.pred, run.target)
     for _ in range(_TIMES):
         run.loss.backward()
-    accumulates(run)
+    backward_again(run)
 
 
 LATER_LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
@@ -244,12 +233,12 @@ LATER_LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
     "float32": float32,
     "keeps-results": keeps_results,
     "own-copies": own_copies,
-    "accumulates": still_accumulates,
+    "backward-again": still_backward_again,
 }
 
 
-def order(run: LossRun) -> None:
-    """Backward before the first call is an error, or right."""
+def forward_first(run: LossRun) -> None:
+    """Backward before the first call raises an error, unless it needs none."""
     early, late = copy.deepcopy(run.given), copy.deepcopy(run.given)
     try:
         found = np.array(early.backward())
@@ -262,7 +251,7 @@ def order(run: LossRun) -> None:
 
 LOSS_CHECKLIST_RULES: dict[str, Callable[[LossRun], None]] = {
     "target-shape": target_shape,
-    "order": order,
+    "forward-first": forward_first,
 }
 
 

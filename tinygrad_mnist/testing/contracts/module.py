@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._generators import attributes, reachable
@@ -28,12 +27,10 @@ from tinygrad_mnist.testing.contracts.module_run import (
     read_only,
     shapes,
 )
-from tinygrad_mnist.testing.contracts.rules import equal, finite
+from tinygrad_mnist.testing.contracts.rules import LAYOUTS, equal, finite
 from tinygrad_mnist.testing.subject import Inputs, evaluating, gradients
 
-LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "Fortran-ordered": np.asfortranarray,
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+MORE_LAYOUTS = LAYOUTS | {
     "reversed": lambda a: np.flip(np.flip(a).copy()),
     "read-only": read_only,
 }
@@ -81,7 +78,7 @@ def keeps_dy(run: ModuleRun) -> None:
 
 
 def keeps_parameters(run: ModuleRun) -> None:
-    """Neither forward nor backward moves a Parameter, and backward moves no Buffer."""
+    """Neither forward nor backward changes a Parameter, and backward changes no Buffer."""
     _edits_nothing(run)
 
 
@@ -90,7 +87,7 @@ def reproducible(run: ModuleRun) -> None:
     message = (
         "the same y from the same x and the same draws, got another; a random layer keeps its "
         "np.random.Generator as an attribute (self.rng) and draws from nothing else; an array that "
-        "forward moves is a Buffer"
+        "forward changes is a Buffer"
     )
     again = run.forward(run.inputs)
     run.require(equal(again, run.forward(run.inputs)), message)
@@ -107,9 +104,7 @@ def finite_numbers(run: ModuleRun) -> None:
     """Finite numbers give finite y, dx and gradients."""
     if run.allow_nonfinite or not finite(*run.inputs, *run.module.state_dict().values()):
         return
-    for what, array in run.wanted.items():
-        message = f"{what} to be finite, as all that went in, got NaN or infinity"
-        run.require(finite(array), message)
+    run.require_finite(run.wanted)
 
 
 def dtype(run: ModuleRun) -> None:
@@ -122,7 +117,7 @@ def dtype(run: ModuleRun) -> None:
 def layout(run: ModuleRun) -> None:
     """The memory layout of x and dy changes nothing."""
     arrays = (*run.inputs, run.dy)
-    for name, laid_out in LAYOUTS.items() if all(a.ndim for a in arrays) else ():
+    for name, laid_out in MORE_LAYOUTS.items() if all(a.ndim for a in arrays) else ():
         *inputs, dy = map(laid_out, arrays)
         found = run.guarded if laid_out is read_only else run(inputs, dy)
         run.same(found, run.wanted, f"a {name} x and dy to change nothing")
@@ -162,7 +157,7 @@ def linear(run: ModuleRun) -> None:
         total: Results = {what: c * of_a[what] + of_b[what] for what in wanted}
         message = f"backward({name}a + b) to be {name}backward(a) + backward(b)"
         run.same(run.backward(c * a + b), total, message, c * run.dy_size)
-    sizes = [run.dy_size, *run.usual.values()]
+    sizes = [run.dy_size, *run.usual_sizes.values()]
     if max(sizes) < 2.0**500 and run.dy_size > 2.0**-500:  # or they might overflow, or vanish
         ask_scaled("2**40", 2.0**40)
         ask_scaled("2**-40", 2.0**-40)
@@ -199,7 +194,7 @@ def eval_deterministic(run: ModuleRun) -> None:
     """In evaluation mode all is as of a new module, without draws and without changing a Buffer."""
     with evaluating(run.module):
         same = equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
-        drawn, changed = run.state.drawn(), ", ".join(run.state.changed_buffers())
+        drawn, changed = run.state.has_drawn(), ", ".join(run.state.changed_buffers())
         run.require(not drawn, "no draws in evaluation mode, got some")
         run.require(not changed, f"no Buffer to change in evaluation mode, got another {changed}")
         run.require(same, "the same y twice in evaluation mode, got another")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.contracts.float32 import cast, differing, tolerance, within_range
+from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
 from tinygrad_mnist.testing.contracts.module import accumulates
 from tinygrad_mnist.testing.contracts.module_run import (
     MISUSED,
@@ -25,7 +25,7 @@ from tinygrad_mnist.testing.contracts.module_run import (
     shapes,
 )
 from tinygrad_mnist.testing.contracts.plain_arrays import plain_arrays
-from tinygrad_mnist.testing.contracts.rules import close, largest, written
+from tinygrad_mnist.testing.contracts.rules import largest, refusing_skeletons
 from tinygrad_mnist.testing.subject import gradients
 
 _MANY = 33  # rows, more than any layer computes by one unrolled loop
@@ -53,7 +53,7 @@ def many_rows(run: ModuleRun) -> None:
 def float32(run: ModuleRun) -> None:
     """A copy in float32 gives float32: y, dx and gradients as the float64 module gives them.
 
-    Up to rounding, as in `single`. Asked of modules that have a Parameter or Buffer of floats,
+    Up to rounding. Asked of modules that have a Parameter or Buffer of floats,
     which decides the dtype, and that draw nothing: a draw may depend on the dtype.
     """
     own = run.module.state_dict()
@@ -72,18 +72,11 @@ def float32(run: ModuleRun) -> None:
     def rounding(what: str) -> float:
         return size if what == "y" else size * run.dy_size
 
+    message = "a float32 copy to give what the float64 one gives"
     arrays = [*own.values(), *run.inputs, run.dy]
-    found = compute(np.float32, arrays)
-    for what, array in found.items():
+    for what, array in require_alike(run, compute, arrays, run.wanted, rounding, message).items():
         message = f"{what} of a float32 copy in float32, got {array.dtype}"
         run.require(array.dtype == np.float32, message)
-    wanted = run.wanted
-    if all(close(found[w], a, tolerance(a, rounding(w))) for w, a in wanted.items()):
-        return
-    if within_range(*arrays, *wanted.values()):
-        other = differing(compute, arrays, rounding)
-        message = f"a float32 copy to give what the float64 one gives, got another value of {other}"
-        run.require(other is None, message)
 
 
 def keeps_results(run: ModuleRun) -> None:
@@ -108,7 +101,7 @@ def own_copies(run: ModuleRun) -> None:
 
 
 def dy_shape(run: ModuleRun) -> None:
-    """A dy of another shape is refused, or counts as one of the shape of y."""
+    """A dy of another shape raises an error, or counts as if broadcast to the shape of y."""
     if not run.dy.ndim or len(run.dy) < 2:
         return
     # where rows mix, one sample is no batch, and its dy asks too much
@@ -141,10 +134,10 @@ LATER_RULES: dict[str, Callable[[ModuleRun], None]] = {
 }
 
 
-def order(run: ModuleRun) -> None:
-    """Backward before forward is an error, or right, as of y = 2 * x."""
+def forward_first(run: ModuleRun) -> None:
+    """Backward before any forward raises an error, unless it needs none, as of y = 2 * x."""
     early, late = (copy.deepcopy(run.given).astype(np.float64) for _ in range(2))
-    with written(run.owner, "forward"):
+    with refusing_skeletons(run.owner, "forward"):
         y = np.asarray(late(*run.inputs))
     dy = np.linspace(0.5, 1.5, y.size).reshape(y.shape)
     try:
@@ -178,7 +171,7 @@ def empty(run: ModuleRun) -> None:
 CHECKLIST_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "plain-arrays": plain_arrays,
     "dy-shape": dy_shape,
-    "order": order,
+    "forward-first": forward_first,
     "empty": empty,
 }
 

@@ -18,9 +18,9 @@ from tinygrad_mnist.testing.contracts.rules import (
     equal,
     is_array,
     largest,
+    refusing_skeletons,
     spoil,
     still_spoiled,
-    written,
 )
 from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, State, gradients, leading, numbered
 
@@ -69,7 +69,7 @@ class ModuleRun(Run):
         self.owner, self.leading = type(module).__name__, leading(module, inputs)
         # a sum in another order rounds by a few units in the last place of its terms
         self.rounding = 64 * np.finfo(np.float64).eps * max(map(largest, inputs))
-        self.usual: dict[str, float] = {}  # the largest entry of each array, at these inputs
+        self.usual_sizes: dict[str, float] = {}  # the largest entry of each array, at these inputs
 
     @cached_property
     def state(self) -> State:
@@ -96,7 +96,7 @@ class ModuleRun(Run):
     def draws(self) -> bool:
         """Whether a forward draws from a stream."""
         self.forward(self.inputs)
-        return self.state.drawn()
+        return self.state.has_drawn()
 
     @cached_property
     def rows_matter_alone(self) -> bool:
@@ -156,7 +156,9 @@ class ModuleRun(Run):
 
     def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
         results = {"y": self.forward(inputs)} | self.backward(dy, times)
-        self.usual = self.usual or {what: largest(array) for what, array in results.items()}
+        self.usual_sizes = self.usual_sizes or {
+            what: largest(array) for what, array in results.items()
+        }
         return results
 
     def forward(self, inputs: Inputs) -> FloatArray:
@@ -185,24 +187,26 @@ class ModuleRun(Run):
     def alike(self, what: str, found: FloatArray, wanted: FloatArray, dy_size: float = 0.0) -> bool:
         """Return whether an array is equal to rounding to what it is to be."""
         factor = 1.0 if what == "y" else max(self.dy_size, dy_size)
-        scale = max(largest(wanted), self.usual.get(what, 0.0)) + (0 if what == "y" else factor)
+        scale = max(largest(wanted), self.usual_sizes.get(what, 0.0)) + (
+            0 if what == "y" else factor
+        )
         # numbers below the smallest normal one round to few digits
         atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
         return close(found, wanted, atol)
 
     def rewind(self) -> None:
-        """Set back what a forward moves, if there was one."""
+        """Set back what a forward changes, if there was one."""
         if "state" in vars(self):
             self.state.rewind()
 
     def _first_pass(self) -> None:
         inputs, dy = [x.copy() for x in self.inputs], self.dy.copy()
-        with written(self.owner, "forward"), self._watched("forward", inputs):
+        with refusing_skeletons(self.owner, "forward"), self._watched("forward", inputs):
             y = self.module(*inputs)
             message = f"forward to return an array, got {check.described(y)}"
             self.require(is_array(y), message)
         self.first_y = np.array(y)
-        with written(self.owner, "backward"), self._watched("backward", inputs):
+        with refusing_skeletons(self.owner, "backward"), self._watched("backward", inputs):
             self.module.backward(dy)
         if not equal(dy, self.dy):
             self.edits.append(("keeps-dy", "backward to leave dy alone, got it modified"))
@@ -222,7 +226,7 @@ class ModuleRun(Run):
             self.edits.append(("keeps-parameters", message))
         for name, values in after.items():
             if not (name in may_move or equal(values, before.get(name, values))):
-                message = f"{step} to leave {name} alone, got it moved"
+                message = f"{step} to leave {name} alone, got it changed"
                 self.edits.append(("keeps-parameters", message))
 
 

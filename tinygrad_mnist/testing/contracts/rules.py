@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,10 +26,22 @@ class Run:
         """Return the error that the present rule is broken."""
         return ModuleContractError(self.rule, f"{self.owner}: expected {message}")
 
+    def require_finite(
+        self, results: Mapping[str, NDArray[Any]], where: str = "from finite numbers"
+    ) -> None:
+        """Require that there is neither NaN nor infinity in what was found."""
+        for what, array in results.items():
+            self.require(finite(array), f"finite {what} {where}, got NaN or infinity")
+
     def rewind(self) -> None:
-        """Set back what a run moves."""
+        """Set back what a run changes."""
 
 
+# the same numbers in other memory
+LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "Fortran-ordered": partial(np.array, order="F"),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
+}
 AnyRun = TypeVar("AnyRun", bound=Run)
 Rules = Mapping[str, Callable[[AnyRun], None]]
 
@@ -44,7 +57,7 @@ def ask(run: AnyRun, rules: Rules[AnyRun]) -> None:
 
 
 @contextmanager
-def written(owner: str, method: str) -> Iterator[None]:
+def refusing_skeletons(owner: str, method: str) -> Iterator[None]:
     """Name the rule `implemented` where a skeleton raises NotImplementedError."""
     try:
         yield

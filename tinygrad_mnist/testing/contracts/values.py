@@ -9,6 +9,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.testing.contracts.loss import LossRun
 from tinygrad_mnist.testing.contracts.module_run import ModuleRun
 from tinygrad_mnist.testing.contracts.rules import Rules, finite, largest
+from tinygrad_mnist.testing.subject import evaluating
 
 Reference = Callable[..., Any]  # a function of the inputs of a layer, or of pred and target
 _TOLERANCE = 1e-9  # of the largest number in what is compared, or in x
@@ -42,13 +43,8 @@ def loss_values(reference: Reference | None) -> Rules[LossRun]:
 
 
 def _in_evaluation(run: ModuleRun) -> FloatArray:
-    modes = {module: module.training for module in run.module.modules()}
-    run.module.eval()
-    try:
+    with evaluating(run.module):
         return run.forward(run.inputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _require_same(

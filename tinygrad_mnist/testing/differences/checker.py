@@ -26,7 +26,14 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     Mismatch,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form, ModuleSubject, Subject, inputs_of
+from tinygrad_mnist.testing.subject import (
+    FORMS,
+    Form,
+    ModuleSubject,
+    Subject,
+    check_forms,
+    inputs_of,
+)
 
 _AGAIN = 8  # entries of an array, about which nothing is known yet, that are judged otherwise
 _PRECISION = {"rtol": "[0, inf)", "atol": "[0, inf)", "step": "[1e-12, 1)"}
@@ -53,8 +60,7 @@ class Checker:
         known = Settings.__annotations__
         if unknown := ", ".join(sorted(settings.keys() - known.keys())):
             raise TypeError(check.expected(owner, f"settings among {', '.join(known)}", unknown))
-        for form in forms:
-            check.choice(owner, "forms", form, *FORMS)
+        check_forms(owner, forms)
         get: Any = settings.get
         self.given: dict[str, Any] = {
             name: check.real(owner, name, get(name), interval)
@@ -234,7 +240,9 @@ def _refuse_if_too_little(report: GradientReport, subject: Subject) -> None:
         for array in report.arrays:
             if array.checked and not array.telling:
                 why = f": {_hidden(array.hides)}" if array.hides else ""
-                report.hints.append(f"Nothing telling at this x about {array.name}{why}.")
+                report.hints.append(
+                    f"This x says nothing about {array.name}{why or ': its gradient is 0 here'}."
+                )
         return
     raise InconclusiveGradientCheck(f"{report.subject}: too little to judge: {reason}\n{report}")
 

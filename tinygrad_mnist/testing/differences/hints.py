@@ -67,8 +67,8 @@ def about_parts(subject: Subject, fails: Callable[[Module, Arrays], bool]) -> It
         if not any(path.startswith(f"{outer}.") for outer in again):
             often = "twice" if times[path] == 2 else f"{times[path]} times"
             yield (
-                f"{path} is called {often} in one forward, and keeps what the last call left: "
-                "backward needs one memory for each."
+                f"{path} is called {often} in one forward, but remembers only the last call: make "
+                "one layer for each call."
             )
     for path in _wrong(parts, calls, fails):
         name = type(parts[path]).__name__
@@ -96,9 +96,7 @@ def _wrong(
 
 
 def _parts(subject: ModuleSubject) -> dict[str, Module]:
-    module = subject.module
-    found = module._walk("", {id(module)})
-    return {path: part for path, part in found if isinstance(part, Module)}
+    return {path: part for path, part in subject.module.named_modules() if path}
 
 
 def _calls(subject: ModuleSubject) -> list[tuple[str, Arrays]]:
@@ -111,6 +109,7 @@ def _calls(subject: ModuleSubject) -> list[tuple[str, Arrays]]:
         return forward(*inputs, **keywords)
 
     for path, part in _parts(watched).items():
-        vars(part)["forward"] = partial(recorded, path, part.forward)  # on the copy alone
+        watch = partial(recorded, path, part.forward)
+        setattr(part, "forward", watch)  # noqa: B010  # mypy lets nobody assign to a method
     watched.outputs()
     return calls
