@@ -4,6 +4,7 @@ import html.parser
 import json
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ from tinygrad_mnist import (
     Sequential,
     nn,
 )
-from tinygrad_mnist.testing import grade, grade_loss, grade_optimizer
+from tinygrad_mnist.testing import check_gradients, grade, grade_loss, grade_optimizer
+from tinygrad_mnist.testing.given import GivenError
 
 
 def of(layer, **settings):
@@ -124,7 +126,7 @@ def test_every_broken_rule_is_told_with_the_smallest_example():
     assert {"keeps-input", "values", "linear", "gradients"} <= set(result.rules("failed"))
     assert {"shape", "dtype", "finite"} <= set(result.rules("passed"))
     assert why(result, "linear").startswith("x of shape (2, 2) (a batch), in training mode:\nMany:")
-    assert why(result, "telling") == "gradients failed"
+    assert why(result, "unused-parameter") == "gradients failed"
 
 
 def test_nothing_else_is_reached_where_forward_does_not_run():
@@ -138,10 +140,24 @@ def test_nothing_else_is_reached_where_forward_does_not_run():
 
 
 def test_a_layer_that_cannot_be_made_is_told_as_well():
-    result = grade(lambda features: Tanh())
+    class Misspelt(Tanh):
+        def __init__(self):
+            self.W = Paramter(2)  # noqa: F821
+
+    result = grade(lambda features, rng: Misspelt())
     assert result.subject == "<lambda>"
     assert result.rules("failed") == ["implemented"]
-    assert "TypeError: test_a_layer_that_cannot_be_made" in why(result, "implemented")
+    assert "NameError: name 'Paramter' is not defined" in why(result, "implemented")
+
+
+def test_a_layer_without_the_base_is_told_so():
+    class Duck:
+        def forward(self, x):
+            return x
+
+    result = of(Duck)
+    text = "Duck: expected a Module, class Duck(Module), got an object of another kind"
+    assert why(result, "implemented").splitlines()[1] == text
 
 
 def test_an_error_of_one_mode_leaves_what_the_other_says():
@@ -167,7 +183,7 @@ def test_an_error_of_one_mode_leaves_what_the_other_says():
 
 def test_gradients_and_values_are_worth_five_rules_and_halve_a_score_without_them():
     total = len(of(Tanh).verdicts) + 8
-    result = of(WrongSlope)  # of which the rule "telling" is not reached, either
+    result = of(WrongSlope)  # of which the rule "unused-parameter" is not reached, either
     assert result.score == pytest.approx((total - 6) / total / 2)
     result = of(Identity, reference=np.tanh)
     assert result.score == pytest.approx(total / (total + 5) / 2)
@@ -217,7 +233,9 @@ def test_a_parameter_that_moves_nothing_is_found():
 
     inputs = [np.random.default_rng(0).standard_normal((3, 2))]
     result = of(Dead, inputs=inputs)
-    assert why(result, "telling").startswith("Dead: expected some example to move y by alpha, got")
+    assert why(result, "unused-parameter").startswith(
+        "Dead: expected some example in which alpha changes y, got"
+    )
 
 
 def test_weights_in_a_plain_array_cost_five_points_though_their_wrong_gradient_is_not_seen():
@@ -273,6 +291,94 @@ def test_a_wide_layer_is_graded_too():
     assert "x of shape (33, 17)" in why(of(Narrow), "gradients")
 
 
+# What the teacher gives
+
+
+def test_a_reference_may_take_the_parameters_in_their_order():
+    def make(features, rng, wrong=lambda x, W, b: x @ W + b):
+        class Affine(Linear):
+            def forward(self, x):
+                super().forward(x)
+                return wrong(np.asarray(x), self.weight.data, self.bias.data)
+
+        return Affine(features, 3, rng=rng)
+
+    def affine(x, W, b):
+        return x @ W + b
+
+    assert grade(make, reference=affine, forms=("batch",)).score == 1
+    for wrong in (lambda x, W, b: x @ W - b, lambda x, W, b: 2 * x @ W + b):
+        result = grade(partial(make, wrong=wrong), reference=affine, forms=("batch",))
+        assert "as of the reference, got" in why(result, "values")
+    x = np.ones((2, 4))
+    layer = Linear(4, 3, rng=0)
+    assert check_gradients(layer, x, reference=affine)
+    assert not layer.bias.data.any()
+
+
+@pytest.mark.parametrize(
+    ("reference", "got"),
+    [
+        (lambda x, W: x @ W, "weight (2, 3), bias (3,)"),
+        (lambda x, W, b: x @ W.T + b, "weight (2, 3), bias (3,): matmul: "),
+    ],
+)
+def test_other_parameters_than_the_reference_takes_are_a_wrong_layer(reference, got):
+    result = grade(lambda features, rng: Linear(features, 3, rng=rng), reference=reference)
+    assert result.rules("failed") == ["values"]
+    text = "Linear: expected the Parameters that the reference takes, in their order and shapes"
+    assert f"{text}, got {got}" in why(result, "values")
+
+
+def division(*_):
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "text"),
+    [
+        (
+            lambda: of(Tanh, reference=division),
+            "reference: expected a function of the inputs, got ZeroDivisionError: division by zero",
+        ),
+        (
+            lambda: grade_loss(MSELoss, reference=lambda pred: 0),
+            "reference: expected a function of (pred, target), got ",
+        ),
+        (
+            lambda: grade_optimizer(Momentum, formula=lambda value, gradient: value),
+            "formula: expected a function of (value, gradient, state) that returns the next value "
+            "and state, got TypeError: ",
+        ),
+        (lambda: grade(ReLU), "make: expected a function of (features, rng), got the class ReLU"),
+        (lambda: grade(None), "make: expected a function of (features, rng), got None"),
+        (
+            lambda: grade(lambda features: Tanh()),
+            "make: expected a function of (features, rng), got a function",
+        ),
+        (lambda: grade_loss(MSELoss()), "make: expected a function of no arguments, got a MSELoss"),
+        (
+            lambda: grade_optimizer(lambda: None),
+            "make: expected a function of a list of Parameters, got a function",
+        ),
+    ],
+)
+def test_a_mistake_of_the_teachers_is_an_error_and_no_verdict(ask, text):
+    with pytest.raises(GivenError) as caught:
+        ask()
+    assert str(caught.value).startswith(text)
+
+
+def test_nothing_to_grade_on_and_unknown_targets_are_refused():
+    contract = "^grade: expected inputs with a batch, of two rows or more where rows mix, got none$"
+    for settings in ({"inputs": []}, {"inputs": [np.ones((1, 2))], "rows_independent": False}):
+        with pytest.raises(ValueError, match=contract):
+            of(Tanh, **settings)
+    contract = '^grade_loss: expected targets "like pred" or "labels", or a function of .*, got \'n'
+    with pytest.raises(ValueError, match=contract):
+        grade_loss(MSELoss, targets="numbers")
+
+
 def test_a_form_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match='^grade: expected forms "sample", "batch" or "axes", got'):
         of(Tanh, forms=("rows",))
@@ -290,7 +396,7 @@ def test_a_grade_prints_every_rule_and_why_it_failed():
     at = next(i for i, line in enumerate(lines) if line.startswith("  failed       gradients"))
     assert lines[at + 1] == "      x of shape (2, 2) (a batch), in training mode:"
     assert lines[at + 3].startswith("      wrong: x[0, 0]: analytic ")
-    assert lines[-1] == "  not reached  telling             (gradients failed)"
+    assert lines[-1] == "  not reached  unused-parameter    (gradients failed)"
 
 
 def test_a_grade_is_plain_values_in_a_file(tmp_path):

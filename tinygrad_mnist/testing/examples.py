@@ -5,7 +5,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, Protocol
@@ -38,6 +38,7 @@ from tinygrad_mnist.testing.contracts.optimizer import (
 from tinygrad_mnist.testing.contracts.rules import Rules, Run, ask, refusing_skeletons
 from tinygrad_mnist.testing.contracts.values import Reference, layer_values, loss_values
 from tinygrad_mnist.testing.differences.checker import Checker
+from tinygrad_mnist.testing.given import require_takes
 from tinygrad_mnist.testing.gradients import check_gradients, check_loss_gradients
 from tinygrad_mnist.testing.report import GradientReport
 from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, ModuleSubject, inputs_of, numbered
@@ -65,7 +66,7 @@ class Example(Protocol):
         """Yield all questions. What the first asks, those after it rest on."""
 
 
-def asked(find_run: Callable[[], Run], *tables: Rules[Any]) -> Iterator[Question]:
+def questions_of(find_run: Callable[[], Run], *tables: Rules[Any]) -> Iterator[Question]:
     """Yield each rule of some tables as a question of a run, which is made when one is asked."""
     for name, rule in ((name, rule) for rules in tables for name, rule in rules.items()):
         yield name, partial(_ask, find_run, {name: rule})
@@ -75,13 +76,15 @@ def _ask(find_run: Callable[[], Run], rules: Rules[Any]) -> None:
     ask(find_run(), rules)
 
 
-def said(*tables: Rules[Any]) -> dict[str, str]:
-    """Return what each rule of some tables says."""
-    rules = {name: rule for rules in tables for name, rule in rules.items()}
-    return {name: (rule.__doc__ or "").split("\n")[0] for name, rule in rules.items()}
+def first_lines(*tables: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each rule says, or its string; of one in two tables, the first."""
+    says: dict[str, str] = {}
+    for name, rule in ((name, rule) for rules in tables for name, rule in rules.items()):
+        says.setdefault(name, (rule if isinstance(rule, str) else rule.__doc__).split("\n")[0])
+    return says
 
 
-def name_of_made(make: Callable[..., object], *args: object) -> str:
+def class_name(make: Callable[..., object], *args: object) -> str:
     """Return the name of the class of what is made, or of the maker if it fails."""
     try:
         return type(make(*args)).__name__
@@ -89,11 +92,11 @@ def name_of_made(make: Callable[..., object], *args: object) -> str:
         return getattr(make, "__name__", "make")
 
 
-class Telling(Run):
+class Effects(Run):
     """Counts, over all examples of a layer, the probes in which a mistake could have shown."""
 
-    rule = "telling"
-    says = "Some example moves y by each Parameter."
+    rule = "unused-parameter"
+    says = "Every Parameter changes y in some example."
 
     def __init__(self) -> None:
         self.examples = 0
@@ -109,19 +112,28 @@ class Telling(Run):
     def ask(self) -> None:
         """Raise ModuleContractError if there is nothing about one of them."""
         silent = ", ".join(name for name in self.probes or ("x",) if not self.probes[name])
-        self.require(not silent, f"some example to move y by {silent}, got none in {self.examples}")
+        message = f"some example in which {silent} changes y, got none in {self.examples}"
+        self.require(not silent, message)
 
 
 @dataclass(frozen=True)
-class ModuleExam:
-    """How a layer is made, what it takes, and what it is compared with, in all examples."""
+class ModuleSettings:
+    """How a layer is made, what it takes, and what it is compared with, in all examples.
+
+    Raises:
+        GivenError: `make` does not take a number of features and a generator.
+    """
 
     make: MakeModule
     rows_independent: bool = True
     forms: Sequence[Form] = FORMS
     reference: Reference | None = None
     allow_nonfinite: bool = False
-    telling: Telling = field(default_factory=Telling)
+    effects: Effects = field(default_factory=Effects)
+
+    def __post_init__(self) -> None:
+        """Refuse what does not make a layer."""
+        require_takes("make", "(features, rng)", self.make, 2, np.random.default_rng(0))
 
     @property
     def sample_axes(self) -> int:
@@ -131,7 +143,7 @@ class ModuleExam:
         except Exception:
             return 1
 
-    def without(self, refused: Container[Form]) -> "ModuleExam":
+    def without(self, refused: Container[Form]) -> "ModuleSettings":
         """Return one of the other forms, or of all if there are no others."""
         forms = [form for form in self.forms if form not in refused]
         return replace(self, forms=forms or self.forms)
@@ -147,14 +159,14 @@ class ModuleExample:
     """A layer on one input, in one mode.
 
     Attributes:
-        exam: What it is an example of.
+        settings: What all examples of it share.
         batch: One array for each input, samples along the first axis.
         form: What is made of the batch.
         training: The mode.
         seed: Of the generator that the layer gets, and of the check.
     """
 
-    exam: ModuleExam
+    settings: ModuleSettings
     batch: tuple[NDArray[Any], ...]
     form: Form = "batch"
     training: bool = True
@@ -173,15 +185,14 @@ class ModuleExample:
     @property
     def owner(self) -> str:
         """The name of the layer's class."""
-        return name_of_made(self.exam.make, 2, np.random.default_rng(0))
+        return class_name(self.settings.make, 2, np.random.default_rng(0))
 
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        first = said(MODULE_RULES, layer_values(self.exam.reference))
-        later = said(LATER_RULES, CHECKLIST_RULES)
-        says = {"implemented": "", "forms": _FORMS, **first, "gradients": _GRADIENTS, **later}
-        return says | first  # of a rule that is asked again later, what it says first
+        first: dict[str, Any] = {"implemented": MODULE_RULES["implemented"], "forms": _FORMS}
+        before = first, MODULE_RULES, layer_values(self.settings.reference)
+        return first_lines(*before, {"gradients": _GRADIENTS}, LATER_RULES, CHECKLIST_RULES)
 
     @property
     def x(self) -> tuple[NDArray[Any], ...]:
@@ -196,7 +207,12 @@ class ModuleExample:
     def made(self) -> Module:
         """Return a new layer, which nobody has called."""
         features = self.batch[0].shape[-1]
-        return self.exam.make(features, np.random.default_rng(self.seed)).train(self.training)
+        module: Any = self.settings.make(features, np.random.default_rng(self.seed))
+        if not isinstance(module, Module):
+            run, name = Run(), type(module).__name__
+            run.owner, run.rule = name, "implemented"
+            raise run.broken(f"a Module, class {name}(Module), got an object of another kind")
+        return module.train(self.training)
 
     @cached_property
     def run(self) -> ModuleRun:
@@ -211,7 +227,7 @@ class ModuleExample:
     def refused(self) -> dict[Form, Exception]:
         """What comes of the forms in which forward or backward does not run."""
         errors: dict[Form, Exception] = {}
-        for form in self.exam.ordered_forms:
+        for form in self.settings.ordered_forms:
             other = replace(self, form=form)
             try:
                 module = other.made()
@@ -224,14 +240,16 @@ class ModuleExample:
         """Yield every rule; the first is that forward and backward run."""
         yield "implemented", self._runs
         yield "forms", self._takes_all_forms
-        yield from asked(lambda: self.run, MODULE_RULES, layer_values(self.exam.reference))
-        yield "gradients", partial(self.exam.telling.add, self.module, self._report)
-        yield from asked(lambda: self.run, LATER_RULES)
+        yield from questions_of(
+            lambda: self.run, MODULE_RULES, layer_values(self.settings.reference)
+        )
+        yield "gradients", partial(self.settings.effects.add, self.module, self._report)
+        yield from questions_of(lambda: self.run, LATER_RULES)
         unused = self._run_of(self.made(), self.run.inputs, np.ones(()))
-        yield from asked(lambda: unused, CHECKLIST_RULES)
+        yield from questions_of(lambda: unused, CHECKLIST_RULES)
 
     def _runs(self) -> None:
-        if self.form in self.refused and len(self.refused) < len(self.exam.forms):
+        if self.form in self.refused and len(self.refused) < len(self.settings.forms):
             self._takes_all_forms()
         self.run.rule = "implemented"
         self.run.wanted  # noqa: B018  # a forward and a backward
@@ -246,9 +264,9 @@ class ModuleExample:
             ) from error
 
     def _run_of(self, module: Module, inputs: Inputs, dy: FloatArray) -> ModuleRun:
-        exam = self.exam.without(self.refused)
+        settings = self.settings.without(self.refused)
         return ModuleRun(
-            module, inputs, dy, exam.rows_independent, exam.forms, exam.allow_nonfinite
+            module, inputs, dy, settings.rows_independent, settings.forms, settings.allow_nonfinite
         )
 
     def _report(self) -> GradientReport:
@@ -279,14 +297,13 @@ class LossExample:
     @property
     def owner(self) -> str:
         """The name of the loss's class."""
-        return name_of_made(self.make)
+        return class_name(self.make)
 
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        first = said(LOSS_RULES, loss_values(self.reference))
-        later = said(LATER_LOSS_RULES, LOSS_CHECKLIST_RULES)
-        return {**first, "gradients": _GRADIENTS, **later} | first
+        before = LOSS_RULES, loss_values(self.reference), {"gradients": _GRADIENTS}
+        return first_lines(*before, LATER_LOSS_RULES, LOSS_CHECKLIST_RULES)
 
     @cached_property
     def target(self) -> NDArray[Any]:
@@ -305,19 +322,30 @@ class LossExample:
 
     def questions(self) -> Iterator[Question]:
         """Yield every rule; the first is that forward and backward run."""
-        yield from asked(lambda: self.run, LOSS_RULES, loss_values(self.reference))
+        yield from questions_of(lambda: self.run, LOSS_RULES, loss_values(self.reference))
         yield "gradients", self._report
-        yield from asked(lambda: self.run, LATER_LOSS_RULES)
+        yield from questions_of(lambda: self.run, LATER_LOSS_RULES)
         unused = LossRun(self.make(), self.pred, self.target)
-        yield from asked(lambda: unused, LOSS_CHECKLIST_RULES)
+        yield from questions_of(lambda: unused, LOSS_CHECKLIST_RULES)
 
     def _report(self) -> GradientReport:
         arrays = self.pred, self.target
         return check_loss_gradients(self.make(), *arrays, contracts=False, seed=self.seed)
 
 
-def compared(owner: str, reference: Make | None, formula: Formula | None) -> Make | None:
+def require_loss(owner: str, make: Callable[[], Loss], targets: object) -> None:
+    """Refuse what does not make a loss, and targets of another kind."""
+    require_takes("make", "no arguments", make)
+    if not (callable(targets) or targets in ("like pred", "labels")):
+        contract = 'targets "like pred" or "labels", or a function of (pred, rng)'
+        raise check.value_error(owner, contract, targets)
+
+
+def compared(
+    owner: str, make: Make, reference: Make | None, formula: Formula | None
+) -> Make | None:
     """Return what makes the optimizer to compare with: the reference, or one by the formula."""
+    require_takes("make", "a list of Parameters", make, [])
     if formula is None:
         return reference
     if reference is not None:
@@ -340,12 +368,12 @@ class OptimizerExample:
     @property
     def owner(self) -> str:
         """The name of the optimizer's class."""
-        return name_of_made(self.make, [Parameter(np.zeros(2))])
+        return class_name(self.make, [Parameter(np.zeros(2))])
 
     @property
     def says(self) -> dict[str, str]:
         """What each of its rules says."""
-        return said(self._rules)
+        return first_lines(self._rules)
 
     @property
     def _rules(self) -> dict[str, Callable[[OptimizerRun], None]]:
@@ -358,4 +386,4 @@ class OptimizerExample:
 
     def questions(self) -> Iterator[Question]:
         """Yield every rule; the first is that steps run."""
-        return asked(lambda: self.run, self._rules)
+        return questions_of(lambda: self.run, self._rules)

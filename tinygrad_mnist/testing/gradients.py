@@ -51,7 +51,9 @@ def check_gradients(
         forms: What the module takes: one "sample", a "batch", samples with more leading "axes".
             Without "sample", rows are compared as batches of one.
         reference: A function of x, or of all inputs, that y must equal to nine digits: the rule
-            `values`. A module that draws while training is compared in evaluation mode.
+            `values`. One that takes more arguments gets the values of the Parameters, too, in
+            order: `lambda x, W, b: x @ W + b`. A module that draws while training is compared in
+            evaluation mode.
         rtol: Error allowed, relative to the larger of both values; by default 1e-7, or 2e-3 where
             the outputs turn out to have the precision of float32.
         atol: Error allowed, relative to the largest gradient in the array; by default 1e-12, or

@@ -16,21 +16,24 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.testing.contracts.optimizer import Formula, Make
 from tinygrad_mnist.testing.contracts.values import Reference
 from tinygrad_mnist.testing.examples import (
+    Effects,
     Example,
     LossExample,
     MakeModule,
-    ModuleExam,
     ModuleExample,
+    ModuleSettings,
     OptimizerExample,
     Targets,
-    Telling,
     compared,
+    require_loss,
 )
+from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.report import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -175,6 +178,8 @@ class Verdicts:
                 question()
         except InconclusiveGradientCheck:
             return ""  # another example may tell
+        except GivenError:
+            raise
         except Exception as error:  # the code that is graded may raise anything
             broken: str = getattr(error, "rule", rule)
             self.failed.setdefault(broken, where + _told(error))
@@ -224,19 +229,22 @@ def grade(
         forms: What the layer takes, as in `check_gradients`.
         rows_independent: As in `check_gradients`.
         allow_nonfinite: As in `check_gradients`.
-        inputs: Batches to grade it on, or tuples of batches. None is a ladder of arrays from (2, 2)
+        inputs: Batches to grade it on, or tuples of batches. None is arrays from (2, 2)
             to (33, 17), or of images from (2, 5, 6, 2), some with zeros, ties and huge numbers.
     """
     check_forms("grade", forms)
-    exam = ModuleExam(make, rows_independent, forms, reference, allow_nonfinite)
-    examples = list(_ladder(exam, inputs))
-    verdicts = Verdicts(examples[0].says | {"telling": Telling.says})
+    settings = ModuleSettings(make, rows_independent, forms, reference, allow_nonfinite)
+    examples = list(_examples(settings, inputs))
+    if not examples:
+        contract = "inputs with a batch, of two rows or more where rows mix"
+        raise ValueError(check.expected("grade", contract, "none"))
+    verdicts = Verdicts(examples[0].says | {"unused-parameter": Effects.says})
     for example in examples:
         verdicts.fill(example)
     if "gradients" in verdicts.failed:
         verdicts.stopped = "gradients failed"
-    elif exam.telling.examples:
-        verdicts.ask("telling", exam.telling.ask)
+    elif settings.effects.examples:
+        verdicts.ask("unused-parameter", settings.effects.ask)
     return verdicts.grade(examples[0].owner)
 
 
@@ -251,6 +259,7 @@ def grade_loss(
             last axis, or what a function of pred and a generator returns.
         reference: A function of pred and target, which the loss must equal.
     """
+    require_loss("grade_loss", make, targets)
     preds = (pred for pred in _arrays(1) if targets != "labels" or pred.shape[-1] > 1)
     return graded(*(LossExample(make, p, targets, reference, i) for i, p in enumerate(preds)))
 
@@ -266,7 +275,7 @@ def grade_optimizer(
         formula: Instead of a reference, one step of one array: formula(value, gradient, state)
             returns the next value and the next state, of which the first is None.
     """
-    reference = compared("grade_optimizer", reference, formula)
+    reference = compared("grade_optimizer", make, reference, formula)
     return graded(*(OptimizerExample(make, reference, seed) for seed in range(3)))
 
 
@@ -288,16 +297,16 @@ def _arrays(sample_axes: int) -> Iterator[FloatArray]:
     yield from [*normal, np.round(normal[1]), 1e3 * normal[1]]
 
 
-def _ladder(exam: ModuleExam, inputs: Iterable[Any] | None) -> Iterator[ModuleExample]:
+def _examples(settings: ModuleSettings, inputs: Iterable[Any] | None) -> Iterator[ModuleExample]:
     """Yield the first batch in every form and mode, and any other as a batch and in one of them.
 
     A form that is refused there is not asked for again: it may run by chance, as of three features.
     """
-    batches = _arrays(exam.sample_axes) if inputs is None else inputs
+    batches = _arrays(settings.sample_axes) if inputs is None else inputs
     tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-    enough = (batch for batch in tuples if exam.rows_independent or len(batch[0]) > 1)
+    enough = (batch for batch in tuples if settings.rows_independent or len(batch[0]) > 1)
     for i, batch in enumerate(enough):
-        ways = [(form, training) for form in exam.ordered_forms for training in (True, False)]
+        ways = [(form, training) for form in settings.ordered_forms for training in (True, False)]
         for form, training in (ways[0], ways[i % len(ways)]) if i else ways:
-            yield ModuleExample(exam, batch, form, training, seed=i)
-        exam = exam if i else exam.without(ModuleExample(exam, batch).refused)
+            yield ModuleExample(settings, batch, form, training, seed=i)
+        settings = settings if i else settings.without(ModuleExample(settings, batch).refused)

@@ -24,12 +24,14 @@ from tinygrad_mnist.testing.examples import (
     Example,
     LossExample,
     MakeModule,
-    ModuleExam,
     ModuleExample,
+    ModuleSettings,
     OptimizerExample,
     Targets,
     compared,
+    require_loss,
 )
+from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.grading import graded
 from tinygrad_mnist.testing.report import (
     GradientCheckError,
@@ -169,23 +171,23 @@ def module_checklist(
             the layer's own.
     """
     check_forms("module_checklist", forms)
-    exam = ModuleExam(make_module, rows_independent, forms, reference, allow_nonfinite)
+    shared = ModuleSettings(make_module, rows_independent, forms, reference, allow_nonfinite)
 
     def fitting() -> st.SearchStrategy[Any]:
-        arrays = spiked(batches(sample_axes=exam.sample_axes))
+        arrays = spiked(batches(sample_axes=shared.sample_axes))
         return arrays.filter(lambda x: rows_independent or len(x) > 1)
 
     def example(batch: Any, form: Form, training: bool, seed: int) -> ModuleExample:
         arrays = batch if isinstance(batch, tuple) else (batch,)
-        return ModuleExample(exam, arrays, form, training, seed)
+        return ModuleExample(shared, arrays, form, training, seed)
 
     drawn = {
         "batch": st.deferred(fitting) if inputs is None else inputs,
-        "form": st.sampled_from(exam.ordered_forms),
+        "form": st.sampled_from(shared.ordered_forms),
         "training": st.sampled_from([True, False]),
         "seed": seeds(),
     }
-    return _checklist(example, drawn, settings, exam.telling.ask)
+    return _checklist(example, drawn, settings, shared.effects.ask)
 
 
 def loss_checklist(
@@ -205,6 +207,7 @@ def loss_checklist(
         reference: As in `grade_loss`.
         settings: As in `module_checklist`.
     """
+    require_loss("loss_checklist", make_loss, targets)
     preds = spiked().filter(lambda pred: targets != "labels" or pred.shape[-1] > 1)
     return _checklist(
         lambda pred, seed: LossExample(make_loss, pred, targets, reference, seed),
@@ -230,7 +233,7 @@ def optimizer_checklist(
         formula: As in `grade_optimizer`.
         settings: As in `module_checklist`.
     """
-    reference = compared("optimizer_checklist", reference, formula)
+    reference = compared("optimizer_checklist", make_optimizer, reference, formula)
     return _checklist(
         lambda seed: OptimizerExample(make_optimizer, reference, seed), {"seed": seeds()}, settings
     )
@@ -244,7 +247,7 @@ def _checklist(
 ) -> Callable[[], None]:
     """Return a test that asks examples all questions, and whose error says how other rules did.
 
-    It shrinks the first failure: to look for others takes as long again.
+    It shrinks the first failure: looking for further failures would double the time.
     """
     last: list[Example] = []
     settings = settings or hypothesis.settings()
@@ -264,6 +267,8 @@ def _checklist(
         __tracebackhide__ = True  # for pytest
         try:
             test()
+        except GivenError as error:
+            raise error.with_traceback(None) from error.__cause__
         except Exception as error:
             if last:
                 error.add_note(graded(*last).summary)

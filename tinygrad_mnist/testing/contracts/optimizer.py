@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.parameter import Parameter
 from tinygrad_mnist.testing.contracts.rules import Run, refusing_skeletons
+from tinygrad_mnist.testing.given import answer
 
 Make = Callable[[list[Parameter]], Any]  # returns what has a step()
 Formula = Callable[[FloatArray, FloatArray, Any], tuple[FloatArray, Any]]
@@ -33,7 +34,17 @@ class ByFormula:
     def step(self) -> None:
         """Move every Parameter to where the function says."""
         for i, p in enumerate(self.params):
-            p.data, self.states[i] = self.formula(p.data.copy(), p.grad.copy(), self.states[i])
+            p.data, self.states[i] = answer(
+                "formula",
+                "(value, gradient, state) that returns the next value and state",
+                self._moved,
+                p,
+                self.states[i],
+            )
+
+    def _moved(self, p: Parameter, state: Any) -> tuple[FloatArray, Any]:
+        value, state = self.formula(p.data.copy(), p.grad.copy(), state)
+        return np.broadcast_to(value, p.data.shape), state
 
 
 class Walk:
