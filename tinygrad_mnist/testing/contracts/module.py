@@ -5,7 +5,6 @@ They are asked before the gradients: what a difference says rests on them. Those
 `module_later` come afterwards.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,13 +21,12 @@ from tinygrad_mnist.parameter import Buffer, Parameter
 from tinygrad_mnist.testing.contracts.module_run import (
     ModuleRun,
     Results,
-    by_name,
     per_sample,
     read_only,
     shapes,
 )
 from tinygrad_mnist.testing.contracts.rules import LAYOUTS, equal, finite
-from tinygrad_mnist.testing.subject import Inputs, evaluating, gradients
+from tinygrad_mnist.testing.subject import Inputs
 
 MORE_LAYOUTS = LAYOUTS | {
     "reversed": lambda a: np.flip(np.flip(a).copy()),
@@ -190,26 +188,6 @@ def rows_independent(run: ModuleRun) -> None:
     run.same(found, run.wanted | rows, contract)
 
 
-def eval_deterministic(run: ModuleRun) -> None:
-    """In evaluation mode all is as of a new module, without draws and without changing a Buffer."""
-    with evaluating(run.module):
-        same = equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
-        drawn, changed = run.state.has_drawn(), ", ".join(run.state.changed_buffers())
-        run.require(not drawn, "no draws in evaluation mode, got some")
-        run.require(not changed, f"no Buffer to change in evaluation mode, got another {changed}")
-        run.require(same, "the same y twice in evaluation mode, got another")
-        found = _given_once(run, run.module)
-    wanted = _given_once(run, copy.deepcopy(run.given).astype(np.float64).eval())
-    message = (
-        "evaluation after training to give what it gives without (what forward keeps for backward "
-        "is that of the last call; an array that training changes is a Buffer)"
-    )
-    run.same(found, wanted, message)
-    run.same(wanted, found, message)  # if one of them has no backward
-    message = "training to give the same after an evaluation"
-    run.same(run(run.inputs, run.dy), run.wanted, message)
-
-
 MODULE_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "implemented": implemented,
     "finds-parameters": finds_parameters,
@@ -224,7 +202,6 @@ MODULE_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "accumulates": accumulates,
     "linear": linear,
     "rows-independent": rows_independent,
-    "eval-deterministic": eval_deterministic,
 }
 
 
@@ -236,15 +213,6 @@ def _place(part: object, modules: list[Module]) -> str:
                 owner = "self" if module is modules[0] else type(module).__name__
                 return f"{owner}.{name} ({type(value).__name__})"
     return type(modules[0]).__name__
-
-
-def _given_once(run: ModuleRun, module: Module) -> Results:
-    """Return what one forward of a module gives, and backward unless it refuses."""
-    y = np.array(module(*run.inputs))
-    try:
-        return {"y": y} | by_name(*gradients(module, run.inputs, run.dy))
-    except Exception:  # in evaluation mode backward may be an error
-        return {"y": y}
 
 
 def _edits_nothing(run: ModuleRun) -> None:

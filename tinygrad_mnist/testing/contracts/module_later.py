@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
 from tinygrad_mnist.testing.contracts.module import accumulates
 from tinygrad_mnist.testing.contracts.module_run import (
@@ -25,8 +26,8 @@ from tinygrad_mnist.testing.contracts.module_run import (
     shapes,
 )
 from tinygrad_mnist.testing.contracts.plain_arrays import plain_arrays
-from tinygrad_mnist.testing.contracts.rules import largest, refusing_skeletons
-from tinygrad_mnist.testing.subject import gradients
+from tinygrad_mnist.testing.contracts.rules import equal, largest, refusing_skeletons
+from tinygrad_mnist.testing.subject import evaluating, gradients
 
 _MANY = 33  # rows, more than any layer computes by one unrolled loop
 _TIMES = 20  # backwards: a counter may go wrong late
@@ -117,6 +118,26 @@ def dy_shape(run: ModuleRun) -> None:
         run.same(found, wanted, message)
 
 
+def eval_deterministic(run: ModuleRun) -> None:
+    """In evaluation mode all is as of a new module, without draws and without changing a Buffer."""
+    with evaluating(run.module):
+        same = equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
+        drawn, changed = run.state.has_drawn(), ", ".join(run.state.changed_buffers())
+        run.require(not drawn, "no draws in evaluation mode, got some")
+        run.require(not changed, f"no Buffer to change in evaluation mode, got another {changed}")
+        run.require(same, "the same y twice in evaluation mode, got another")
+        found = _given_once(run, run.module)
+    wanted = _given_once(run, copy.deepcopy(run.given).astype(np.float64).eval())
+    message = (
+        "evaluation after training to give what it gives without (what forward keeps for backward "
+        "is that of the last call; an array that training changes is a Buffer)"
+    )
+    run.same(found, wanted, message)
+    run.same(wanted, found, message)  # if one of them has no backward
+    message = "training to give the same after an evaluation"
+    run.same(run(run.inputs, run.dy), run.wanted, message)
+
+
 def still_accumulates(run: ModuleRun) -> None:
     """Many backwards later, it adds the same again."""
     run.forward(run.inputs)
@@ -126,6 +147,7 @@ def still_accumulates(run: ModuleRun) -> None:
 
 
 LATER_RULES: dict[str, Callable[[ModuleRun], None]] = {
+    "eval-deterministic": eval_deterministic,
     "many-rows": many_rows,
     "float32": float32,
     "keeps-results": keeps_results,
@@ -174,6 +196,15 @@ CHECKLIST_RULES: dict[str, Callable[[ModuleRun], None]] = {
     "forward-first": forward_first,
     "empty": empty,
 }
+
+
+def _given_once(run: ModuleRun, module: Module) -> Results:
+    """Return what one forward of a module gives, and backward unless it refuses."""
+    y = np.array(module(*run.inputs))
+    try:
+        return {"y": y} | by_name(*gradients(module, run.inputs, run.dy))
+    except Exception:  # in evaluation mode backward may be an error
+        return {"y": y}
 
 
 def _stretched(run: ModuleRun, dy: FloatArray) -> Results:
