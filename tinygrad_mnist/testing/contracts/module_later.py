@@ -33,6 +33,26 @@ _MANY = 33  # rows, more than any layer computes by one unrolled loop
 _TIMES = 20  # backwards: a counter may go wrong late
 
 
+def eval_deterministic(run: ModuleRun) -> None:
+    """In evaluation mode all is as of a new module, without draws and without changing a Buffer."""
+    with evaluating(run.module):
+        same = equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
+        drawn, changed = run.state.has_drawn(), ", ".join(run.state.changed_buffers())
+        run.require(not drawn, "no draws in evaluation mode, got some")
+        run.require(not changed, f"no Buffer to change in evaluation mode, got another {changed}")
+        run.require(same, "the same y twice in evaluation mode, got another")
+        found = _given_once(run, run.module)
+    wanted = _given_once(run, copy.deepcopy(run.given).astype(np.float64).eval())
+    message = (
+        "evaluation after training to give what it gives without (what forward keeps for backward "
+        "is that of the last call; an array that training changes is a Buffer)"
+    )
+    run.same(found, wanted, message)
+    run.same(wanted, found, message)  # if one of them has no backward
+    message = "training to give the same after an evaluation"
+    run.same(run(run.inputs, run.dy), run.wanted, message)
+
+
 def many_rows(run: ModuleRun) -> None:
     """Many rows, and more leading axes, give what few rows give.
 
@@ -54,8 +74,8 @@ def many_rows(run: ModuleRun) -> None:
 def float32(run: ModuleRun) -> None:
     """A copy in float32 gives float32: y, dx and gradients as the float64 module gives them.
 
-    Up to rounding. Asked of modules that have a Parameter or Buffer of floats,
-    which decides the dtype, and that draw nothing: a draw may depend on the dtype.
+    Up to rounding. Asked of modules that have a Parameter or Buffer of floats, which decides the
+    dtype, and that draw nothing: a draw may depend on the dtype.
     """
     own = run.module.state_dict()
     if run.draws or not any(array.dtype.kind == "f" for array in own.values()):
@@ -116,26 +136,6 @@ def dy_shape(run: ModuleRun) -> None:
         wanted = run.backward(np.broadcast_to(dy, run.dy.shape).copy())
         message = f"dy of shape {dy.shape} to be refused, as y has shape {run.dy.shape}"
         run.same(found, wanted, message)
-
-
-def eval_deterministic(run: ModuleRun) -> None:
-    """In evaluation mode all is as of a new module, without draws and without changing a Buffer."""
-    with evaluating(run.module):
-        same = equal(run.forward(run.inputs), np.array(run.module(*run.inputs)))
-        drawn, changed = run.state.has_drawn(), ", ".join(run.state.changed_buffers())
-        run.require(not drawn, "no draws in evaluation mode, got some")
-        run.require(not changed, f"no Buffer to change in evaluation mode, got another {changed}")
-        run.require(same, "the same y twice in evaluation mode, got another")
-        found = _given_once(run, run.module)
-    wanted = _given_once(run, copy.deepcopy(run.given).astype(np.float64).eval())
-    message = (
-        "evaluation after training to give what it gives without (what forward keeps for backward "
-        "is that of the last call; an array that training changes is a Buffer)"
-    )
-    run.same(found, wanted, message)
-    run.same(wanted, found, message)  # if one of them has no backward
-    message = "training to give the same after an evaluation"
-    run.same(run(run.inputs, run.dy), run.wanted, message)
 
 
 def still_accumulates(run: ModuleRun) -> None:
