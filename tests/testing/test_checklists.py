@@ -26,6 +26,7 @@ from tinygrad_mnist import (
 from tinygrad_mnist.testing import GradientCheckError, ModuleContractError, check_gradients
 from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.strategies import (
+    batches,
     loss_checklist,
     module_checklist,
     optimizer_checklist,
@@ -114,6 +115,11 @@ class Identity(Module):
         return np.array(dy)
 
 
+class Misspelt(Tanh):
+    def backward(self, dy):
+        return dy * self.y
+
+
 STUDENTS = {
     "wrong slope": (WrongSlope, "WrongSlope: 1 of 1 gradients disagree with central differences"),
     "skeleton": (
@@ -169,11 +175,23 @@ def test_an_error_tells_how_the_other_rules_did():
     assert len(note) < 120
 
 
-def test_an_error_of_the_kit_comes_without_the_way_through_it():
-    error = error_of(module_checklist(lambda features, rng: Skeleton(), settings=SAME))
-    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames == ["error_of", "checklist"]
-    assert isinstance(error.__cause__, NotImplementedError)
+@pytest.mark.parametrize(
+    ("layer", "own"), [(WrongSlope, []), (Skeleton, ["forward"]), (Misspelt, ["backward"])]
+)
+def test_an_error_shows_the_layers_own_lines_and_no_way_through_the_kit(layer, own):
+    with pytest.raises((AssertionError, AttributeError)) as caught:
+        module_checklist(lambda features, rng: layer(), settings=SAME)()
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][1:]
+    assert frames == ["checklist", *own]
+    assert caught.value.__cause__ is None
+
+
+def test_a_note_shows_the_corners_of_a_large_array():
+    wide = batches(features=40)
+    make = lambda features, rng: WrongSlope()  # noqa: E731
+    error = error_of(module_checklist(make, inputs=wide, settings=SAME))
+    assert "..., " in "\n".join(error.__notes__)
+    assert len("\n".join(error.__notes__).splitlines()) < 12
 
 
 def test_what_failed_in_one_checklist_is_not_the_first_example_of_another(tmp_path):
@@ -191,10 +209,6 @@ def test_what_failed_in_one_checklist_is_not_the_first_example_of_another(tmp_pa
 
 
 def test_an_error_of_the_layers_own_comes_as_it_is_with_the_same_note():
-    class Misspelt(Tanh):
-        def backward(self, dy):
-            return dy * self.y
-
     with pytest.raises(AttributeError, match="no attribute 'y'") as caught:
         module_checklist(lambda features, rng: Misspelt(), settings=SAME)()
     assert caught.value.__notes__[-1].startswith("0 of ")
@@ -246,12 +260,17 @@ def test_a_layer_that_draws_has_its_values_in_evaluation_mode():
     "checklist",
     [
         module_checklist(lambda features, rng: Tanh(), reference=lambda x: x.sum(axis=7)),
-        optimizer_checklist(Adam, formula=lambda value, gradient, state: value),
+        optimizer_checklist(Adam, formula=lambda value, gradient, state: value + step),  # noqa: F821
     ],
 )
 def test_a_mistake_of_the_teachers_is_an_error_of_its_own(checklist):
-    with pytest.raises(GivenError, match=r"^(reference|formula): expected a function of .*, got "):
+    with pytest.raises(
+        GivenError, match=r"^(reference|formula): expected a function of .*, got "
+    ) as caught:
         checklist()
+    assert caught.value.__suppress_context__
+    last = traceback.extract_tb(caught.tb)[-1]
+    assert (last.name, last.filename) == ("<lambda>", __file__)
 
 
 # Sizes and shapes

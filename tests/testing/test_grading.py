@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import sys
 import time
 from functools import partial
 
@@ -160,6 +161,32 @@ def test_a_layer_without_the_base_is_told_so():
     assert why(result, "implemented").splitlines()[1] == text
 
 
+def test_an_error_has_its_line_also_where_a_rule_tells_of_it():
+    class Transposed(Batch):
+        def backward(self, dy):
+            self.W.grad += self._x @ dy
+            return dy @ self.W.data.T
+
+    line = "test_grading.py, line {}, in backward: self.W.grad += self._x @ dy"
+    line = line.format(Transposed.backward.__code__.co_firstlineno + 1)
+    result = grade(Transposed, forms=("batch",))
+    assert why(result, "implemented").splitlines()[2] == line
+    assert line in why(grade(Transposed), "forms")
+    assert "test_grading.py" not in why(grade(lambda f, rng: Linear(4, 3)), "implemented")
+
+
+def test_code_that_wants_to_end_the_program_is_graded():
+    class Leaves(Tanh):
+        def backward(self, dy):
+            sys.exit("done")
+
+    def make(features, rng):
+        raise SystemExit
+
+    assert "SystemExit: done\ntest_grading.py, line " in why(of(Leaves), "implemented")
+    assert grade(make).score == 0
+
+
 def test_an_error_of_one_mode_leaves_what_the_other_says():
     class Careless(Module):
         def forward(self, x):
@@ -176,6 +203,8 @@ def test_an_error_of_one_mode_leaves_what_the_other_says():
     assert why(result, "implemented") == (
         "x of shape (2, 2) (a batch), in evaluation mode:\n"
         "AttributeError: 'Careless' object has no attribute 'mask'\n"
+        f"test_grading.py, line {Careless.backward.__code__.co_firstlineno + 1}, in backward: "
+        "return dy * self.mask\n"
         "Nothing else could be asked in 6 of 18 examples."
     )
     assert "gradients" in result.rules("passed")

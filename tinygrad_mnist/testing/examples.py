@@ -88,7 +88,7 @@ def class_name(make: Callable[..., object], *args: object) -> str:
     """Return the name of the class of what is made, or of the maker if it fails."""
     try:
         return type(make(*args)).__name__
-    except Exception:
+    except (Exception, SystemExit):
         return getattr(make, "__name__", "make")
 
 
@@ -140,7 +140,7 @@ class ModuleSettings:
         """How many last axes are one sample; 1 if no layer can be made."""
         try:
             return self.make(2, np.random.default_rng(0)).sample_axes
-        except Exception:
+        except (Exception, SystemExit):
             return 1
 
     def without(self, refused: Container[Form]) -> "ModuleSettings":
@@ -224,15 +224,15 @@ class ModuleExample:
         return self._run_of(self.module, inputs, dy)
 
     @cached_property
-    def refused(self) -> dict[Form, Exception]:
+    def refused(self) -> dict[Form, BaseException]:
         """What comes of the forms in which forward or backward does not run."""
-        errors: dict[Form, Exception] = {}
+        errors: dict[Form, BaseException] = {}
         for form in self.settings.ordered_forms:
             other = replace(self, form=form)
             try:
                 module = other.made()
                 module.backward(np.ones(np.shape(module(*other.x))))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 errors[form] = error
         return errors
 

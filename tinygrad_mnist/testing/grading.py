@@ -34,6 +34,7 @@ from tinygrad_mnist.testing.examples import (
     require_loss,
 )
 from tinygrad_mnist.testing.given import GivenError
+from tinygrad_mnist.testing.places import place_of
 from tinygrad_mnist.testing.report import (
     GradientCheckError,
     InconclusiveGradientCheck,
@@ -180,7 +181,7 @@ class Verdicts:
             return ""  # another example may tell
         except GivenError:
             raise
-        except Exception as error:  # the code that is graded may raise anything
+        except (Exception, SystemExit) as error:  # the code that is graded may raise anything
             broken: str = getattr(error, "rule", rule)
             self.failed.setdefault(broken, where + _told(error))
             return broken
@@ -201,15 +202,15 @@ class Verdicts:
         return Verdict(rule, "not reached", says, self.stopped)
 
 
-def _told(error: Exception) -> str:
-    """Return an error as a line, or wrong gradients as a few, without the table."""
-    if isinstance(error, ModuleContractError):
-        return error.message
+def _told(error: BaseException) -> str:
+    """Return the message of an error, and its place; of wrong gradients no table."""
     if isinstance(error, GradientCheckError):
         title, *_ = str(error.report).splitlines()
         wrong = [f"wrong: {a.mismatches[0]}" for a in error.report.arrays if a.mismatches]
         return "\n".join([title, *wrong, *error.report.hints])
-    return f"{type(error).__name__}: {error}"
+    own = error.message if isinstance(error, ModuleContractError) else ""
+    lines = own or f"{type(error).__name__}: {error}", place_of(error)
+    return "\n".join(filter(None, lines))
 
 
 def grade(

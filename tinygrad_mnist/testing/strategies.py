@@ -33,11 +33,8 @@ from tinygrad_mnist.testing.examples import (
 )
 from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.grading import graded
-from tinygrad_mnist.testing.report import (
-    GradientCheckError,
-    InconclusiveGradientCheck,
-    ModuleContractError,
-)
+from tinygrad_mnist.testing.places import KIT_ERRORS, own_traceback
+from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.subject import FORMS, Form, check_forms
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
@@ -266,16 +263,16 @@ def _checklist(
     def checklist() -> None:
         __tracebackhide__ = True  # for pytest
         try:
-            test()
+            with np.printoptions(threshold=25, edgeitems=2):  # of the arrays in a note
+                test()
         except GivenError as error:
-            raise error.with_traceback(None) from error.__cause__
+            raise error.with_traceback(own_traceback(error)) from None
         except Exception as error:
             if last:
                 error.add_note(graded(*last).summary)
-            if isinstance(error, (GradientCheckError, ModuleContractError)):
-                # the way through the kit tells nothing; what the error was caused by stays
-                raise error.with_traceback(None) from error.__cause__
-            raise
+            # the way through the kit tells nothing, and its message has what it was caused by
+            cause = None if isinstance(error, KIT_ERRORS) else error.__cause__
+            raise error.with_traceback(own_traceback(error)) from cause
         after()
 
     return checklist
