@@ -5,7 +5,6 @@ losses that nobody has called yet.
 """
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -30,7 +29,6 @@ from tinygrad_mnist.testing.contracts.rules import (
 )
 from tinygrad_mnist.testing.subject import State
 
-_MANY, _STEP = 33, 1e-6  # rows, and the step of a difference over all of them
 _TIMES = 20  # backwards: a counter may go wrong late
 
 Results = dict[str, NDArray[Any]]
@@ -164,19 +162,6 @@ def target_shape(run: LossRun) -> None:
     run.require(gradient.shape == pred.shape, message)
 
 
-def many_rows(run: LossRun) -> None:
-    """The gradient of many rows is right, too."""
-    pred, target = run.pred, run.target
-    if not (pred.size and target.ndim and pred.ndim and len(target) == len(pred)):
-        return
-    times = math.ceil(_MANY / len(pred))
-    pred, target = np.concatenate([pred] * times), np.concatenate([target] * times)
-    # a disagreement on a kink is none: there is one of them only if it stays nearby
-    nearby = 0.999 * (0.99 * pred + 0.01 * np.roll(pred, 1, axis=0))
-    right = any(_derived(run, point, target) for point in (pred, nearby))
-    run.require(right, f"the gradient of {len(pred)} rows to be right, got another")
-
-
 def float32(run: LossRun) -> None:
     """A pred in float32 gives float32: dL/dpred, and the value, as in float64."""
 
@@ -229,7 +214,6 @@ def still_backward_again(run: LossRun) -> None:
 
 
 LATER_LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
-    "many-rows": many_rows,
     "float32": float32,
     "keeps-results": keeps_results,
     "own-copies": own_copies,
@@ -253,14 +237,3 @@ LOSS_CHECKLIST_RULES: dict[str, Callable[[LossRun], None]] = {
     "target-shape": target_shape,
     "forward-first": forward_first,
 }
-
-
-def _derived(run: LossRun, pred: FloatArray, target: NDArray[Any]) -> bool:
-    """Return whether dL/dpred along a direction is a difference of the loss, if it is a number."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], pred.shape) * np.maximum(1, abs(pred))
-    along = run(pred, target)["dL/dpred"] * signs
-    above, below = (run(pred + h * signs, target)["the loss"] for h in (_STEP, -_STEP))
-    if not finite(along, above, below):
-        return True  # which is another rule's to say
-    size = np.abs(along).sum() + abs(above) * 1e-9 / _STEP
-    return bool(abs((above - below) / (2 * _STEP) - along.sum()) <= 1e-4 * size)
