@@ -30,8 +30,8 @@ from tinygrad_mnist.testing.contracts.module_run import ModuleRun
 from tinygrad_mnist.testing.contracts.rules import ask
 
 AFTER_TRAINING = (
-    "evaluation after training to give what it gives without (what forward keeps for backward is "
-    "that of the last call; an array that training changes is a Buffer)"
+    "a module that has trained to give in evaluation mode what a new one gives (backward uses what "
+    "the last forward kept; an array that training changes is a Buffer)"
 )
 MIXES = (
     "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "

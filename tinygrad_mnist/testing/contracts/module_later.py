@@ -44,8 +44,8 @@ def eval_deterministic(run: ModuleRun) -> None:
         found = _given_once(run, run.module)
     wanted = _given_once(run, copy.deepcopy(run.given).astype(np.float64).eval())
     message = (
-        "evaluation after training to give what it gives without (what forward keeps for backward "
-        "is that of the last call; an array that training changes is a Buffer)"
+        "a module that has trained to give in evaluation mode what a new one gives (backward uses "
+        "what the last forward kept; an array that training changes is a Buffer)"
     )
     run.same(found, wanted, message)
     run.same(wanted, found, message)  # if one of them has no backward
