@@ -9,7 +9,7 @@ import pytest
 from faults import CHECKLIST_LAYERS, CHECKLIST_LOSSES, LAYERS, LOSSES
 from layers import BatchMean, Elementwise, Gain, GlobalNoise, Linear, normal, of_shape
 
-from tinygrad_mnist import Buffer, MSELoss, Parameter, nn
+from tinygrad_mnist import Adam, Buffer, MSELoss, Parameter, nn
 from tinygrad_mnist.testing import (
     ModuleContractError,
     check_gradients,
@@ -17,6 +17,7 @@ from tinygrad_mnist.testing import (
     check_model_gradients,
     grade,
     grade_loss,
+    grade_optimizer,
 )
 from tinygrad_mnist.testing.contracts.loss import (
     LATER_LOSS_RULES,
@@ -264,8 +265,9 @@ def test_a_layer_that_takes_batches_alone_is_told_of_forms(outputs, got):
             grade(lambda features, rng: Gain(features), reference=np.copy),
         ),
         ("testing", ["rule of a loss"], grade_loss(MSELoss, reference=lambda y, t: 0)),
+        ("courses", ["rule of an optimizer"], grade_optimizer(Adam, reference=Adam)),
     ],
-    ids=["layers", "losses"],
+    ids=["layers", "losses", "optimizers"],
 )
 def test_the_page_lists_the_rules_in_their_words(page, headers, grade):
     text = (Path(__file__).parents[2] / "docs" / "pages" / f"{page}.md").read_text()
