@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from faults import CHECKLIST_LAYERS
 from layers import Embedding, Gain, Product
-from test_checklists import (
+from students import (
     Batch,
     Fixed,
     Forgets,
