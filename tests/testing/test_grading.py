@@ -312,6 +312,17 @@ def test_numbers_that_are_not_finite_may_be_allowed():
     assert of(NaiveSoftmax, allow_nonfinite=True)
 
 
+def test_a_gradient_of_0_has_no_sign():
+    class Nothing(Tanh):
+        def backward(self, dy):
+            return -0.0 * abs(dy)
+
+    told = why(of(Nothing), "gradients")
+    assert "analytic 0, " in told
+    assert "analytic = 0 x numeric" in told
+    assert "-0 " not in told
+
+
 def test_a_wide_layer_is_graded_too():
     class Narrow(Tanh):
         def backward(self, dy):

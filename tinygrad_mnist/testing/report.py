@@ -42,15 +42,15 @@ class Mismatch:
     @property
     def ratio(self) -> float:
         """Return analytic / numeric, infinite where numeric is 0."""
-        return (
-            self.analytic / self.numeric if self.numeric else math.copysign(math.inf, self.analytic)
-        )
+        if not self.numeric:
+            return math.copysign(math.inf, self.analytic)
+        return self.analytic / self.numeric + 0.0  # which makes 0 of -0
 
     def __str__(self) -> str:
         """Return the entry and both values."""
         where = " along a direction" if self.index is None else str(list(self.index))
         return (
-            f"{self.name}{where}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, "
+            f"{self.name}{where}: analytic {self.analytic + 0.0:.9g}, numeric {self.numeric:.9g}, "
             f"ratio {self.ratio:.6g}{self.note and f' ({self.note})'}"
         )
 
