@@ -1,6 +1,7 @@
 """What differences see beside large numbers and at neutral parameters."""
 
 import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tinygrad_mnist.testing import (
     InconclusiveGradientCheck,
     check_gradients,
     check_model_gradients,
+    check_vjp,
 )
 
 
@@ -73,6 +75,7 @@ class Gated(Module):
 
 NEUTRAL = {
     "a gain left out of dx": lambda: Scale(np.ones_like),
+    "the size of a gain": lambda: Scale(np.abs),
     "a gain cubed": lambda: Scale(lambda gain: gain**3),
     "the gain of a LayerNorm left out": lambda: ForgetsGain(4, dtype=np.float64),
     "W for W.T": lambda: Turned(4),
@@ -130,6 +133,42 @@ def test_parameters_move_less_where_the_function_is_not_defined():
     assert check_gradients(Narrow(lambda s: s), normal(3, 4), contracts=False)
     with pytest.raises(GradientCheckError, match="at generic parameters"):
         check_gradients(Narrow(np.ones_like), normal(3, 4), contracts=False)
+
+
+class Root(Scale):
+    """y = sqrt(gain) * x, with the slope of x as told."""
+
+    def forward(self, x):
+        self._x = np.array(x)
+        return np.sqrt(self.gain.data) * self._x
+
+    def backward(self, dy):
+        return super().backward(dy / (2 * np.sqrt(self.gain.data))) * 2 * np.sqrt(self.gain.data)
+
+
+def test_parameters_keep_their_signs_where_the_function_needs_them():
+    assert check_gradients(Root(np.sqrt), normal(3, 4))
+    with pytest.raises(GradientCheckError, match="at generic parameters"):
+        check_gradients(Root(np.ones_like), normal(3, 4), contracts=False)
+
+
+def test_rounding_inside_that_the_outputs_do_not_show_is_no_mistake():
+    def closer(p):
+        return np.maximum(0, np.sum((p - 1) ** 2 - (p + 1) ** 2, axis=-1) + 1e5)
+
+    def closer_vjp(dy, p):
+        return -4 * (dy * (closer(p) > 0))[:, None] * np.ones_like(p)
+
+    def shifted(x):
+        return np.tanh(x + 1e6 - 1e6)
+
+    for seed in range(20):
+        for forward, vjp, x in (
+            (closer, closer_vjp, 1e3 * normal(4, 3, seed=seed)),
+            (shifted, lambda dy, x: dy * (1 - shifted(x) ** 2), normal(4, 3, seed=seed)),
+        ):
+            with suppress(InconclusiveGradientCheck):
+                check_vjp(forward, vjp, x, seed=seed)
 
 
 def affine(off=0.0, gain=1.0, slope=None):

@@ -1,8 +1,10 @@
 """What the checker says at kinks: between the slopes is right, outside is wrong."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
-from layers import ELEMENTWISE, Elementwise, Largest, Linear, normal
+from layers import ELEMENTWISE, Elementwise, Largest, Linear, floats, normal
 
 from tinygrad_mnist import Module, ReLU, Sequential, nn
 from tinygrad_mnist.testing import (
@@ -48,7 +50,7 @@ class Sharing(Largest):
         (Sharing(lambda ties: 1 / ties), ONES),
         (nn.MaxPool2d(2), np.ones((4, 4, 2))),
         (nn.MaxPool2d(3, stride=1), np.zeros((2, 5, 5, 1))),
-        (ReLU(), 1e-9 * normal(3, 4)),
+        (ReLU(), 1e-13 * normal(3, 4)),
     ],
     ids=repr,
 )
@@ -98,6 +100,88 @@ def test_a_box_on_the_axes_has_a_right_smallest_and_largest_corner():
     assert report.arrays[0].on_kink == 24
     with pytest.raises(GradientCheckError):
         check_vjp(forward, lambda dy, box: vjp(dy, box, equal=False), corners)
+
+
+class Ordered(Module):
+    """y[..., k] = the mean of a row by weights[k], once the row is sorted; ties keep their order.
+
+    With `paid`, each entry is paid for so many ties as if it were each of them.
+    """
+
+    def __init__(self, weights, paid=1):
+        self.weights, self.paid = np.array(weights), paid
+
+    def forward(self, x):
+        self._order = np.argsort(x, axis=-1, kind="stable")
+        return np.take_along_axis(floats(x), self._order, axis=-1) @ self.weights.T
+
+    def backward(self, dy):
+        dx = np.zeros(self._order.shape)
+        np.put_along_axis(dx, self._order, dy @ self.weights, axis=-1)
+        return self.paid * dx
+
+
+ORDERED = {
+    "sort": np.eye(8),
+    "three largest": np.eye(8)[5:],
+    "median": [[0, 0, 0, 0.5, 0.5, 0, 0, 0]],
+    "quantile": [[0, 0, 0.3, 0.7, 0, 0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_each_of_many_ties_may_stand_at_any_place_in_the_order(name):
+    for seed in range(8):
+        assert check_gradients(Ordered(ORDERED[name]), np.ones((8, 8)), seed=seed)
+    with pytest.raises(GradientCheckError):
+        check_gradients(Ordered(ORDERED[name], paid=2), np.ones((8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope", "first"),
+    [
+        (lambda x: np.sqrt(abs(x) + 1e-8), lambda y, x: np.sign(x) / y / 2, 1e-12),
+        (lambda x: np.sqrt(np.maximum(x, 1e-12)), lambda y, x: (x > 1e-12) / y / 2, 1.1e-12),
+    ],
+    ids=["sqrt(|x| + 1e-8)", "sqrt(max(x, 1e-12))"],
+)
+def test_a_place_too_steep_for_any_step_is_neither_right_nor_wrong(forward, slope, first):
+    x = 1 + abs(normal(3, 5))
+    x[0, 0] = first
+    for seed in range(5):
+        report = check_vjp(forward, lambda dy, x: dy * slope(forward(x), x), x, seed=seed)
+        assert (report.arrays[0].checked, report.arrays[0].undecided) == (15, 1)
+
+
+@pytest.mark.parametrize("least", [1e-6, 1e-9, 1e-12])
+def test_a_row_of_0_divided_by_its_length_is_not_called_wrong(least):
+    def length(x):
+        return np.sqrt(np.sum(x**2, axis=-1, keepdims=True))
+
+    def unit(x):
+        return x / np.maximum(length(x), least)
+
+    def vjp(dy, x):
+        along = unit(x) * np.sum(dy * unit(x), axis=-1, keepdims=True)
+        return (dy - np.where(length(x) > least, along, 0)) / np.maximum(length(x), least)
+
+    x = normal(3, 5)
+    x[0] = 0
+    for seed in range(5):
+        with suppress(InconclusiveGradientCheck):
+            check_vjp(unit, vjp, x, seed=seed)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-7])
+def test_steep_but_smooth_functions_of_small_numbers_are_right(scale):
+    x = scale * (0.2 + abs(normal(3, 4)))
+    assert check_vjp(np.reciprocal, lambda dy, x: -dy / x**2, x)
+    assert check_vjp(np.log, lambda dy, x: dy / x, x)
+    x = x.astype(np.float32)
+    assert check_vjp(np.reciprocal, lambda dy, x: -dy / x**2, x, dtype=np.float32)
+    if scale > 1e-7:
+        with pytest.raises(GradientCheckError):
+            check_vjp(np.log, lambda dy, x: 1.05 * dy / x, x)
 
 
 def test_what_is_wrong_beside_an_opposite_pair_of_slopes_is_seen():

@@ -6,8 +6,9 @@ the rounding error eps |f| / h. Along a direction of n entries each moves 1/sqrt
 A disagreement is not yet a mistake: the point may lie on a kink, as ReLU does at 0. With D the
 first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h) = 4 S(h/2), while
 a kink within h of the point breaks one of the two by at least 0.4 of the error. So an error counts
-if both hold to a tenth of it; else smaller and larger steps are tried; else the probe lies on a
-kink. And it counts only if it persists at a generic point nearby: relu(x) - relu(-x) is smooth
+if both hold to a tenth of it, and finer steps show it, too; else smaller and larger steps are
+tried; else the probe lies on a kink. And it counts only if it persists at a generic point nearby,
+where a small one must be much the same, as rounding never is: relu(x) - relu(-x) is smooth
 at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here; the
 answer at the kink itself is left to `testing.differences.kinks`.
 """
@@ -15,26 +16,28 @@ answer at the kink itself is left to `testing.differences.kinks`.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.differences.kinks import Slopes
+from tinygrad_mnist.testing.differences.kinks import ALIKE, Slopes
 from tinygrad_mnist.testing.differences.precision import Precision
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.subject import Subject
 
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
-_RETRIES = (1.0, 1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
+_RETRIES = (1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
+_CLOSER = (2.0**-8, 2.0**-16)  # steps at which a kink is still one, and no steep but smooth place
 _SMALLEST = float(np.finfo(np.float64).tiny)
 _TINY = 0.01  # a usual size below which values count as tiny
-_FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one
+_FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one, of the same size
+_SMALL = 1e-3  # of a gradient, an error that must be much the same wherever it is measured
 _NEARBY = 2  # generic points at which an error is confirmed
-_AWAY = 1500  # steps to a generic point, 1 % in float64: kinks here are out of reach there
 _WIDER = (2.0**10, 2.0**20, 2.0**30)  # steps at which rounding hides less, over the first
 _PIECES = 8  # points in the neighbourhood of a kink that must show no third slope
+_FEW, _MANY = 128, 4096  # points there whose gradients are looked at, at least and at most
 
 
 class Probe(NamedTuple):
@@ -67,8 +70,12 @@ class Measured(NamedTuple):
     note: str = ""  # where it was measured, if not at the point itself
 
     @property
+    def off(self) -> float:
+        return self.analytic - self.numeric
+
+    @property
     def error(self) -> float:
-        return abs(self.analytic - self.numeric)
+        return abs(self.off)
 
     @property
     def largest(self) -> float:
@@ -102,17 +109,23 @@ class Judge:
 
     def judge(self, probe: Probe) -> Verdict:
         """Return the verdict here; where it is not "right", generic points nearby decide."""
-        outcome, here = self._judge_here(probe)
-        if outcome == "right" and not self._hides_kink(probe, here):
+        outcome, here = self._judge_at_first(probe)
+        bent = abs(here.second) > max(100 * here.tolerance, 0.01 * here.largest)
+        slopes = self._slopes(probe) if outcome == "kink" or (outcome == "right" and bent) else None
+        kinked = slopes is not None and slopes.differ.any()
+        if outcome == "kink" and not kinked:
+            outcome, here = self._judge_again(probe, here)
+        # right may be the mean of two slopes, as 0 is of those of |x| at 0
+        if outcome == "right" and not kinked:
             return outcome, here
         if outcome == "wrong" and not math.isfinite(here.analytic):
             return outcome, here
         for judge in self._generic_points():
             elsewhere, there = judge._judge_here(probe)
-            if elsewhere == "wrong":
+            if elsewhere == "wrong" and (outcome != "wrong" or _confirmed(here, there)):
                 return "wrong", here if outcome == "wrong" else there
             if elsewhere == "right":
-                return self._judge_kink(probe, here, there)
+                return self._judge_kink(probe, slopes or self._slopes(probe), here, there)
         # no other point could be judged: all are on kinks, or there are none
         return "kink" if self._nearby else outcome, here
 
@@ -127,7 +140,7 @@ class Judge:
         weight = abs(self.dy) * np.where(slopes.differ, 0, np.sign(slopes.above))
         judge = Judge(self.subject, np.asarray(weight), self.rng, self.precision)
         here = judge._measure(probe, self.precision.step)
-        return probe, judge._judge_kink(probe, here, here, tied=True)
+        return probe, judge._judge_kink(probe, slopes, here, here, tied=True)
 
     def judge_widely(self, probe: Probe) -> Verdict:
         """Return the verdict by large steps, of which rounding hides less, or "kink".
@@ -171,58 +184,76 @@ class Judge:
     def at_generic_parameters(self) -> "Judge | None":
         """Return a judge where each parameter has changed by up to a half, none is 0.
 
-        Signs stay. Where the function is not defined, the change is smaller, or it is None.
+        Every second one has the other sign. Where the function is not defined, signs stay, and the
+        change is smaller, or it is None.
         """
-        return self._at(self._generic_parameters, 1, 0.1, 0.01)
+        flipped = self._at(partial(self._generic_parameters, flips=True), 1)
+        return flipped or self._at(self._generic_parameters, 1, 0.1, 0.01)
 
     def telling(self, found: Measured) -> bool:
         """Return whether a mistake would show: one of a hundredth, or of twice rtol."""
         return found.tolerance < (0.01 + 2 * self.precision.rtol) * found.largest
 
     def _judge_here(self, probe: Probe) -> Verdict:
-        step = self.precision.step
-        first = self._measure(probe, step)
+        outcome, here = self._judge_at_first(probe)
+        return self._judge_again(probe, here) if outcome == "kink" else (outcome, here)
+
+    def _judge_at_first(self, probe: Probe) -> Verdict:
+        first = self._measure(probe, self.precision.step)
         if not math.isfinite(first.analytic) and math.isfinite(first.numeric):
             return "wrong", first
-        for factor in _RETRIES:
-            full = first if factor == 1 else self._measure(probe, factor * step)
+        if first.error <= first.tolerance:
+            return "right", first
+        return ("wrong" if self._is_wrong(probe, first, 1) else "kink"), first
+
+    def _judge_again(self, probe: Probe, first: Measured) -> Verdict:
+        """Return the verdict of other steps on an error that the first step leaves open."""
+        usual = _usual(self.subject.arrays[probe.name])
+        for factor in (*_RETRIES, *_CLOSER, *([usual] if 0 < usual < _TINY else ())):
+            full = self._measure(probe, factor * self.precision.step)
             # a finer step says nothing about an error that its rounding hides
-            if full.error <= full.tolerance and (factor == 1 or full.tolerance < first.error):
+            open_error = first.error if math.isfinite(first.error) else full.largest
+            if full.error <= full.tolerance and full.rounding < open_error:
                 return "right", full
-            half = self._measure(probe, factor * step / 2)
-            odd = abs(full.numeric - half.numeric)
-            even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
-            # where the analytic value is huge, smoothness is judged by what the differences see
-            seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
-            smooth = max(odd, even) < _EVIDENCE * min(full.error, seen)
-            # of an error within ten roundings, both differences say nothing
-            if smooth and full.error > full.rounding and self._persists(probe, full):
+            if factor in _RETRIES and self._is_wrong(probe, full, factor):
                 return "wrong", full
         return "kink", first
 
-    def _judge_kink(
-        self, probe: Probe, here: Measured, there: Measured, *, tied: bool = False
-    ) -> Verdict:
-        """Return the verdict on what is right `there`, beside the point, but not `here`."""
-        slopes = self._slopes(probe)
-        low, high, slack = slopes.bounds(self.dy)
-        nearest = min(max(here.analytic, low), high)
-        if abs(here.analytic - nearest) <= here.tolerance + slack:
-            return "between", there
-        if (tied or slopes.differ.any()) and self._has_two_slopes(probe, slopes):
-            note = f"at a kink, expected {low:.6g} to {high:.6g}"
-            return "outside", here._replace(numeric=nearest, note=note)
-        return "kink", here
-
-    def _hides_kink(self, probe: Probe, here: Measured) -> bool:
-        """Return whether the answer is the mean of two slopes, as 0 is of those of |x| at 0."""
-        bent = abs(here.second) > max(100 * here.tolerance, 0.01 * here.largest)
-        return bent and bool(self._slopes(probe).differ.any())
+    def _is_wrong(self, probe: Probe, full: Measured, factor: float) -> bool:
+        half = self._measure(probe, factor * self.precision.step / 2)
+        odd = abs(full.numeric - half.numeric)
+        even = abs(full.second - 2 * half.second)  # S / h, so that 4 becomes 2
+        # where the analytic value is huge, smoothness is judged by what the differences see
+        seen = max(abs(full.numeric), abs(half.numeric)) + full.rounding
+        smooth = max(odd, even) < _EVIDENCE * min(full.error, seen)
+        # of an error within ten roundings, both differences say nothing
+        return smooth and full.error > full.rounding and self._persists(probe, full)
 
     def _persists(self, probe: Probe, full: Measured) -> bool:
         """Return whether the error stays where the function may only look smooth from afar."""
-        finer = (self._measure(probe, factor * self.precision.step) for factor in _FINER)
-        return all(m.error + m.rounding > 0.5 * full.error for m in finer)
+        # what cancels inside of a function rounds more than its outputs show: less so from afar
+        factors = (*_FINER, 8.0) if full.error < _SMALL * full.largest else _FINER
+        others = (self._measure(probe, factor * self.precision.step) for factor in factors)
+        return all(abs(m.off - full.off) < 0.5 * full.error + m.rounding for m in others)
+
+    def _judge_kink(
+        self, probe: Probe, slopes: Slopes, here: Measured, there: Measured, *, tied: bool = False
+    ) -> Verdict:
+        """Return the verdict on what is right `there`, beside the point, but not `here`."""
+        low, high, slack = slopes.bounds(self.dy)
+        if not slack <= _EVIDENCE * (high - low):
+            return "kink", here  # these are no slopes, but those of a step
+        nearest = min(max(here.analytic, low), high)
+        if abs(here.analytic - nearest) <= here.tolerance + slack:
+            return "between", there
+        if (
+            (tied or slopes.differ.any())
+            and self._has_two_slopes(probe, slopes)
+            and not self._found_around(probe, here, tied)
+        ):
+            note = f"at a kink, expected {low:.6g} to {high:.6g}"
+            return "outside", here._replace(numeric=nearest, note=note)
+        return "kink", here
 
     def _measure(self, probe: Probe, step: float) -> Measured:
         dy, gradient, precision = self.dy, self.gradients[probe.name], self.precision
@@ -252,14 +283,16 @@ class Judge:
             return f_above - self.outputs, self.outputs - f_below, length / 2
 
     def _slopes(self, probe: Probe) -> Slopes:
-        """Return the one-sided slopes; how far they are off is seen at half of the step."""
+        """Return the one-sided slopes; how far they are off is seen at far smaller steps."""
         step = self.precision.step
-        (above, below, way), (half_above, half_below, half_way) = (
-            self._rises(probe, step),
-            self._rises(probe, step / 2),
-        )
-        off = abs(above / way - half_above / half_way) + abs(below / way - half_below / half_way)
-        return Slopes(above / way, below / way, off + self._roundings / abs(half_way))
+        above, below, way = self._rises(probe, step)
+        above, below = above / way, below / way
+        off = np.zeros(above.shape)
+        for factor in _CLOSER:
+            closer_above, closer_below, way = self._rises(probe, factor * step)
+            change = np.maximum(abs(closer_above / way - above), abs(closer_below / way - below))
+            off = np.maximum(off, 2 * change - 4 * self._roundings / abs(way))
+        return Slopes(above, below, off + self._roundings / (step / 2))
 
     def _has_two_slopes(self, probe: Probe, slopes: Slopes) -> bool:
         """Return whether each output that counts has one of its slopes at every point around."""
@@ -277,6 +310,51 @@ class Judge:
                 if not relevant.include(slope[counts]):
                     return False
         return True
+
+    def _found_around(self, probe: Probe, here: Measured, tied: bool) -> bool:
+        """Return whether the answer lies among those at points around, or may do so.
+
+        Of ties the second largest is whichever comes second, and is paid for that. No step along
+        one entry shows it, but somewhere around each entry comes second.
+        """
+        if self._around is None:
+            return True
+        low, high = self._around[probe.name]
+        if tied:
+            low, high = low[-1], high[-1]
+        else:
+            way = way_of(self.subject, probe)
+            ends = way * low[:-1][probe.part], way * high[:-1][probe.part]
+            low, high = np.minimum(*ends).sum(), np.maximum(*ends).sum()
+        slack = here.tolerance + ALIKE * max(abs(low), abs(high))
+        return bool(low - slack <= here.analytic <= high + slack)
+
+    @cached_property
+    def _around(self) -> "dict[str, tuple[FloatArray, FloatArray]] | None":
+        """The least and the largest gradients at points around, and along each array as a whole.
+
+        There are so many points that half of them show nothing new. If that takes too many, or one
+        fails, it is None.
+        """
+        found: dict[str, tuple[FloatArray, FloatArray]] = {}
+        new = 0
+        for count in range(1, _MANY + 1):
+            try:
+                with np.errstate(all="ignore"):
+                    gradients = self._near(10 * self.precision.step).gradients(self.dy)
+            except Exception:
+                return None
+            for name, gradient in gradients.items():
+                whole = way_of(self.subject, Probe(name, 0, np.ones(gradient.size)))
+                values = np.append(gradient, gradient.reshape(-1) @ whole)
+                low, high = found.get(name, (values, values))
+                slack = ALIKE * np.maximum(abs(low), abs(high))
+                if np.any((values < low - slack) | (values > high + slack)):
+                    new = count
+                found[name] = np.minimum(low, values), np.maximum(high, values)
+            if count >= max(_FEW, 2 * new):
+                return found
+        return None
 
     def _generic_points(self) -> Iterator["Judge"]:
         """Yield judges of the same subject about 1 % away, made when first asked for."""
@@ -306,11 +384,12 @@ class Judge:
             array += size * width * self.rng.uniform(-1, 1, array.shape)
         return subject
 
-    def _generic_parameters(self, size: float) -> Subject:
+    def _generic_parameters(self, size: float, *, flips: bool = False) -> Subject:
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in subject.parameters):
             width = np.where(array == 0, _usual(array) or 1.0, array)
             array += size * width * self.rng.uniform(-0.5, 0.5, array.shape)
+            array.reshape(-1)[::2] *= -1 if flips else 1
         return subject
 
 
@@ -324,10 +403,7 @@ def either_side(
     """
     array = subject.arrays[probe.name].reshape(-1)[probe.part]
     kept = array.copy()
-    size = np.maximum(1, abs(kept))
-    if len(size) > 1:  # or one huge entry would be the direction
-        size = np.minimum(size, 10 * np.median(size))
-    h = probe.signs * size * (step / math.sqrt(len(kept)))
+    h = step * _way(kept, probe)
     try:
         array[:] = kept + h
         above, f_above = array.astype(np.float64), _outputs_or_nan(subject)
@@ -338,6 +414,25 @@ def either_side(
     taken = above - below  # not 2 h: the sums were rounded, to the array's dtype
     length = float(np.linalg.norm(taken)) or _SMALLEST
     return f_above, f_below, taken, math.copysign(length, taken[0]) if len(taken) == 1 else length
+
+
+def way_of(subject: Subject, probe: Probe) -> FloatArray:
+    """Return the direction in which a probe moves, of length 1."""
+    way = _way(subject.arrays[probe.name].reshape(-1)[probe.part], probe)
+    return np.asarray(way / (np.linalg.norm(way) or 1))
+
+
+def _way(values: FloatArray, probe: Probe) -> FloatArray:
+    size = np.maximum(1, abs(values))
+    if len(size) > 1:  # or one huge entry would be the direction
+        size = np.minimum(size, 10 * np.median(size))
+    return probe.signs * size / math.sqrt(len(size))
+
+
+def _confirmed(here: Measured, there: Measured) -> bool:
+    """Return whether an error is not small, or much the same at another point."""
+    relative, again = here.off / here.largest, there.off / there.largest
+    return abs(relative) > _SMALL or 0.5 < again / relative < 2
 
 
 def _usual(array: FloatArray) -> float:

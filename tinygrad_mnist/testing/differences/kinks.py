@@ -10,7 +10,12 @@ may lie in the hull of 0, a, b and a + b, and the whole in the sum of these over
 A network of many kinks may answer still otherwise: max(x, y) - max(z, x) at 0 pays x 1 or -1, while
 a = b = 0. Nothing at this point alone tells such an answer from a mistake, but points around it do:
 there, other combinations of the kinks show other slopes. So an answer outside counts as wrong only
-if around the point each output has one of its two slopes, a or b, and never a third.
+if around the point each output has one of its two slopes, a or b, and never a third. And only if
+the answers around the point lie elsewhere, too: the second largest of ten ties is paid at the one
+that stands second, which no slope along one entry shows, and few of the points around.
+
+A slope is one only if far smaller steps agree: sqrt(|x| + 1e-8) has no kink at 1e-12 but where a
+step is longer than that. What no step can see is left undecided.
 
 There are functions of one straight path and several kinks, with nothing to move the kinks apart, of
 which even that is not true, as x - 2 relu(x) + 3 relu(-x) at 0. Nobody writes them by hand, but a
@@ -31,7 +36,7 @@ import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
 
-_ALIKE = 0.01  # of both slopes: how far one that counts as one of them may be off
+ALIKE = 0.01  # of both slopes: how far one that counts as one of them may be off
 
 
 class Slopes(NamedTuple):
@@ -60,4 +65,4 @@ class Slopes(NamedTuple):
 
     @property
     def _alike(self) -> FloatArray:
-        return 2 * self.slack + _ALIKE * (abs(self.above) + abs(self.below))
+        return 2 * self.slack + ALIKE * (abs(self.above) + abs(self.below))
