@@ -3,7 +3,7 @@
     python -m pip install -r tests/census/requirements.txt
     python tests/census/census.py                  # all libraries
     python tests/census/census.py torch autograd   # these
-    python tests/census/census.py --markdown       # the tables of docs/pages/census.md
+    python tests/census/census.py --markdown       # the table of counts in docs/pages/census.md
 
 A library is a file in `libraries`: the distribution's name, `check`, which runs one row, and
 CASES, its rows.
@@ -29,7 +29,7 @@ from tinygrad_mnist.testing import (
 )
 
 HERE = Path(__file__).parent
-OUTCOMES = ("right", "wrong", "breaks", "contract", "cannot tell")
+OUTCOMES = ("right", "wrong", "raises", "contract", "cannot tell")
 
 
 class Found(NamedTuple):
@@ -61,14 +61,14 @@ def checked(check, name, *row):
     except GradientCheckError as error:
         return Found(name, "wrong", str(error))
     except ModuleContractError as error:
-        outcome = "breaks" if error.rule == "implemented" else "contract"
+        outcome = "raises" if error.rule == "implemented" else "contract"
         return Found(name, outcome, str(error))
     except InconclusiveGradientCheck as error:
         return Found(name, "cannot tell", str(error))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(where.filename).name}, line {where.lineno}"
-        return Found(name, "breaks", f"{type(error).__name__}: {error} ({at})")
+        return Found(name, "raises", f"{type(error).__name__}: {error} ({at})")
     return Found(name, "right", "")
 
 

@@ -248,6 +248,15 @@ def test_a_float32_network_is_right():
     assert check_torch(network(torch.float32), X.float())
 
 
+def test_a_class_is_refused_with_what_to_pass():
+    text = (
+        "check_torch: expected a function of tensors, such as `apply` of an autograd.Function, or "
+        "a module, got the class Tanh"
+    )
+    with refusal(TypeError, text):
+        check_torch(torch.nn.Tanh, torch.ones(2))
+
+
 def test_what_cannot_be_judged_is_refused():
     with refusal(TypeError, "check_torch: expected input to be a tensor, got 0.5"):
         check_torch(F.relu, 0.5)

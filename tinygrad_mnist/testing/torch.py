@@ -42,6 +42,9 @@ def check_torch(
         ModuleContractError: The function breaks a rule; its `rule` says how.
         InconclusiveGradientCheck: Too little could be judged to say anything.
     """
+    if isinstance(function, type):
+        contract = "a function of tensors, such as `apply` of an autograd.Function, or a module"
+        raise check.type_error("check_torch", contract, function)
     run = _Run(function, inputs)
     checked = Function(run.name, run.forward, run.vjp, _rewinding(run.devices))
     learned = list(run.arrays)[run.inputs :]
