@@ -96,6 +96,19 @@ def test_a_mistake_that_neutral_parameters_hide_is_found(name):
             check()
 
 
+def test_an_array_of_ones_is_a_parameter_of_a_function_that_names_none():
+    def forward(x, gain):
+        return x * gain
+
+    for gain, found in ((lambda gain: gain, "right"), (np.ones_like, "wrong")):
+
+        def vjp(dy, x, g, gain=gain):
+            return dy * gain(g), np.sum(dy * x, axis=0)
+
+        report = check_vjp(forward, vjp, normal(3, 4), np.ones(4), raise_on_failure=False)
+        assert bool(report) == (found == "right")
+
+
 def test_right_layers_stay_right_at_generic_parameters():
     assert check_gradients(Scale(lambda gain: gain), normal(3, 4))
 

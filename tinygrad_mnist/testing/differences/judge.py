@@ -14,7 +14,7 @@ answer at the kink itself is left to `testing.differences.kinks`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
@@ -185,8 +185,11 @@ class Judge:
         """Return a judge where each parameter has changed by up to a half, none is 0.
 
         Every second one has the other sign. Where the function is not defined, signs stay, and the
-        change is smaller, or it is None.
+        change is smaller, or it is None. The parameters of a function that names none are the
+        arrays that are one number throughout, as a gain of ones is.
         """
+        if not self._parameters:
+            return None
         flipped = self._at(partial(self._generic_parameters, flips=True), 1)
         return flipped or self._at(self._generic_parameters, 1, 0.1, 0.01)
 
@@ -384,9 +387,15 @@ class Judge:
             array += size * width * self.rng.uniform(-1, 1, array.shape)
         return subject
 
+    @property
+    def _parameters(self) -> Sequence[str]:
+        arrays = {name: self.subject.arrays[name] for name in self.gradients}
+        neutral = [name for name, a in arrays.items() if a.size > 1 and np.all(a == a.flat[0])]
+        return self.subject.parameters or (neutral if len(arrays) > 1 else ())
+
     def _generic_parameters(self, size: float, *, flips: bool = False) -> Subject:
         subject = self.subject.copy()
-        for array in (subject.arrays[name] for name in subject.parameters):
+        for array in (subject.arrays[name] for name in self._parameters):
             width = np.where(array == 0, _usual(array) or 1.0, array)
             array += size * width * self.rng.uniform(-0.5, 0.5, array.shape)
             array.reshape(-1)[::2] *= -1 if flips else 1
