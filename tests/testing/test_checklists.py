@@ -53,8 +53,12 @@ from tinygrad_mnist import (
     Sequential,
     nn,
 )
-from tinygrad_mnist.testing import GradientCheckError, ModuleContractError, check_gradients
-from tinygrad_mnist.testing.given import GivenError
+from tinygrad_mnist.testing import (
+    GivenError,
+    GradientCheckError,
+    ModuleContractError,
+    check_gradients,
+)
 from tinygrad_mnist.testing.strategies import (
     batches,
     loss_checklist,

@@ -45,8 +45,7 @@ from tinygrad_mnist import (
     Sequential,
     nn,
 )
-from tinygrad_mnist.testing import check_gradients, grade, grade_loss, grade_optimizer
-from tinygrad_mnist.testing.given import GivenError
+from tinygrad_mnist.testing import GivenError, check_gradients, grade, grade_loss, grade_optimizer
 
 
 def of(layer, **settings):
@@ -174,6 +173,16 @@ def test_an_error_has_its_line_also_where_a_rule_tells_of_it():
     assert why(result, "implemented").splitlines()[2] == line
     assert line in why(grade(Transposed), "forms")
     assert "test_grading.py" not in why(grade(lambda f, rng: Linear(4, 3)), "implemented")
+
+
+def test_an_error_of_the_students_with_a_rule_of_its_own_breaks_the_rule_that_was_asked():
+    class Ruled(Tanh):
+        def backward(self, dy):
+            error = ValueError("the reason")
+            error.rule = "mine"
+            raise error
+
+    assert "ValueError: the reason" in why(of(Ruled), "implemented")
 
 
 def test_code_that_wants_to_end_the_program_is_graded():
@@ -469,6 +478,16 @@ def test_a_grade_is_a_table_in_a_notebook_with_all_that_is_foreign_escaped():
     assert "Script: score 0.00, 0 of " in parser.text
     assert "ValueError: <script>alert(1)</script> & more" in parser.text
     assert result.to_html() == result._repr_html_()
+
+
+def test_an_error_that_no_file_can_hold_is_shown_as_its_escape():
+    class Surrogate(Tanh):
+        def forward(self, x):
+            raise ValueError("half a \ud83d")
+
+    result = of(Surrogate)
+    for shown in (str(result), result.to_html()):
+        assert rb"ValueError: half a \ud83d" in shown.encode()
 
 
 # Losses and optimizers

@@ -5,6 +5,7 @@
 """
 
 from tinygrad_mnist.testing.functions import check_vjp
+from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.gradients import (
     check_gradients,
     check_loss_gradients,
@@ -19,6 +20,7 @@ from tinygrad_mnist.testing.report import (
 )
 
 __all__ = [
+    "GivenError",
     "Grade",
     "GradientCheckError",
     "GradientReport",

@@ -182,7 +182,7 @@ class Verdicts:
         except GivenError:
             raise
         except (Exception, SystemExit) as error:  # the code that is graded may raise anything
-            broken: str = getattr(error, "rule", rule)
+            broken = error.rule if isinstance(error, ModuleContractError) else rule
             self.failed.setdefault(broken, where + _told(error))
             return broken
         self.passed.add(rule)
@@ -204,6 +204,11 @@ class Verdicts:
 
 def _told(error: BaseException) -> str:
     """Return the message of an error, and its place; of wrong gradients no table."""
+    # a lone surrogate in what foreign code says could be neither printed nor written to a file
+    return _message(error).encode(errors="backslashreplace").decode()
+
+
+def _message(error: BaseException) -> str:
     if isinstance(error, GradientCheckError):
         title, *_ = str(error.report).splitlines()
         wrong = [f"wrong: {a.mismatches[0]}" for a in error.report.arrays if a.mismatches]
