@@ -1,6 +1,7 @@
 """Every random generator that an object draws from: how to read its state, and how to set it."""
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import BuiltinMethodType, MethodType, ModuleType
@@ -27,19 +28,25 @@ def streams_in(root: object) -> Iterator[Stream]:
 
 
 def reachable(root: object) -> Iterator[Any]:
-    """Yield root and every object inside, in order, each once; no arrays and no plain values.
+    """Yield root and every object inside, in order, each once, but numbers and arrays of them.
 
-    It looks into the attributes of objects (also slots), the items of lists, tuples, sets and
-    dicts, the objects of bound methods and the arguments of partials, at any depth.
+    It looks into the attributes of objects (also slots), the items of lists, tuples, deques, sets,
+    dicts and arrays of objects, the objects of bound methods and the arguments of partials, at any
+    depth.
     """
     seen, waiting = {}, [root]
     while waiting:
         value: Any = waiting.pop()
-        if isinstance(value, _NOT_LOOKED_INTO) or id(value) in seen:
+        if _is_plain(value) or id(value) in seen:
             continue
         seen[id(value)] = value  # the reference keeps the id from being used again
         yield value
         waiting += reversed(_inside(value))
+
+
+def _is_plain(value: object) -> bool:
+    objects = isinstance(value, np.ndarray) and value.dtype.hasobject
+    return isinstance(value, _NOT_LOOKED_INTO) and not objects
 
 
 def attributes(value: object) -> dict[str, Any]:
@@ -57,8 +64,10 @@ def _inside(value: Any) -> list[Any]:
     items = list(attributes(value).values())
     if isinstance(value, dict):
         items += value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (list, tuple, deque, set, frozenset)):
         items += value
+    elif isinstance(value, np.ndarray):
+        items += value.reshape(-1).tolist()
     elif isinstance(value, (MethodType, BuiltinMethodType)):
         items.append(value.__self__)
     elif isinstance(value, partial):

@@ -3,6 +3,7 @@
 A fault is caught by a contract's rule, or by a gradient of one of the named arrays being wrong.
 """
 
+from collections import deque
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -538,6 +539,16 @@ def with_a_hidden_parameter(self, features):
     self.parts = SimpleNamespace(shift=Parameter(np.zeros(features)))
 
 
+def with_parameters_in_a_deque(self, features):
+    Gain.__init__(self, features)
+    self.parts = deque([Parameter(np.zeros(features))])
+
+
+def with_parameters_in_an_array(self, features):
+    Gain.__init__(self, features)
+    self.parts = np.full(1, Parameter(np.zeros(features)), object)
+
+
 def with_a_hidden_layer(self, p, rng):
     Dropout.__init__(self, p, rng)
     self.parts = {nn.Dropout(p, rng=rng)}
@@ -554,6 +565,17 @@ def twice_the_first_time(self, x):
     y = Gain.forward(self, x)
     first, self._called = not hasattr(self, "_called"), True
     return 2 * y if first else y
+
+
+def backward_twice_the_first_time(self, dy):
+    dx = Gain.backward(self, dy)
+    first, self._called = not hasattr(self, "_called"), True
+    return 2 * dx if first else dx
+
+
+def clears_gradients(self, x):
+    self.zero_grad()
+    return Gain.forward(self, x)
 
 
 def forward_that_counts(self, x):
@@ -624,6 +646,16 @@ def into_one_array(name, method):
     return put
 
 
+def into_two_arrays(method):
+    """Return a method that copies its result into one of two arrays of the layer, in turn."""
+
+    def put(self, array):
+        self._turn = not getattr(self, "_turn", True)
+        return into_one_array(f"_out{self._turn:d}", method)(self, array)
+
+    return put
+
+
 def keeps_x_itself(self, x):
     y = Elementwise.forward(self, x)
     self._x = x
@@ -656,6 +688,10 @@ def whatever_broadcasts(self, dy):
     return self.gain.data * dy
 
 
+def none_without_a_forward(self, dy):
+    return Elementwise.backward(self, dy) if hasattr(self, "_x") else None
+
+
 class RememberedZero(Gain):
     """A Gain that starts with an x of zeros."""
 
@@ -674,12 +710,25 @@ LAYERS = {
     "a Parameter in a namespace": fault(
         Gain, rule="finds-parameters", __init__=with_a_hidden_parameter
     ),
+    "a Parameter in a deque": fault(
+        Gain, rule="finds-parameters", __init__=with_parameters_in_a_deque
+    ),
+    "a Parameter in an array": fault(
+        Gain, rule="finds-parameters", __init__=with_parameters_in_an_array
+    ),
     "a layer in a set": fault(Dropout, rule="finds-parameters", __init__=with_a_hidden_layer),
     "softmax that overflows": fault(
         nn.Softmax, rule="finite", forward=softmax_that_overflows
     )._replace(inputs=lambda x, rng: 1e4 * x),
     "first forward unlike the others": fault(
         Gain, rule="reproducible", forward=twice_the_first_time
+    ),
+    "first backward unlike the others": fault(
+        Gain, rule="reproducible", backward=backward_twice_the_first_time
+    ),
+    "gradients cleared by forward": fault(Gain, rule="accumulates", forward=clears_gradients),
+    "wrong for a dy of ones": fault(
+        Gain, rule="linear", backward=wrong_where(lambda dy: dy.size > 1 and np.all(dy == 1))
     ),
     "third backward doubled": fault(
         Gain, rule="accumulates", forward=forward_that_counts, backward=wrong_the_third_time
@@ -712,6 +761,12 @@ LAYERS = {
     ),
     "y in an array used again": fault(
         Gain, rule="keeps-results", forward=into_one_array("_out", Gain.forward)
+    ),
+    "y in two arrays used in turn": fault(
+        Gain, rule="keeps-results", forward=into_two_arrays(Gain.forward)
+    ),
+    "dx in two arrays used in turn": fault(
+        Gain, rule="keeps-results", backward=into_two_arrays(Gain.backward)
     ),
     "dx in an array used again": fault(
         Gain, rule="keeps-results", backward=into_one_array("_back", Gain.backward)
@@ -966,6 +1021,9 @@ class PlainWeights(Module):
 CHECKLIST_LAYERS = {
     "weights in a plain array": Fault(PlainWeights, "plain-arrays"),
     "an x of zeros at the start": Fault(RememberedZero, "forward-first"),
+    "None without a forward": fault(
+        Elementwise, rule="forward-first", backward=none_without_a_forward
+    ),
     "dy of whatever broadcasts": fault(Gain, rule="dy-shape", backward=whatever_broadcasts),
 }
 
@@ -1054,6 +1112,20 @@ def uses_its_error_up(self):
     return gradient
 
 
+def loss_in_order_of_memory(self, pred, target):
+    return MSELoss.__call__(self, pred.ravel("K").reshape(pred.shape), target)
+
+
+def multiplies_pred_in_place(self, pred, target):
+    pred *= 1.0
+    return MSELoss.__call__(self, pred, target)
+
+
+def gradient_twice_the_first_time(self):
+    first, self._called = not hasattr(self, "_called"), True
+    return MSELoss.backward(self) * (2 if first else 1)
+
+
 class FirstTwice(AbsoluteError):
     """The first value is another."""
 
@@ -1071,6 +1143,13 @@ LOSSES = {
     ),
     "NaN where pred is the target": loss(AbsoluteError, "finite", backward=divides_by_the_error),
     "first value unlike the others": Fault(FirstTwice, "reproducible", inputs=with_numbers),
+    "first gradient unlike the others": loss(
+        MSELoss, "reproducible", backward=gradient_twice_the_first_time
+    ),
+    "order of memory": loss(MSELoss, "layout", __call__=loss_in_order_of_memory),
+    "pred multiplied by ones in place": loss(
+        MSELoss, "keeps-input", __call__=multiplies_pred_in_place
+    ),
     "dL/dpred in float32": loss(
         MSELoss, "dtype", backward=lambda self: MSELoss.backward(self).astype(np.float32)
     ),

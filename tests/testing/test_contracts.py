@@ -9,7 +9,7 @@ import pytest
 from faults import CHECKLIST_LAYERS, CHECKLIST_LOSSES, LAYERS, LOSSES
 from layers import BatchMean, Elementwise, Gain, GlobalNoise, Linear, normal, of_shape
 
-from tinygrad_mnist import Adam, Buffer, MSELoss, Parameter, nn
+from tinygrad_mnist import SGD, Adam, Buffer, MSELoss, Parameter, nn
 from tinygrad_mnist.testing import (
     ModuleContractError,
     check_gradients,
@@ -58,7 +58,20 @@ MESSAGES = {
         "BrokenSoftmax: expected finite y from finite numbers, got NaN or infinity"
     ),
     "first forward unlike the others": (
-        "BrokenGain: expected the second forward to give the y of the very first one, got another"
+        "BrokenGain: expected the very first forward and backward to give what others give, got "
+        "another value of y"
+    ),
+    "first backward unlike the others": (
+        "BrokenGain: expected the very first forward and backward to give what others give, got "
+        "another value of dx"
+    ),
+    "gradients cleared by forward": (
+        "BrokenGain: expected forward to leave the gradients alone, got another value of the "
+        "gradient of gain"
+    ),
+    "wrong for a dy of ones": (
+        "BrokenGain: expected backward of a dy of ones to be backward(dy) + backward(1 - dy), got "
+        "another value of dx"
     ),
     "third backward doubled": (
         "BrokenGain: expected a third backward to add the same again, got another value of dx"
@@ -195,7 +208,16 @@ LOSS_MESSAGES = {
         "BrokenAbsoluteError: expected finite dL/dpred where pred is the target, got NaN or "
         "infinity"
     ),
-    "first value unlike the others": "FirstTwice: expected the same value twice, got another",
+    "first value unlike the others": (
+        "FirstTwice: expected the same value and dL/dpred twice, got another"
+    ),
+    "order of memory": (
+        "BrokenMSELoss: expected a Fortran-ordered pred and target to change nothing, got another "
+        "value of the loss"
+    ),
+    "pred multiplied by ones in place": (
+        "BrokenMSELoss: expected pred and target to be left alone, got output array is read-only"
+    ),
     "dL/dpred of float32 in float64": (
         "BrokenMSELoss: expected dL/dpred in float32, as pred, got float64"
     ),
@@ -229,10 +251,14 @@ def test_a_broken_rule_is_named_in_words(name):
         LAYERS[name].check(normal(3, 2), np.random.default_rng(0))
 
 
+COLUMNS = normal(3, 1), normal(3, 1, seed=1)
+LOSS_ARRAYS = {"order of memory": (normal(3, 2), normal(3, 2, seed=1))}
+
+
 @pytest.mark.parametrize("name", LOSS_MESSAGES)
 def test_a_broken_rule_of_a_loss_is_named_in_words(name):
     with refusal(LOSSES[name].rule, LOSS_MESSAGES[name]):
-        check_loss_gradients(LOSSES[name].make(), normal(3, 1), normal(3, 1, seed=1))
+        check_loss_gradients(LOSSES[name].make(), *LOSS_ARRAYS.get(name, COLUMNS))
 
 
 @pytest.mark.parametrize(
@@ -295,10 +321,14 @@ def test_a_new_layer_has_no_memory_to_answer_from():
         ask(ModuleRun(right, [x], np.ones(())), CHECKLIST_RULES)
     layer = CHECKLIST_LAYERS["an x of zeros at the start"].make(2, None)
     text = (
-        "RememberedZero: expected backward before forward to be refused, got numbers for the "
+        "RememberedZero: expected backward before forward to be refused, got another value of the "
         "gradient of gain"
     )
     with refusal("forward-first", text):
+        ask(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
+    layer = CHECKLIST_LAYERS["None without a forward"].make(2, None)
+    text = "BrokenElementwise: expected backward before forward to be refused, got another value of"
+    with refusal("forward-first", f"{text} dx"):
         ask(ModuleRun(layer, [x], np.ones(())), CHECKLIST_RULES)
 
 
@@ -501,6 +531,23 @@ def test_a_loss_of_the_worst_row_alone_is_right():
     for seed in range(20):
         pred, target = normal(4, 3, seed=seed), normal(4, 3, seed=seed + 100)
         assert check_loss_gradients(LargestError(), pred, target)
+
+
+@pytest.mark.parametrize("rule", ["in-place", "keeps-gradients"])
+def test_an_optimizer_is_watched_in_each_of_its_steps(rule):
+    class LateMistake(SGD):
+        steps = 0
+
+        def step(self):
+            super().step()
+            self.steps += 1
+            for p in self.params if self.steps == 3 else ():
+                if rule == "in-place":
+                    p._data = p.data.copy()
+                else:
+                    p.zero_grad()
+
+    assert rule in grade_optimizer(lambda params: LateMistake(params, lr=0.1)).rules("failed")
 
 
 def test_errors_of_the_users_own_pass_as_they_are():

@@ -17,12 +17,14 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
 from tinygrad_mnist.testing.contracts.rules import (
+    MORE_LAYOUTS,
     Run,
     close,
     equal,
     finite,
     is_array,
     largest,
+    read_only,
     refusing_skeletons,
     spoil,
     still_spoiled,
@@ -80,7 +82,7 @@ class LossRun(Run):
             gradient = self.loss.backward()
         message = f"backward to return an array, got {check.described(gradient)}"
         self.require(is_array(gradient), message)
-        self.first_value = np.array(value)
+        self.first = {"the loss": np.array(value), "dL/dpred": np.array(gradient)}
         self.kept = equal(pred, self.pred) and equal(target, self.target)
 
 
@@ -92,6 +94,12 @@ def implemented(run: LossRun) -> None:
 def keeps_input(run: LossRun) -> None:
     """The loss modifies neither pred nor target."""
     run.require(run.kept, "pred and target to be left alone, got one modified")
+    try:
+        run(read_only(run.pred), read_only(run.target))
+    except ValueError as error:
+        message = f"pred and target to be left alone, got {error}"
+        run.require("read-only" not in str(error), message)
+        raise
 
 
 def shape(run: LossRun) -> None:
@@ -120,6 +128,17 @@ def dtype(run: LossRun) -> None:
     run.require(dtype == np.float64, f"dL/dpred in float64, as pred, got {dtype}")
 
 
+def layout(run: LossRun) -> None:
+    """The memory layout of pred and target changes nothing."""
+    for name, laid_out in MORE_LAYOUTS.items() if run.pred.ndim else ():
+        found = run(laid_out(run.pred), laid_out(run.target))
+        for what, array in run.wanted.items():
+            # another order of a sum rounds terms that may be larger than it
+            same = close(found[what], array, 1e-9 * max(1.0, largest(array)))
+            message = f"a {name} pred and target to change nothing, got another value of {what}"
+            run.require(same, message)
+
+
 def backward_again(run: LossRun) -> None:
     """A second and a third backward return the same."""
     run.loss(run.pred, run.target)
@@ -130,11 +149,10 @@ def backward_again(run: LossRun) -> None:
 
 
 def reproducible(run: LossRun) -> None:
-    """The same pred and target give the same value, the first time, too."""
-    run.rewind()
-    again = np.array(run.loss(run.pred, run.target))
-    same = equal(again, run.wanted["the loss"]) and equal(again, run.first_value)
-    run.require(same, "the same value twice, got another")
+    """The same pred and target give the same value and dL/dpred, the first time, too."""
+    again = run(run.pred, run.target)
+    same = all(equal(a, run.wanted[w]) and equal(a, run.first[w]) for w, a in again.items())
+    run.require(same, "the same value and dL/dpred twice, got another")
 
 
 LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
@@ -143,6 +161,7 @@ LOSS_RULES: dict[str, Callable[[LossRun], None]] = {
     "shape": shape,
     "finite": finite_numbers,
     "dtype": dtype,
+    "layout": layout,
     "backward-again": backward_again,
     "reproducible": reproducible,
 }

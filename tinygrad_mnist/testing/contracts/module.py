@@ -21,18 +21,12 @@ from tinygrad_mnist.parameter import Buffer, Parameter
 from tinygrad_mnist.testing.contracts.module_run import (
     ModuleRun,
     Results,
+    by_name,
     per_sample,
-    read_only,
     shapes,
 )
-from tinygrad_mnist.testing.contracts.rules import LAYOUTS, equal, finite
+from tinygrad_mnist.testing.contracts.rules import MORE_LAYOUTS, equal, finite, read_only
 from tinygrad_mnist.testing.subject import Inputs
-
-MORE_LAYOUTS = LAYOUTS | {
-    "reversed": lambda a: np.flip(np.flip(a).copy()),
-    "read-only": read_only,
-}
-
 
 _MIXES = (
     "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
@@ -81,7 +75,7 @@ def keeps_parameters(run: ModuleRun) -> None:
 
 
 def reproducible(run: ModuleRun) -> None:
-    """Two forwards from the same draws and Buffers give the same y, and so does the very first."""
+    """From the same draws and Buffers comes the same y, and what the very first pass gave."""
     message = (
         "the same y from the same x and the same draws, got another; a random layer keeps its "
         "np.random.Generator as an attribute (self.rng) and draws from nothing else; an array that "
@@ -89,8 +83,9 @@ def reproducible(run: ModuleRun) -> None:
     )
     again = run.forward(run.inputs)
     run.require(equal(again, run.forward(run.inputs)), message)
-    message = "the second forward to give the y of the very first one, got another"
-    run.require(run.alike("y", run.first_y, again), message)
+    wanted = run.wanted  # refuses what is no array of the right shape
+    first = {what: np.array(array) for what, array in run.first.items()}
+    run.same(first, wanted, "the very first forward and backward to give what others give")
 
 
 def shape(run: ModuleRun) -> None:
@@ -126,11 +121,14 @@ def layout(run: ModuleRun) -> None:
 
 
 def accumulates(run: ModuleRun) -> None:
-    """A second and a third backward return the same dx and add the same again."""
+    """A second and a third backward give the same dx and add the same; forward adds nothing."""
     doubled = {what: 2 * array for what, array in run.wanted.items()} | per_sample(run.wanted)
     found = run(run.inputs, run.dy, times=2)
     run.same(found, doubled, "a second backward to add the same again")
     run.same(run.backward(run.dy), run.gradients, "a third backward to add the same again")
+    added = by_name([], run.sums())
+    run.forward(run.inputs)
+    run.same(by_name([], run.sums()), added, "forward to leave the gradients alone")
 
 
 def linear(run: ModuleRun) -> None:
@@ -155,6 +153,11 @@ def linear(run: ModuleRun) -> None:
         total: Results = {what: c * of_a[what] + of_b[what] for what in wanted}
         message = f"backward({name}a + b) to be {name}backward(a) + backward(b)"
         run.same(run.backward(c * a + b), total, message, c * run.dy_size)
+    ones, size = np.ones(dy.shape), max(1.0, run.dy_size)
+    rest = run.backward(ones - dy)
+    total = {what: wanted[what] + rest[what] for what in wanted}
+    message = "backward of a dy of ones to be backward(dy) + backward(1 - dy)"
+    run.same(run.backward(ones), total, message, size)
     sizes = [run.dy_size, *run.usual_sizes.values()]
     if max(sizes) < 2.0**500 and run.dy_size > 2.0**-500:  # or they might overflow, or vanish
         ask_scaled("2**40", 2.0**40)

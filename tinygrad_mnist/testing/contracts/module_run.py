@@ -18,6 +18,7 @@ from tinygrad_mnist.testing.contracts.rules import (
     equal,
     is_array,
     largest,
+    read_only,
     refusing_skeletons,
     spoil,
     still_spoiled,
@@ -34,11 +35,6 @@ MISUSED = {
     "dx": "keep a copy of dx (dx.copy())",
 }
 Results = dict[str, FloatArray]  # of one forward and backward, each by what a message calls it
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array of the same numbers that nobody can write into."""
-    return np.broadcast_to(array.copy(), array.shape)
 
 
 class ModuleRun(Run):
@@ -146,12 +142,14 @@ class ModuleRun(Run):
         overwrite("dx", *dxs)
         second = listed(module.backward(self.dy.copy()), len(inputs))
         sums = [
-            None if x.dtype.kind != "f" or a is None else a + b
+            None if x.dtype.kind != "f" or a is None else np.add(a, b)
             for x, a, b in zip(inputs, first, second, strict=True)
         ]
         found = by_name(sums, {name: p.grad.copy() for name, p in module.named_parameters()})
+        module.backward(self.dy.copy())
         overwritten = [] if all(map(still_spoiled, dxs)) else ["dx"]
-        module(*[x.copy() for x in self.inputs])
+        for _ in range(2):  # two arrays may be used in turn
+            module(*[x.copy() for x in self.inputs])
         return found, overwritten if still_spoiled(y) else [*overwritten, "y"]
 
     def __call__(self, inputs: Inputs, dy: FloatArray, times: int = 1) -> Results:
@@ -194,6 +192,10 @@ class ModuleRun(Run):
         atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
         return close(found, wanted, atol)
 
+    def sums(self) -> dict[str, FloatArray]:
+        """Return copies of the gradients as they are now, by the names of the parameters."""
+        return {name: p.grad.copy() for name, p in self.module.named_parameters()}
+
     def rewind(self) -> None:
         """Set back what a forward changes, if there was one."""
         if "state" in vars(self):
@@ -205,9 +207,11 @@ class ModuleRun(Run):
             y = self.module(*inputs)
             message = f"forward to return an array, got {check.described(y)}"
             self.require(is_array(y), message)
-        self.first_y = np.array(y)
+        self.first = {"y": np.array(y)}
+        self.module.zero_grad()
         with refusing_skeletons(self.owner, "backward"), self._watched("backward", inputs):
-            self.module.backward(dy)
+            found = listed(self.module.backward(dy), len(inputs))
+        self.first |= by_name(copy.deepcopy(found), self.sums())
         if not equal(dy, self.dy):
             self.edits.append(("keeps-dy", "backward to leave dy alone, got it modified"))
 

@@ -152,17 +152,20 @@ def in_place(run: OptimizerRun) -> None:
     """A step changes the numbers in a Parameter's array, not the array."""
     training = run.start(run.make)
     arrays = [p.data for p in training.params]
-    training.go(run.gradients[:1])
-    kept = all(p.data is array for p, array in zip(training.params, arrays, strict=True))
-    run.require(kept, "step to keep the arrays of its Parameters, got one replaced")
+    for number, step in enumerate(run.gradients, 1):
+        training.go([step])
+        kept = all(p.data is array for p, array in zip(training.params, arrays, strict=True))
+        run.require(kept, f"step {number} to keep the arrays of its Parameters, got one replaced")
 
 
 def keeps_gradients(run: OptimizerRun) -> None:
     """A step leaves the gradients as they are."""
-    training = run.start(run.make).go(run.gradients[:1])
-    pairs = zip(training.params, run.gradients[0], strict=True)
-    kept = all(np.array_equal(p.grad, gradient) for p, gradient in pairs)
-    run.require(kept, "step to leave the gradients alone, got one modified")
+    training = run.start(run.make)
+    for number, step in enumerate(run.gradients, 1):
+        training.go([step])
+        pairs = zip(training.params, step, strict=True)
+        kept = all(np.array_equal(p.grad, gradient) for p, gradient in pairs)
+        run.require(kept, f"step {number} to leave the gradients alone, got one modified")
 
 
 def own_state(run: OptimizerRun) -> None:

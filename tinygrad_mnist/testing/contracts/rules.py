@@ -37,10 +37,19 @@ class Run:
         """Set back what a run changes."""
 
 
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of the same numbers that nobody can write into."""
+    return np.broadcast_to(array.copy(), array.shape)
+
+
 # the same numbers in other memory
 LAYOUTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Fortran-ordered": partial(np.array, order="F"),
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
+}
+MORE_LAYOUTS = LAYOUTS | {
+    "reversed": lambda a: np.flip(np.flip(a).copy()),
+    "read-only": read_only,
 }
 AnyRun = TypeVar("AnyRun", bound=Run)
 Rules = Mapping[str, Callable[[AnyRun], None]]
