@@ -11,7 +11,7 @@ from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.differences.hints import about_parts, about_ratio, has_wrong_part
-from tinygrad_mnist.testing.differences.judge import Judge, Probe, Verdict
+from tinygrad_mnist.testing.differences.judge import Judge, Verdict
 from tinygrad_mnist.testing.differences.precision import (
     DOUBLE,
     SINGLE,
@@ -19,6 +19,7 @@ from tinygrad_mnist.testing.differences.precision import (
     precision_of,
     rounds_inside,
 )
+from tinygrad_mnist.testing.differences.probe import Probe
 from tinygrad_mnist.testing.report import (
     ArrayReport,
     GradientCheckError,

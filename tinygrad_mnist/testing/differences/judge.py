@@ -1,7 +1,7 @@
 """Central differences, and whether a gradient that disagrees with them is wrong.
 
 The step is eps**(1/3) * max(1, |v|), which balances the truncation error h**2 f''' / 6 against
-the rounding error eps |f| / h. Along a direction of n entries each moves 1/sqrt(n) of that.
+the rounding error eps |f| / h, with the eps of the function's precision.
 
 A disagreement is not yet a mistake: the point may lie on a kink, as ReLU does at 0. With D the
 first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h) = 4 S(h/2), while
@@ -24,13 +24,13 @@ import numpy as np
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.testing.differences.kinks import ALIKE, Slopes
 from tinygrad_mnist.testing.differences.precision import Precision
+from tinygrad_mnist.testing.differences.probe import SMALLEST, Probe, either_side, way_of
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
 from tinygrad_mnist.testing.subject import Subject
 
 _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _CLOSER = (2.0**-8, 2.0**-16)  # steps at which a kink is still one, and no steep but smooth place
-_SMALLEST = float(np.finfo(np.float64).tiny)
 _TINY = 0.01  # a usual size below which values count as tiny
 _FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one, of the same size
 _SMALL = 1e-3  # of a gradient, an error that must be much the same wherever it is measured
@@ -38,25 +38,6 @@ _NEARBY = 2  # generic points at which an error is confirmed
 _WIDER = (2.0**10, 2.0**20, 2.0**30)  # steps at which rounding hides less, over the first
 _PIECES = 8  # points in the neighbourhood of a kink that must show no third slope
 _FEW, _MANY = 128, 4096  # points there whose gradients are looked at, at least and at most
-
-
-class Probe(NamedTuple):
-    """Neighbouring entries of an array, from flat index `start` on, that move together by signs."""
-
-    name: str
-    start: int
-    signs: FloatArray
-
-    @property
-    def part(self) -> slice:
-        """Return the flat indices."""
-        return slice(self.start, self.start + len(self.signs))
-
-    def halves(self) -> list["Probe"]:
-        """Return the probes of the first and of the second half of the entries."""
-        middle = len(self.signs) // 2
-        first, second = self.signs[:middle], self.signs[middle:]
-        return [Probe(self.name, self.start, first), Probe(self.name, self.start + middle, second)]
 
 
 class Measured(NamedTuple):
@@ -272,7 +253,7 @@ class Judge:
             + precision.atol
             * float(np.max(abs(gradient), initial=0.0, where=np.isfinite(gradient)))
             + rounding
-            + _SMALLEST  # of an empty batch all the others are 0
+            + SMALLEST  # of an empty batch all the others are 0
         )
         return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
 
@@ -402,42 +383,6 @@ class Judge:
         return subject
 
 
-def either_side(
-    subject: Subject, probe: Probe, step: float
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Return the outputs a step above and a step below, the way between them and its length.
-
-    The length is negative where a single entry moves down. Outputs are NaN where the function is
-    not defined.
-    """
-    array = subject.arrays[probe.name].reshape(-1)[probe.part]
-    kept = array.copy()
-    h = step * _way(kept, probe)
-    try:
-        array[:] = kept + h
-        above, f_above = array.astype(np.float64), _outputs_or_nan(subject)
-        array[:] = kept - h
-        below, f_below = array.astype(np.float64), _outputs_or_nan(subject)
-    finally:
-        array[:] = kept
-    taken = above - below  # not 2 h: the sums were rounded, to the array's dtype
-    length = float(np.linalg.norm(taken)) or _SMALLEST
-    return f_above, f_below, taken, math.copysign(length, taken[0]) if len(taken) == 1 else length
-
-
-def way_of(subject: Subject, probe: Probe) -> FloatArray:
-    """Return the direction in which a probe moves, of length 1."""
-    way = _way(subject.arrays[probe.name].reshape(-1)[probe.part], probe)
-    return np.asarray(way / (np.linalg.norm(way) or 1))
-
-
-def _way(values: FloatArray, probe: Probe) -> FloatArray:
-    size = np.maximum(1, abs(values))
-    if len(size) > 1:  # or one huge entry would be the direction
-        size = np.minimum(size, 10 * np.median(size))
-    return probe.signs * size / math.sqrt(len(size))
-
-
 def _confirmed(here: Measured, there: Measured) -> bool:
     """Return whether an error is not small, or much the same at another point."""
     relative, again = here.off / here.largest, there.off / there.largest
@@ -446,10 +391,3 @@ def _confirmed(here: Measured, there: Measured) -> bool:
 
 def _usual(array: FloatArray) -> float:
     return math.sqrt(float(np.mean(array**2))) if array.size else 0.0
-
-
-def _outputs_or_nan(subject: Subject) -> FloatArray:
-    try:
-        return subject.outputs()
-    except Exception:
-        return np.array(np.nan)
