@@ -90,6 +90,53 @@ class Sum(MSELoss):
         return super().backward() * 2
 
 
+class Probabilities:
+    """Binary cross-entropy of probabilities, which is right between 0 and 1."""
+
+    slope = None
+
+    def __call__(self, pred, target):
+        if np.shape(pred) != np.shape(target):
+            raise ValueError("other shapes")
+        p, t = np.asarray(pred), np.asarray(target, np.asarray(pred).dtype)
+        self.slope = (p - t) / (p * (1 - p) * p.size)
+        return float(-np.mean(t * np.log(p) + (1 - t) * np.log(1 - p)))
+
+    def backward(self):
+        return self.slope.copy()
+
+
+class Poisson(Probabilities):
+    """exp(pred) - target * pred, which overflows for pred = 1000."""
+
+    def __call__(self, pred, target):
+        if np.shape(pred) != np.shape(target):
+            raise ValueError("other shapes")
+        p, t = np.asarray(pred), np.asarray(target, np.asarray(pred).dtype)
+        self.slope = (np.exp(p) - t) / p.size
+        return float(np.mean(np.exp(p) - t * p))
+
+
+class Nothing(MSELoss):
+    """Always 0."""
+
+    def __call__(self, pred, target):
+        return 0 * super().__call__(pred, target)
+
+    def backward(self):
+        return 0 * super().backward()
+
+
+class FirstDoubled(MSELoss):
+    """Its first backward is wrong."""
+
+    calls = 0
+
+    def backward(self):
+        self.calls += 1
+        return super().backward() * (2 if self.calls == 1 else 1)
+
+
 class Skips(CrossEntropy):
     """A cross entropy without its last label."""
 

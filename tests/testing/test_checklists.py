@@ -4,6 +4,7 @@ import copy
 import re
 import time
 import traceback
+from contextlib import suppress
 
 import hypothesis
 import numpy as np
@@ -19,10 +20,13 @@ from students import (
     Momentum,
     NaiveCrossEntropy,
     NaiveSoftmax,
+    Nothing,
     OneVelocity,
     Overwritten,
     OwnCache,
     Pass,
+    Poisson,
+    Probabilities,
     Replaces,
     Rounds,
     SharesState,
@@ -56,6 +60,7 @@ from tinygrad_mnist import (
 from tinygrad_mnist.testing import (
     GivenError,
     GradientCheckError,
+    InconclusiveGradientCheck,
     ModuleContractError,
     check_gradients,
 )
@@ -64,6 +69,7 @@ from tinygrad_mnist.testing.strategies import (
     loss_checklist,
     module_checklist,
     optimizer_checklist,
+    seeds,
 )
 
 # the same examples in every run, and as many as find the rarest of the faults
@@ -169,6 +175,18 @@ def test_an_error_of_the_layers_own_comes_as_it_is_with_the_same_note():
     with pytest.raises(AttributeError, match="no attribute 'y'") as caught:
         module_checklist(lambda features, rng: Misspelt(), settings=SAME)()
     assert caught.value.__notes__[-1].startswith("0 of ")
+
+
+@pytest.mark.parametrize("layer", [Tanh, WrongSlope])
+def test_draws_of_a_layer_from_the_global_stream_are_undone(layer):
+    def make(features, rng):
+        np.random.rand()  # noqa: NPY002
+        return layer()
+
+    before = repr(np.random.get_state())  # noqa: NPY002
+    with suppress(GradientCheckError):
+        module_checklist(make, settings=FEW)()
+    assert repr(np.random.get_state()) == before  # noqa: NPY002
 
 
 # Values
@@ -304,6 +322,26 @@ test_cross_entropy = loss_checklist(CrossEntropyLoss, targets="labels", settings
 test_yes_or_no = loss_checklist(
     BCEWithLogitsLoss, targets=lambda pred, rng: rng.random(pred.shape), settings=FEW
 )
+
+test_probabilities = loss_checklist(
+    Probabilities,
+    targets=lambda pred, rng: rng.integers(0, 2, pred.shape),
+    preds=seeds().map(lambda seed: np.random.default_rng(seed).uniform(0.05, 0.95, (3, 2))),
+    settings=FEW,
+)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_loss_that_overflows_may_be_allowed_to():
+    counts = {"targets": lambda pred, rng: rng.poisson(2, pred.shape), "settings": SAME}
+    loss_checklist(Poisson, allow_nonfinite=True, **counts)()
+    assert error_of(loss_checklist(Poisson, **counts)).rule == "finite"
+
+
+def test_a_loss_of_which_no_gradient_could_be_judged_is_no_pass():
+    text = "^Nothing: expected some example in which a wrong gradient would show, got none$"
+    with pytest.raises(InconclusiveGradientCheck, match=text):
+        loss_checklist(Nothing, settings=FEW)()
 
 
 def nll(pred, labels):

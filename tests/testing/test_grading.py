@@ -2,9 +2,11 @@
 
 import html.parser
 import json
+import random
 import re
 import sys
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -13,15 +15,19 @@ from faults import CHECKLIST_LAYERS
 from layers import Embedding, Gain, Product
 from students import (
     Batch,
+    FirstDoubled,
     Fixed,
     Forgets,
     Identity,
     Momentum,
     NaiveCrossEntropy,
     NaiveSoftmax,
+    Nothing,
     Overwritten,
     OwnCache,
     Pass,
+    Poisson,
+    Probabilities,
     Skeleton,
     Sum,
     Tanh,
@@ -236,13 +242,6 @@ def test_gradients_and_values_are_worth_five_rules_and_halve_a_score_without_the
 
 
 def test_a_loss_of_which_no_gradient_could_be_judged_is_no_pass():
-    class Nothing(MSELoss):
-        def __call__(self, pred, target):
-            return 0 * super().__call__(pred, target)
-
-        def backward(self):
-            return 0 * super().backward()
-
     result = grade_loss(Nothing)
     assert result.rules("not reached") == ["gradients"]
     total = len(result.verdicts) + 4
@@ -340,7 +339,47 @@ def test_a_wide_layer_is_graded_too():
     assert "x of shape (33, 17)" in why(of(Narrow), "gradients")
 
 
+def test_a_gradient_that_is_no_number_where_a_row_is_0_is_found():
+    class Normed(Tanh):
+        def forward(self, x):
+            x = np.array(x)
+            self.norm = np.sqrt(np.sum(x**2, axis=-1, keepdims=True))
+            self._y = x / np.maximum(self.norm, 1e-12)
+            return self._y.copy()
+
+        def backward(self, dy):
+            return (dy - self._y * np.sum(dy * self._y, axis=-1, keepdims=True)) / self.norm
+
+    assert "finite dx from finite numbers, got NaN or infinity" in why(of(Normed), "finite")
+
+
+def test_what_the_code_does_to_everybody_is_undone():
+    class Rude(Tanh):
+        def forward(self, x):
+            np.random.rand()  # noqa: NPY002
+            random.seed(0)
+            np.seterr(all="raise")
+            warnings.simplefilter("always")
+            return super().forward(x)
+
+    def seen():
+        stream = np.random.get_state()  # noqa: NPY002
+        return stream[1:3], random.getstate(), np.geterr(), warnings.filters[:]
+
+    before = repr(seen())
+    of(Rude)
+    assert repr(seen()) == before
+
+
 # What the teacher gives
+
+
+def test_inputs_may_be_nested_lists_and_are_refused_without_samples():
+    assert of(Tanh, inputs=[[[1.0, 2.0], [3.0, 4.0]]])
+    contract = "^grade: expected inputs of arrays with an axis of samples, got "
+    for batch in (3.0, ()):
+        with pytest.raises(ValueError, match=contract):
+            of(Tanh, inputs=[batch])
 
 
 def test_a_reference_may_take_the_parameters_in_their_order():
@@ -506,8 +545,25 @@ def test_a_right_loss_has_every_point(make, settings):
     assert grade_loss(make, **settings).score == 1
 
 
+def test_a_loss_of_probabilities_is_graded_on_those_it_is_given():
+    rng = np.random.default_rng(0)
+    preds = [rng.uniform(0.05, 0.95, shape).tolist() for shape in ((2, 2), (3, 4), (5, 1))]
+    yes_or_no = {"targets": lambda pred, rng: rng.integers(0, 2, pred.shape)}
+    assert grade_loss(Probabilities, preds=preds, **yes_or_no).score == 1
+    assert "finite" in grade_loss(Probabilities, **yes_or_no).rules("failed")
+    with pytest.raises(ValueError, match="^grade_loss: expected preds of one array or more, got n"):
+        grade_loss(Probabilities, preds=[])
+
+
+def test_a_loss_that_overflows_may_be_allowed_to():
+    counts = {"targets": lambda pred, rng: rng.poisson(2, pred.shape)}
+    assert grade_loss(Poisson, **counts).rules("failed") == ["finite"]
+    assert grade_loss(Poisson, allow_nonfinite=True, **counts).score == 1
+
+
 def test_a_wrong_loss_fails_by_what_is_wrong():
     assert "gradients" in grade_loss(Sum).rules("failed")
+    assert "reproducible" in grade_loss(FirstDoubled).rules("failed")
     assert "finite" in grade_loss(NaiveCrossEntropy, targets="labels").rules("failed")
     result = grade_loss(lambda: MSELoss("sum"), reference=lambda y, t: np.mean((y - t) ** 2))
     assert result.rules("failed") == ["values"]

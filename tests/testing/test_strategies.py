@@ -87,8 +87,9 @@ def test_away_from_does_not_change_what_it_draws_from():
         lambda x: (abs(x) >= 1e3).any(),
         lambda x: ((abs(x) > 0) & (abs(x) < 1e-9)).any(),
         lambda x: len(np.unique(x)) == x.size and x.all(),
+        lambda x: x.shape[-1] > 2 and not x.any(axis=-1).all(),
     ],
-    ids=["zero", "tie", "huge", "tiny", "none"],
+    ids=["zero", "tie", "huge", "tiny", "none", "row of zeros"],
 )
 def test_spiked_arrays_have_each_kind_of_special_value(special):
     find(spiked(), special)

@@ -285,10 +285,11 @@ class LossExample:
     """A loss of one pred and target, and a reference for its value."""
 
     make: Callable[[], Loss]
+    targets: Targets
+    reference: Reference | None
+    allow_nonfinite: bool
     pred: FloatArray
-    targets: Targets = "like pred"
-    reference: Reference | None = None
-    seed: int = 0
+    seed: int
 
     def __str__(self) -> str:
         """Return the shapes."""
@@ -318,19 +319,31 @@ class LossExample:
     @cached_property
     def run(self) -> LossRun:
         """The loss under the rules."""
-        return LossRun(self.make(), self.pred, self.target)
+        return self._made()
 
     def questions(self) -> Iterator[Question]:
         """Yield every rule; the first is that forward and backward run."""
         yield from questions_of(lambda: self.run, LOSS_RULES, loss_values(self.reference))
         yield "gradients", self._report
         yield from questions_of(lambda: self.run, LATER_LOSS_RULES)
-        unused = LossRun(self.make(), self.pred, self.target)
+        unused = self._made()
         yield from questions_of(lambda: unused, LOSS_CHECKLIST_RULES)
+
+    def _made(self) -> LossRun:
+        return LossRun(self.make(), self.pred, self.target, self.allow_nonfinite)
 
     def _report(self) -> GradientReport:
         arrays = self.pred, self.target
         return check_loss_gradients(self.make(), *arrays, contracts=False, seed=self.seed)
+
+
+def arrays_of(owner: str, batch: Any) -> tuple[NDArray[Any], ...]:
+    """Return the arrays of a batch: one, or several in a tuple."""
+    given = batch if isinstance(batch, tuple) else (batch,)
+    arrays = tuple(check.real_array(owner, "inputs", array) for array in given)
+    if not arrays or not all(array.ndim for array in arrays):
+        raise check.value_error(owner, "inputs of arrays with an axis of samples", batch)
+    return arrays
 
 
 def require_loss(owner: str, make: Callable[[], Loss], targets: object) -> None:

@@ -11,10 +11,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
@@ -30,6 +32,7 @@ from tinygrad_mnist.testing.examples import (
     ModuleSettings,
     OptimizerExample,
     Targets,
+    arrays_of,
     compared,
     require_loss,
 )
@@ -40,7 +43,7 @@ from tinygrad_mnist.testing.report import (
     InconclusiveGradientCheck,
     ModuleContractError,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form, check_forms
+from tinygrad_mnist.testing.subject import FORMS, Form, check_forms, global_state_kept
 
 Outcome = Literal["passed", "failed", "not reached"]
 
@@ -48,6 +51,7 @@ Outcome = Literal["passed", "failed", "not reached"]
 POINTS = {"gradients": 5, "values": 5, "plain-arrays": 5}
 HALVING = ("implemented", "gradients", "values")  # each that did not pass halves the score
 _NAMED = 4  # rules in a line
+_FLOAT64 = np.dtype(np.float64)
 
 
 class Verdict(NamedTuple):
@@ -218,6 +222,7 @@ def _message(error: BaseException) -> str:
     return "\n".join(filter(None, lines))
 
 
+@global_state_kept()
 def grade(
     make: MakeModule,
     *,
@@ -255,7 +260,12 @@ def grade(
 
 
 def grade_loss(
-    make: Callable[[], Loss], *, targets: Targets = "like pred", reference: Reference | None = None
+    make: Callable[[], Loss],
+    *,
+    targets: Targets = "like pred",
+    reference: Reference | None = None,
+    allow_nonfinite: bool = False,
+    preds: Iterable[ArrayLike] | None = None,
 ) -> Grade:
     """Grade a loss: the contract, its gradients and, with a reference, its values.
 
@@ -264,10 +274,20 @@ def grade_loss(
         targets: What pred is compared with: numbers "like pred", "labels" below the length of its
             last axis, or what a function of pred and a generator returns.
         reference: A function of pred and target, which the loss must equal.
+        allow_nonfinite: Whether finite numbers may give NaN or infinity.
+        preds: Arrays to grade it on, such as probabilities. None is arrays from (2, 2) to (33, 17),
+            some with zeros, ties and huge numbers.
     """
     require_loss("grade_loss", make, targets)
-    preds = (pred for pred in _arrays(1) if targets != "labels" or pred.shape[-1] > 1)
-    return graded(*(LossExample(make, p, targets, reference, i) for i, p in enumerate(preds)))
+    usual = (pred for pred in _arrays(1) if targets != "labels" or pred.shape[-1] > 1)
+    example = partial(LossExample, make, targets, reference, allow_nonfinite)
+    examples = [
+        example(check.owned("grade_loss", "preds", pred, _FLOAT64), seed)
+        for seed, pred in enumerate(usual if preds is None else preds)
+    ]
+    if not examples:
+        raise ValueError(check.expected("grade_loss", "preds of one array or more", "none"))
+    return graded(*examples)
 
 
 def grade_optimizer(
@@ -285,6 +305,7 @@ def grade_optimizer(
     return graded(*(OptimizerExample(make, reference, seed) for seed in range(3)))
 
 
+@global_state_kept()
 def graded(*examples: Example) -> Grade:
     """Return the verdicts of examples of one thing."""
     verdicts = Verdicts(examples[0].says)
@@ -300,7 +321,9 @@ def _arrays(sample_axes: int) -> Iterator[FloatArray]:
     """Yield arrays of normal numbers, from the smallest up, then zeros with ties, and huge ones."""
     rng, more = np.random.default_rng(0), [5 + i for i in range(sample_axes - 1)]
     normal = [rng.standard_normal((rows, *more, features)) for rows, features in _SIDES]
-    yield from [*normal, np.round(normal[1]), 1e3 * normal[1]]
+    tied = np.round(normal[1])
+    tied[0] = 0
+    yield from [*normal, tied, 1e3 * normal[1]]
 
 
 def _examples(settings: ModuleSettings, inputs: Iterable[Any] | None) -> Iterator[ModuleExample]:
@@ -309,7 +332,7 @@ def _examples(settings: ModuleSettings, inputs: Iterable[Any] | None) -> Iterato
     A form that is refused there is not asked for again: it may run by chance, as of three features.
     """
     batches = _arrays(settings.sample_axes) if inputs is None else inputs
-    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
+    tuples = (arrays_of("grade", batch) for batch in batches)
     enough = (batch for batch in tuples if settings.rows_independent or len(batch[0]) > 1)
     for i, batch in enumerate(enough):
         ways = [(form, training) for form in settings.ordered_forms for training in (True, False)]

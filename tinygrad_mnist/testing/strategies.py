@@ -7,10 +7,13 @@ at any size and shrink just as well. Needs Hypothesis (extra `test`).
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._extras import needing
 from tinygrad_mnist.losses import Loss
@@ -28,6 +31,7 @@ from tinygrad_mnist.testing.examples import (
     ModuleSettings,
     OptimizerExample,
     Targets,
+    arrays_of,
     compared,
     require_loss,
 )
@@ -35,7 +39,7 @@ from tinygrad_mnist.testing.given import GivenError
 from tinygrad_mnist.testing.grading import graded
 from tinygrad_mnist.testing.places import KIT_ERRORS, own_traceback
 from tinygrad_mnist.testing.report import InconclusiveGradientCheck
-from tinygrad_mnist.testing.subject import FORMS, Form, check_forms
+from tinygrad_mnist.testing.subject import FORMS, Form, check_forms, global_state_kept
 
 with needing("tinygrad_mnist.testing.strategies", "test"):
     import hypothesis
@@ -45,6 +49,7 @@ with needing("tinygrad_mnist.testing.strategies", "test"):
 _SIDES = st.sampled_from([2, 3, 5, 4, 1])  # failures shrink to 2: a side of 1 hides wrong shapes
 _PIXELS = st.sampled_from([5, 6, 8, 7])  # as small as kernels may be
 _LONG = st.sampled_from([0] * 7 + [9, 17, 33])  # beyond what a layer may have been written for
+_ONE_IN_EIGHT = st.sampled_from([False] * 7 + [True])
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -96,12 +101,17 @@ def away_from(
 
 @st.composite
 def spiked(draw: st.DrawFn, arrays: st.SearchStrategy[FloatArray] | None = None) -> FloatArray:
-    """Return a strategy of arrays, or `batches()`, with a few zeros, ties, huge or tiny numbers."""
+    """Return a strategy of arrays, or `batches()`, with a few zeros, ties, huge or tiny numbers.
+
+    In one of eight, a whole sample is 0.
+    """
     array = draw(batches() if arrays is None else arrays).copy()
     flat = array.reshape(-1)
     for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
         i, j = (draw(st.integers(0, flat.size - 1)) for _ in range(2))
         flat[i] = draw(st.sampled_from([0.0, 1.0, -1.0, 1e3, -1e3, 1e-3, 1e-12, flat[j]]))
+    if array.ndim and array.size and draw(_ONE_IN_EIGHT):
+        array[draw(st.integers(0, len(array) - 1))] = 0
     return array
 
 
@@ -175,7 +185,7 @@ def module_checklist(
         return arrays.filter(lambda x: rows_independent or len(x) > 1)
 
     def example(batch: Any, form: Form, training: bool, seed: int) -> ModuleExample:
-        arrays = batch if isinstance(batch, tuple) else (batch,)
+        arrays = arrays_of("module_checklist", batch)
         return ModuleExample(shared, arrays, form, training, seed)
 
     drawn = {
@@ -192,6 +202,8 @@ def loss_checklist(
     *,
     targets: Targets = "like pred",
     reference: Reference | None = None,
+    allow_nonfinite: bool = False,
+    preds: st.SearchStrategy[ArrayLike] | None = None,
     settings: hypothesis.settings | None = None,
 ) -> Callable[[], None]:
     """Return a property test of a loss: its contract and its gradients.
@@ -202,14 +214,23 @@ def loss_checklist(
         make_loss: Makes the loss, of no arguments: its class will do.
         targets: As in `grade_loss`.
         reference: As in `grade_loss`.
+        allow_nonfinite: As in `grade_loss`.
+        preds: What to feed it, such as arrays of probabilities; None is `spiked()`.
         settings: As in `module_checklist`.
+
+    Raises:
+        AssertionError: From the test, as in `module_checklist`.
+        InconclusiveGradientCheck: From the test, if no example could tell.
     """
     require_loss("loss_checklist", make_loss, targets)
-    preds = spiked().filter(lambda pred: targets != "labels" or pred.shape[-1] > 1)
+    usual = spiked().filter(lambda pred: targets != "labels" or pred.shape[-1] > 1)
+    of_pred = partial(LossExample, make_loss, targets, reference, allow_nonfinite)
+
+    def example(pred: ArrayLike, seed: int) -> LossExample:
+        return of_pred(check.owned("loss_checklist", "preds", pred, np.dtype(np.float64)), seed)
+
     return _checklist(
-        lambda pred, seed: LossExample(make_loss, pred, targets, reference, seed),
-        {"pred": preds, "seed": seeds()},
-        settings,
+        example, {"pred": usual if preds is None else preds, "seed": seeds()}, settings
     )
 
 
@@ -247,6 +268,7 @@ def _checklist(
     It shrinks the first failure: looking for further failures would double the time.
     """
     last: list[Example] = []
+    told: set[str] = set()  # the rules about which some example said something
     settings = settings or hypothesis.settings()
     phases = [phase for phase in settings.phases if phase is not hypothesis.Phase.explain]
     quick = hypothesis.settings(settings, deadline=None, phases=phases, report_multiple_bugs=False)
@@ -256,14 +278,16 @@ def _checklist(
     @given(**drawn)
     def test(**values: Any) -> None:
         last[:] = [make_example(**values)]
-        for _, question in last[0].questions():
+        for rule, question in last[0].questions():
             with suppress(InconclusiveGradientCheck):
                 question()
+                told.add(rule)
 
     def checklist() -> None:
         __tracebackhide__ = True  # for pytest
         try:
-            with np.printoptions(threshold=25, edgeitems=2):  # of the arrays in a note
+            # arrays in a note show their corners
+            with global_state_kept(), np.printoptions(threshold=25, edgeitems=2):
                 test()
         except GivenError as error:
             raise error.with_traceback(own_traceback(error)) from None
@@ -274,5 +298,8 @@ def _checklist(
             cause = None if isinstance(error, KIT_ERRORS) else error.__cause__
             raise error.with_traceback(own_traceback(error)) from cause
         after()
+        if "gradients" in last[0].says.keys() - told:
+            contract = "some example in which a wrong gradient would show"
+            raise InconclusiveGradientCheck(check.expected(last[0].owner, contract, "none"))
 
     return checklist

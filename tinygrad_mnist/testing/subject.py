@@ -7,6 +7,7 @@ import copy
 import math
 import pickle
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
@@ -169,6 +170,18 @@ class State:
 
     def _named_buffers(self) -> list[tuple[str, Any]]:
         return [pair for module in self._modules for pair in module.named_buffers()]
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Set back what is everybody's: both global streams, the filters of warnings, np.seterr."""
+    streams = [(set_state, get_state()) for get_state, set_state in _GLOBAL]
+    try:
+        with warnings.catch_warnings(), np.errstate():
+            yield
+    finally:
+        for set_state, state in streams:
+            set_state(state)
 
 
 @contextmanager
