@@ -27,8 +27,8 @@ def differing(
     """Return the name of a result that is another in float32, or None.
 
     Another by more than 1e-3 of its largest entry, `rounding(name)`, and what rounding the arrays
-    may do. And not at these arrays alone, which may lie on a kink or cancel, but also at two others
-    nearby.
+    does: in float64, and in float32, where what cancels inside rounds by more. And not at these
+    arrays alone, which may lie on a kink, but also at two others nearby.
     """
     rng, name = np.random.default_rng(0), None
     for _ in range(3):
@@ -77,9 +77,10 @@ def _differing_at(
 ) -> str | None:
     arrays = [cast(cast(array, np.float32), np.float64) for array in arrays]
     found, wanted = compute(np.float32, arrays), compute(np.float64, arrays)
-    others = [compute(np.float64, [_shaken(a, 4 * EPS, rng) for a in arrays]) for _ in range(3)]
+    pairs = [(np.float64, wanted), (np.float32, found)] * 3
+    others = [(compute(kind, [_shaken(a, 4 * EPS, rng) for a in arrays]), r) for kind, r in pairs]
     for name, array in wanted.items():
-        moved = max(largest(other[name] - array) for other in others)
+        moved = max(largest(other[name] - result[name]) for other, result in others)
         if not close(found[name], array, tolerance(array, rounding(name)) + 4 * moved):
             return name
     return None
