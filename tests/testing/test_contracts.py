@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import CHECKLIST_LAYERS, CHECKLIST_LOSSES, LAYERS, LOSSES
-from layers import BatchMean, Elementwise, Gain, GlobalNoise, Linear, normal, of_shape
+from layers import ELEMENTWISE, BatchMean, Elementwise, Gain, GlobalNoise, Linear, normal, of_shape
 
 from tinygrad_mnist import SGD, Adam, Buffer, MSELoss, Parameter, nn
 from tinygrad_mnist.testing import (
@@ -557,3 +557,16 @@ def test_errors_of_the_users_own_pass_as_they_are():
 
     with pytest.raises(KeyError, match="mine"):
         check_gradients(Breaks(2), normal(3, 2))
+
+
+def test_a_small_slope_that_float32_takes_for_0_is_no_mistake():
+    weights = [
+        [-0.3272027, -0.7526335, 1.1260755],
+        [1.1103227, 0.7811746, 0.8275258],
+        [1.1591031, -0.4032385, 1.1810422],
+    ]
+    x = [[0.1257302, -0.1321049, 0.6404227], [0.1049001, -0.5356694, 0.3615951]]
+    x += [[1.3040000, 0.9470809, -0.7037352], [-1.2654215, -0.6232745, 0.0413260]]
+    layer = nn.Linear(3, 3, bias=False, init=lambda shape, rng: np.array(weights))
+    model = nn.Sequential(layer, Elementwise(*ELEMENTWISE["steep tanh"]))
+    ask(ModuleRun(model, [np.array(x)], np.ones((4, 3))), {"float32": LATER_RULES["float32"]})
