@@ -12,9 +12,7 @@ from tinygrad_mnist.testing.contracts.rules import Run, close, largest
 Compute = Callable[[Any, Sequence[NDArray[Any]]], dict[str, NDArray[Any]]]
 EPS = float(np.finfo(np.float32).eps)
 _RTOL = 1e-3
-_INSIDE = 1024  # times: where tanh(200 x) is 1 in float32, its slope, 200 (1 - tanh(200 x)**2), is 0
-    1024  # times what x rounds to: the slope 200 * (1 - tanh(200 * x)**2) is 0 where tanh is 1
-)
+_INSIDE = 1024  # of an EPS: where tanh(200 x) rounds to 1, 200 (1 - tanh(200 x)**2) becomes 0
 _TINY = 1e-30  # products of small numbers vanish sooner than in float64
 _LARGEST = 1e8  # the fourth power of more overflows
 
