@@ -19,9 +19,9 @@ from tinygrad_mnist._extras import needing
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Dropout, Linear, ReLU, Sequential
+from tinygrad_mnist.testing.arrays import MORE_LAYOUTS
 from tinygrad_mnist.testing.contracts.optimizer import Formula
 from tinygrad_mnist.testing.contracts.optimizer import Make as MakeOptimizer
-from tinygrad_mnist.testing.contracts.rules import MORE_LAYOUTS
 from tinygrad_mnist.testing.contracts.values import Reference
 from tinygrad_mnist.testing.examples import (
     Example,

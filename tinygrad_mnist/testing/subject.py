@@ -219,7 +219,7 @@ def gradients(
         if shape != x.shape and (dx is not None or module.input_grad):
             raise _misshapen(module, f"{name} of shape {x.shape}", shape)
         dxs.append(None if dx is None or x.dtype.kind != "f" else np.array(dx))
-    return dxs, {name: p.grad.copy() for name, p in module.named_parameters()}
+    return dxs, gradient_sums(module)
 
 
 def check_forms(owner: str, forms: Sequence[Form]) -> None:
@@ -228,6 +228,11 @@ def check_forms(owner: str, forms: Sequence[Form]) -> None:
         raise ValueError(check.expected(owner, f"forms among {', '.join(FORMS)}", "none"))
     for form in forms:
         check.choice(owner, "forms", form, *FORMS)
+
+
+def gradient_sums(module: Module) -> dict[str, FloatArray]:
+    """Return copies of the gradients that the parameters hold now, by name."""
+    return {name: p.grad.copy() for name, p in module.named_parameters()}
 
 
 def numbered(name: str, values: Sequence[Any]) -> list[tuple[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_mnist.testing.contracts.rules import Run, close, largest
+from tinygrad_mnist.testing.arrays import close, largest
+from tinygrad_mnist.testing.contracts.rules import Run
 
 # what is computed of some arrays in a dtype, by name
 Compute = Callable[[Any, Sequence[NDArray[Any]]], dict[str, NDArray[Any]]]

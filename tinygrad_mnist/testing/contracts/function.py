@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.contracts.rules import (
-    LAYOUTS,
-    Run,
-    close,
-    equal,
-    finite,
-    largest,
-    refusing_skeletons,
-)
+from tinygrad_mnist.testing.arrays import LAYOUTS, close, equal, finite, largest
+from tinygrad_mnist.testing.contracts.rules import Run, refusing_skeletons
 from tinygrad_mnist.testing.report import ModuleContractError
 
 _ROUNDING = 1e-4  # above what float32 rounds to, as it may be inside; below what a mistake changes

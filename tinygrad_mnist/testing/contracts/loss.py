@@ -15,20 +15,19 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
-from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
-from tinygrad_mnist.testing.contracts.rules import (
+from tinygrad_mnist.testing.arrays import (
     MORE_LAYOUTS,
-    Run,
     close,
     equal,
     finite,
     is_array,
     largest,
     read_only,
-    refusing_skeletons,
     spoil,
     still_spoiled,
 )
+from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
+from tinygrad_mnist.testing.contracts.rules import Run, refusing_skeletons
 from tinygrad_mnist.testing.subject import State
 
 _TIMES = 20  # backwards: a counter may go wrong late

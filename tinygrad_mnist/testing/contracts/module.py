@@ -18,6 +18,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._generators import attributes, reachable
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Buffer, Parameter
+from tinygrad_mnist.testing.arrays import MORE_LAYOUTS, equal, finite, read_only
 from tinygrad_mnist.testing.contracts.module_run import (
     ModuleRun,
     Results,
@@ -25,8 +26,7 @@ from tinygrad_mnist.testing.contracts.module_run import (
     per_sample,
     shapes,
 )
-from tinygrad_mnist.testing.contracts.rules import MORE_LAYOUTS, equal, finite, read_only
-from tinygrad_mnist.testing.subject import Inputs
+from tinygrad_mnist.testing.subject import Inputs, gradient_sums
 
 _MIXES = (
     "(sample_axes says how many last axes are one sample; rows_independent=False is for layers "
@@ -126,9 +126,9 @@ def accumulates(run: ModuleRun) -> None:
     found = run(run.inputs, run.dy, times=2)
     run.same(found, doubled, "a second backward to add the same again")
     run.same(run.backward(run.dy), run.gradients, "a third backward to add the same again")
-    added = by_name([], run.sums())
+    added = by_name([], gradient_sums(run.module))
     run.forward(run.inputs)
-    run.same(by_name([], run.sums()), added, "forward to leave the gradients alone")
+    run.same(by_name([], gradient_sums(run.module)), added, "forward to leave the gradients alone")
 
 
 def linear(run: ModuleRun) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.testing.arrays import equal, largest
 from tinygrad_mnist.testing.contracts.float32 import cast, require_alike
 from tinygrad_mnist.testing.contracts.module import accumulates
 from tinygrad_mnist.testing.contracts.module_run import (
@@ -26,9 +27,9 @@ from tinygrad_mnist.testing.contracts.module_run import (
     shapes,
 )
 from tinygrad_mnist.testing.contracts.plain_arrays import plain_arrays
-from tinygrad_mnist.testing.contracts.rules import equal, largest, refusing_skeletons
+from tinygrad_mnist.testing.contracts.rules import refusing_skeletons
 from tinygrad_mnist.testing.report import ModuleContractError
-from tinygrad_mnist.testing.subject import evaluating, gradients
+from tinygrad_mnist.testing.subject import evaluating, gradient_sums, gradients
 
 _MANY = 33  # rows, more than any layer computes by one unrolled loop
 _TIMES = 20  # backwards: a counter may go wrong late
@@ -218,4 +219,4 @@ def _stretched(run: ModuleRun, dy: FloatArray) -> Results:
         None if dx is None or x.dtype.kind != "f" else np.broadcast_to(dx, x.shape)
         for x, dx in zip(run.inputs, dxs, strict=True)
     ]
-    return by_name(dxs, {name: p.grad for name, p in run.module.named_parameters()})
+    return by_name(dxs, gradient_sums(run.module))

@@ -12,18 +12,26 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.contracts.rules import (
-    Run,
+from tinygrad_mnist.testing.arrays import (
     close,
     equal,
     is_array,
     largest,
     read_only,
-    refusing_skeletons,
     spoil,
     still_spoiled,
 )
-from tinygrad_mnist.testing.subject import FORMS, Form, Inputs, State, gradients, leading, numbered
+from tinygrad_mnist.testing.contracts.rules import Run, refusing_skeletons
+from tinygrad_mnist.testing.subject import (
+    FORMS,
+    Form,
+    Inputs,
+    State,
+    gradient_sums,
+    gradients,
+    leading,
+    numbered,
+)
 
 _TOLERANCE = 1e-9  # two orders of summation in float64 differ by far less
 
@@ -145,7 +153,7 @@ class ModuleRun(Run):
             None if x.dtype.kind != "f" or a is None else np.add(a, b)
             for x, a, b in zip(inputs, first, second, strict=True)
         ]
-        found = by_name(sums, {name: p.grad.copy() for name, p in module.named_parameters()})
+        found = by_name(sums, gradient_sums(module))
         module.backward(self.dy.copy())
         overwritten = [] if all(map(still_spoiled, dxs)) else ["dx"]
         for _ in range(2):  # two arrays may be used in turn
@@ -192,10 +200,6 @@ class ModuleRun(Run):
         atol = _TOLERANCE * scale + self.rounding * factor + np.finfo(np.float64).tiny
         return close(found, wanted, atol)
 
-    def sums(self) -> dict[str, FloatArray]:
-        """Return copies of the gradients as they are now, by the names of the parameters."""
-        return {name: p.grad.copy() for name, p in self.module.named_parameters()}
-
     def rewind(self) -> None:
         """Set back what a forward changes, if there was one."""
         if "state" in vars(self):
@@ -211,7 +215,7 @@ class ModuleRun(Run):
         self.module.zero_grad()
         with refusing_skeletons(self.owner, "backward"), self._watched("backward", inputs):
             found = listed(self.module.backward(dy), len(inputs))
-        self.first |= by_name(copy.deepcopy(found), self.sums())
+        self.first |= by_name(copy.deepcopy(found), gradient_sums(self.module))
         if not equal(dy, self.dy):
             self.edits.append(("keeps-dy", "backward to leave dy alone, got it modified"))
 

@@ -17,9 +17,8 @@ from tinygrad_mnist.testing.given import answer
 
 Make = Callable[[list[Parameter]], Any]  # returns what has a step()
 Formula = Callable[[FloatArray, FloatArray, Any], tuple[FloatArray, Any]]
-Trajectory = list[
-    list[FloatArray]
-]  # the values of each Parameter, at the start and after each step
+# the values of each Parameter, at the start and after each step
+Trajectory = list[list[FloatArray]]
 
 STEPS = 10
 _HALF = STEPS // 2

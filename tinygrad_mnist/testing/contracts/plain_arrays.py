@@ -9,8 +9,8 @@ import numpy as np
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._generators import attributes
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.testing.arrays import equal
 from tinygrad_mnist.testing.contracts.module_run import ModuleRun
-from tinygrad_mnist.testing.contracts.rules import equal
 from tinygrad_mnist.testing.subject import State
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.testing.arrays import finite, largest
 from tinygrad_mnist.testing.contracts.loss import LossRun
 from tinygrad_mnist.testing.contracts.module_run import ModuleRun
-from tinygrad_mnist.testing.contracts.rules import Rules, finite, largest
+from tinygrad_mnist.testing.contracts.rules import Rules
 from tinygrad_mnist.testing.given import answer, takes
 from tinygrad_mnist.testing.subject import evaluating
 

@@ -166,7 +166,7 @@ class Checker:
             return
         for array in report.arrays:
             size = generic.gradients[array.name].size
-            for width in (1, size) if size > 1 else (size,) * size:
+            for width in sorted({1, size}) if size else ():
                 start = int(self.rng.integers(size - width + 1))
                 probe = Probe(array.name, start, self.rng.choice([-1.0, 1.0], width))
                 self._note(array, generic, *_narrowed(generic, probe), "at generic parameters")

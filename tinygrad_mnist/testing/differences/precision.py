@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist.testing.contracts.rules import largest
+from tinygrad_mnist.testing.arrays import largest
 from tinygrad_mnist.testing.subject import Subject
 
 _FEW_BITS = 12  # counts, halves and constants need no more
