@@ -48,3 +48,10 @@ def definite(n, seed=0):
 def reseed():
     """Rewind NumPy's global stream, from which several libraries draw parameters and masks."""
     np.random.seed(0)  # noqa: NPY002
+
+
+# of a few rows and columns, for functions of one or two arrays
+A, B = normal(3, 4), normal(3, 4, seed=1)
+P, Q = positive(3, 4), positive(3, 4, seed=1)
+U = inside(3, 4)
+S, D = normal(4, 4), definite(4)

@@ -3,7 +3,7 @@
 import numpy as np
 from layers import CrossEntropy
 
-from tinygrad_mnist import SGD, Adam, Module, MSELoss, Parameter
+from tinygrad_mnist import SGD, Adam, Linear, Module, MSELoss, Parameter, Sequential, nn
 
 # Layers
 
@@ -57,6 +57,40 @@ class Batch(Module):
     def backward(self, dy):
         self.W.grad += self._x.T @ dy
         return dy @ self.W.data.T
+
+
+class DoublesWeights(Batch):
+    """The factor 2 of a squared error, which dy has already, once more in dW."""
+
+    def backward(self, dy):
+        self.W.grad += self._x.T @ dy
+        return super().backward(dy)
+
+
+class GlobalDropout(Module):
+    """Masks of the global generator, and none for backward in evaluation mode."""
+
+    def forward(self, x):
+        if not self.training:
+            return x.copy()
+        self.m = 2 * np.random.randint(2, size=x.shape)  # noqa: NPY002
+        return x * self.m
+
+    def backward(self, dy):
+        return dy * self.m
+
+
+class TwoSteps(Module):
+    """A recurrent net that calls one cell twice: the cell remembers the second call alone."""
+
+    def __init__(self, features, rng):
+        self.cell = Sequential(Linear(features, features, rng=rng), nn.Tanh())
+
+    def forward(self, x):
+        return self.cell(self.cell(x))
+
+    def backward(self, dy):
+        return self.cell.backward(self.cell.backward(dy))
 
 
 class NaiveSoftmax(Module):

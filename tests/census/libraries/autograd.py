@@ -4,7 +4,7 @@ import autograd.numpy as np
 import autograd.scipy.linalg as sla
 import autograd.scipy.special as sp
 import autograd.scipy.stats as stats
-from arrays import bits, definite, inside, normal, positive, probabilities
+from arrays import A, B, D, P, Q, S, U, bits, definite, normal, positive, probabilities
 from autograd import make_vjp
 from autograd.builtins import tuple as traced
 from autograd.scipy.integrate import odeint
@@ -13,14 +13,6 @@ from autograd.scipy.signal import convolve
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "autograd"
-A, B, P, Q, U = (
-    normal(3, 4),
-    normal(3, 4, seed=1),
-    positive(3, 4),
-    positive(3, 4, seed=1),
-    inside(3, 4),
-)
-S, D = normal(4, 4), definite(4)
 
 
 def check(function, *arrays):

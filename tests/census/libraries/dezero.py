@@ -1,7 +1,7 @@
 """DeZero: functions of Variables, and layers. It needs `np.int`, which NumPy 1.24 took away."""
 
 import numpy as np
-from arrays import bits, labels, normal, positive, probabilities, reseed
+from arrays import A, B, P, bits, labels, normal, positive, probabilities, reseed
 
 from tinygrad_mnist.testing import check_vjp
 
@@ -10,7 +10,6 @@ import dezero.functions as F  # noqa: E402
 from dezero import Variable, layers  # noqa: E402
 
 DISTRIBUTION = "dezero"
-A, B, P = normal(3, 4), normal(3, 4, seed=1), positive(3, 4)
 IMAGE, KERNEL = normal(2, 3, 5, 5), normal(2, 3, 3, 3)
 
 

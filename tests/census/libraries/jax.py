@@ -4,7 +4,21 @@ import jax
 import jax.numpy as jnp
 import jax.scipy as jsp
 import numpy as np
-from arrays import bits, definite, inside, labels, normal, positive, probabilities
+from arrays import (
+    A,
+    B,
+    D,
+    P,
+    Q,
+    S,
+    U,
+    bits,
+    inside,
+    labels,
+    normal,
+    positive,
+    probabilities,
+)
 from jax import lax, nn
 from jax.scipy import special as sp
 from jax.scipy import stats
@@ -12,14 +26,6 @@ from jax.scipy import stats
 from tinygrad_mnist.testing.jax import check_jax
 
 DISTRIBUTION = "jax"
-A, B, P, Q, U = (
-    normal(3, 4),
-    normal(3, 4, seed=1),
-    positive(3, 4),
-    positive(3, 4, seed=1),
-    inside(3, 4),
-)
-S, D = normal(4, 4), definite(4)
 IMAGE, SEQUENCE = normal(2, 3, 6, 6), normal(2, 5, 2, 4)
 AT = np.array([0, 2, 2])
 MASK = bits(3, 4) > 0

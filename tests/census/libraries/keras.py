@@ -7,13 +7,12 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax
 import keras
 import numpy as np
-from arrays import bits, labels, normal, onehot, positive, probabilities
+from arrays import A, B, P, bits, labels, normal, onehot, probabilities
 from keras import activations, layers, losses
 
 from tinygrad_mnist.testing.keras import check_keras
 
 DISTRIBUTION = "keras"
-A, B, P = normal(3, 4), normal(3, 4, seed=1), positive(3, 4)
 SIGNAL, IMAGE, VOLUME = normal(2, 7, 3), normal(2, 6, 6, 3), normal(1, 4, 4, 4, 2)
 OTHER, FILM = normal(2, 7, 3, seed=1), normal(2, 3, 5, 5, 2)
 SIGNS, CLASSES, P1 = 2 * bits(3, 4) - 1, labels(3), probabilities(3, 4)

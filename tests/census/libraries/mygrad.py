@@ -2,13 +2,12 @@
 
 import mygrad as mg
 import numpy as np
-from arrays import bits, inside, labels, normal, positive, probabilities
+from arrays import A, B, P, U, bits, labels, normal, positive, probabilities
 from mygrad.nnet import activations, layers, losses
 
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "mygrad"
-A, B, P, U = normal(3, 4), normal(3, 4, seed=1), positive(3, 4), inside(3, 4)
 OUTSIDE = 1.2 + P
 SIGNS = 2 * bits(3) - 1
 

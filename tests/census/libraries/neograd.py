@@ -2,14 +2,13 @@
 
 import neograd as ng
 import numpy as np
-from arrays import normal, onehot, positive, probabilities, reseed
+from arrays import A, B, P, normal, onehot, positive, probabilities, reseed
 from neograd import nn
 from neograd.nn.loss import BCE, CE, MSE, SoftmaxCE
 
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "neograd"
-A, B, P = normal(3, 4), normal(3, 4, seed=1), positive(3, 4)
 IMAGE, COLOURED = normal(2, 5, 5), normal(2, 3, 5, 5)
 
 
@@ -34,10 +33,7 @@ def check(function, *arrays):
             y.backward(dy)
             return [np.zeros(x.shape) + x.grad for x in inputs]  # a float where none arrived
 
-    def reset():
-        reseed()
-
-    return check_vjp(forward, vjp, *arrays, *(p.data for p in parameters), reset=reset)
+    return check_vjp(forward, vjp, *arrays, *(p.data for p in parameters), reset=reseed)
 
 
 def target(loss, t):

@@ -7,7 +7,7 @@ import collections
 import collections.abc
 
 import numpy as np
-from arrays import bits, labels, normal, onehot, probabilities, reseed
+from arrays import A, B, bits, labels, normal, onehot, probabilities, reseed
 
 from tinygrad_mnist.testing import check_vjp
 
@@ -15,7 +15,6 @@ collections.Hashable = collections.abc.Hashable
 from numpy_ml.neural_nets import activations, layers, losses, modules, wrappers  # noqa: E402
 
 DISTRIBUTION = "numpy-ml"
-A, B = normal(3, 4), normal(3, 4, seed=1)
 IMAGE, SIGNAL, SEQUENCE = normal(2, 5, 5, 3), normal(2, 6, 3), normal(2, 4, 3)
 TANH = activations.Tanh()
 

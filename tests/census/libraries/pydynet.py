@@ -6,14 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pydynet as pdn
 import pydynet.nn.functional as F
-from arrays import labels, normal, onehot, positive, reseed
+from arrays import A, B, P, labels, normal, onehot, positive, reseed
 from pydynet import nn
 from pydynet.core.tensor import Graph
 
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "pydynet"
-A, B, P = normal(3, 4), normal(3, 4, seed=1), positive(3, 4)
 SIGNAL, IMAGE, SEQUENCE = normal(2, 3, 7), normal(2, 3, 5, 5), normal(2, 5, 4)
 F64 = {"dtype": np.float64}
 

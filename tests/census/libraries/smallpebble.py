@@ -2,12 +2,11 @@
 
 import numpy as np
 import smallpebble as sp
-from arrays import bits, labels, normal, positive, probabilities
+from arrays import A, B, P, bits, labels, normal, positive, probabilities
 
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "smallpebble"
-A, B, P = normal(3, 4), normal(3, 4, seed=1), positive(3, 4)
 IMAGE = normal(2, 5, 5, 3)
 AT = (np.array([0, 2, 2]), np.array([1, 3, 3]))
 

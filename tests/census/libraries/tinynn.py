@@ -1,14 +1,13 @@
 """tinynn: layers and losses. Its layers make arrays of float32; a loss has `loss` and `grad`."""
 
 import numpy as np
-from arrays import bits, normal, onehot, reseed
+from arrays import A, B, bits, normal, onehot, reseed
 from tinynn.core import layer as layers
 from tinynn.core import loss as losses
 
 from tinygrad_mnist.testing import check_vjp
 
 DISTRIBUTION = "tinynn"
-A, B = normal(3, 4), normal(3, 4, seed=1)
 IMAGE, SEQUENCE = normal(2, 5, 5, 3), normal(2, 3, 4)
 ELSEWHERE = 5 * normal(3, 4, seed=2) + 1
 

@@ -2,20 +2,25 @@
 
 import torch
 import torch.nn.functional as F
-from arrays import bits, definite, inside, labels, normal, onehot, positive, probabilities
+from arrays import (
+    A,
+    B,
+    D,
+    P,
+    S,
+    U,
+    bits,
+    inside,
+    labels,
+    normal,
+    onehot,
+    probabilities,
+)
 from torch import nn
 
 from tinygrad_mnist.testing.torch import check_torch
 
 DISTRIBUTION = "torch"
-A, B, P, Q, U = (
-    normal(3, 4),
-    normal(3, 4, seed=1),
-    positive(3, 4),
-    positive(3, 4, seed=1),
-    inside(3, 4),
-)
-S, D = normal(4, 4), definite(4)
 SIGNAL, IMAGE, VOLUME = normal(2, 4, 7), normal(2, 4, 6, 6), normal(2, 2, 4, 4, 4)
 CLASSES = torch.from_numpy(labels(3))
 

@@ -1,6 +1,6 @@
 """What a checklist answers to a student's layer, and how soon.
 
-    python tests/benchmarks/students.py
+    python tests/benchmarks/answers.py
 
 Nine layers as students write them: eight are wrong, one is right for batches and does not say so.
 A teacher's test file asks `module_checklist` of all of them, by `pytest -q`, then of each alone.
@@ -18,114 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from tinygrad_mnist import Linear, Module, Parameter, Sequential, nn
-
-
-class SlopeTanh(Module):
-    """A wrong slope: 1 - y for 1 - y**2."""
-
-    def forward(self, x):
-        self._y = np.tanh(x)
-        return self._y.copy()
-
-    def backward(self, dy):
-        return dy * (1 - self._y)
-
-
-class TodoTanh(Module):
-    """The skeleton as it was given out."""
-
-    def forward(self, x):
-        raise NotImplementedError("your code here")
-
-    def backward(self, dy):
-        raise NotImplementedError("your code here")
-
-
-class PassTanh(Module):
-    """Another skeleton."""
-
-    def forward(self, x):
-        pass
-
-    def backward(self, dy):
-        pass
-
-
-class CacheTanh(Module):
-    """A forward that returns what backward needs: `y *= 0` changes dx."""
-
-    def forward(self, x):
-        self._y = np.tanh(x)
-        return self._y
-
-    def backward(self, dy):
-        return dy * (1 - self._y**2)
-
-
-class BatchLinear(Module):
-    """Right for x (B, I), and for nothing else."""
-
-    def __init__(self, features, rng):
-        self.W = Parameter(rng.standard_normal((features, 3)))
-        self.b = Parameter(np.zeros(3))
-
-    def forward(self, x):
-        self._x = x.copy()
-        return x @ self.W.data + self.b.data
-
-    def backward(self, dy):
-        self.W.grad += self._x.T @ dy
-        self.b.grad += dy.sum(axis=0)
-        return dy @ self.W.data.T
-
-
-class TwiceLinear(BatchLinear):
-    """The factor 2 of a squared error, which dy has already, once more in dW."""
-
-    def backward(self, dy):
-        self.W.grad += self._x.T @ dy
-        return super().backward(dy)
-
-
-class MyDropout(Module):
-    """Masks of the global generator, and none for backward in evaluation mode."""
-
-    def forward(self, x):
-        if not self.training:
-            return x.copy()
-        self.m = 2 * np.random.randint(2, size=x.shape)  # noqa: NPY002
-        return x * self.m
-
-    def backward(self, dy):
-        return dy * self.m
-
-
-class NaiveSoftmax(Module):
-    """exp(x) / sum(exp(x)), which overflows."""
-
-    def forward(self, x):
-        e = np.exp(x)
-        self._y = e / e.sum(axis=-1, keepdims=True)
-        return self._y.copy()
-
-    def backward(self, dy):
-        return self._y * (dy - (dy * self._y).sum(axis=-1, keepdims=True))
-
-
-class TwoSteps(Module):
-    """A recurrent net that calls one cell twice: the cell remembers the second call alone."""
-
-    def __init__(self, features, rng):
-        self.cell = Sequential(Linear(features, features, rng=rng), nn.Tanh())
-
-    def forward(self, x):
-        return self.cell(self.cell(x))
-
-    def backward(self, dy):
-        return self.cell.backward(self.cell.backward(dy))
+sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
+from students import (
+    Batch,
+    DoublesWeights,
+    GlobalDropout,
+    NaiveSoftmax,
+    OwnCache,
+    Pass,
+    Skeleton,
+    TwoSteps,
+    WrongSlope,
+)
 
 
 class Student(NamedTuple):
@@ -134,18 +38,18 @@ class Student(NamedTuple):
 
 
 STUDENTS = {
-    "wrong_slope": Student(lambda features, rng: SlopeTanh()),
-    "not_implemented": Student(lambda features, rng: TodoTanh()),
-    "pass": Student(lambda features, rng: PassTanh()),
-    "own_cache": Student(lambda features, rng: CacheTanh()),
-    "wrong_dW": Student(TwiceLinear, {"forms": ("batch",)}),
-    "batch_only": Student(BatchLinear),
-    "dropout": Student(lambda features, rng: MyDropout()),
+    "wrong_slope": Student(lambda features, rng: WrongSlope()),
+    "not_implemented": Student(lambda features, rng: Skeleton()),
+    "pass": Student(lambda features, rng: Pass()),
+    "own_cache": Student(lambda features, rng: OwnCache()),
+    "wrong_dW": Student(DoublesWeights, {"forms": ("batch",)}),
+    "batch_only": Student(Batch),
+    "dropout": Student(lambda features, rng: GlobalDropout()),
     "naive_softmax": Student(lambda features, rng: NaiveSoftmax()),
     "cell_twice": Student(TwoSteps),
 }
 TEST_FILE = """
-from students import STUDENTS
+from answers import STUDENTS
 from tinygrad_mnist.testing.strategies import module_checklist
 
 def test_nothing():
