@@ -5,14 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy
 from helpers import refusal, run_python
 from threadpoolctl import ThreadpoolController
 
-from tinygrad_mnist import _blas, _threads, num_threads
+from tinygrad_mnist import _threads, num_threads
 
 
 class Threads:
-    """A thread count that notes what it is told."""
+    """A pool of threads that notes what it is told."""
 
     def __init__(self, count=2):
         self.count, self.told = count, []
@@ -26,24 +27,18 @@ class Threads:
 
 
 @pytest.fixture
-def threads(monkeypatch):
-    stand_in = Threads()
-    monkeypatch.setattr(_blas, "COUNT_FUNCTIONS", stand_in)
-    return stand_in
+def threads():
+    return Threads()
 
 
 def during(threads, rows, side):
     """Return the thread count while a routine runs."""
-    seen = []
-    W = np.zeros((side, side), np.float32)
-    _blas._call({W.dtype: lambda: seen.append(threads.count)}, W, rows=rows)
-    return seen
+    return _threads.called(threads, rows * side * side, rows, lambda: threads.count)
 
 
 @pytest.mark.parametrize(
     ("rows", "side", "told"),
     [
-        (1, 10, []),  # too little for BLAS to wake a thread
         (1, 400, [1, 2]),
         (10, 300, [1, 2]),
         (1, 4096, [1, 2]),  # a single row never pays
@@ -51,33 +46,36 @@ def during(threads, rows, side):
     ],
 )
 def test_small_products_run_on_one_thread_and_the_count_is_restored(threads, rows, side, told):
-    assert during(threads, rows, side) == [1 if told else 2]
+    assert during(threads, rows, side) == (1 if told else 2)
     assert threads.told == told
 
 
 def test_a_process_limited_to_one_thread_is_left_alone(threads):
     threads.count = 1
-    assert during(threads, 1, 400) == [1]
+    assert during(threads, 1, 400) == 1
     assert threads.told == []
 
 
 def test_the_thread_count_is_restored_after_an_error(threads):
-    W = np.zeros((400, 400), np.float32)
     with pytest.raises(TypeError):
-        _blas._call({W.dtype: abs}, W)
+        _threads.called(threads, 160_000, 1, abs)
     assert threads.told == [1, 2]
+
+
+def test_without_a_pool_to_set_the_routine_is_just_called():
+    assert _threads.called(None, 160_000, 1, abs, -1) == 1
 
 
 def test_num_threads_decides_inside_its_block(threads):
     with num_threads(3):
-        assert during(threads, 1, 400) == during(threads, 128, 400) == [3]
+        assert during(threads, 1, 400) == during(threads, 128, 400) == 3
         with num_threads(1):
-            assert during(threads, 128, 400) == [1]
-        assert during(threads, 1, 400) == [3]
-    assert during(threads, 128, 400) == [2]
+            assert during(threads, 128, 400) == 1
+        assert during(threads, 1, 400) == 3
+    assert during(threads, 128, 400) == 2
     with pytest.raises(RuntimeError), num_threads(5):
         raise RuntimeError
-    assert during(threads, 128, 400) == [2]
+    assert during(threads, 128, 400) == 2
 
 
 @pytest.mark.parametrize(
@@ -120,21 +118,23 @@ def test_the_environment_fixes_no_bad_count(bad, monkeypatch):
 
 
 @pytest.mark.slow
-def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread():
-    """In a separate process: a step of the small network, then the counts and the CPU time."""
-    code = """
-import resource, time
+@pytest.mark.parametrize("shape", [(784,), (1, 784), (3, 784), (20, 784)])
+def test_training_leaves_every_pool_as_it_was_and_wakes_no_thread(shape):
+    """In a separate process: steps of a small network, then the counts and the CPU time."""
+    code = f"""
+import time
 import numpy as np
 from threadpoolctl import threadpool_info
 from tinygrad_mnist import SGD, Linear, MSELoss, ReLU, Sequential
 
 counts = [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
 assert sum("scipy" in path for path, _ in counts), counts
-model = Sequential(Linear(784, 100, rng=0), ReLU(), Linear(100, 10, rng=1))
-loss, optimizer = MSELoss(), SGD(model.parameters(), 0.01)
-x, t = np.ones(784, np.float32), np.ones(10, np.float32)
+model = Sequential(Linear(784, 100, rng=0), ReLU(), Linear(100, 1, rng=1))
+loss, optimizer = MSELoss(), SGD(model.parameters(), 0.01, momentum=0.5)
+x = np.ones({shape}, np.float32)
+t = np.ones((*x.shape[:-1], 1), np.float32)
 used, own = time.process_time(), time.thread_time()
-for _ in range(2000):
+for _ in range(500):
     loss(model(x), t)
     optimizer.zero_grad()
     model.backward(loss.backward())
@@ -149,42 +149,55 @@ print(used / own < 1.2)
 
 def library(path, functions):
     """Return such a library as threadpoolctl finds, with functions to get and to set."""
-    names = {functions.format("get"): "get", functions.format("set"): "set"}
+    names = {functions.format(verb): f"{verb} of {path}" for verb in ("get", "set")}
     return SimpleNamespace(filepath=path, dynlib=SimpleNamespace(**names))
+
+
+def site(package):
+    """Return the folder in which a wheel of this package keeps its libraries."""
+    return Path(package.__file__).resolve().parent.with_name(f"{package.__name__}.libs")
 
 
 PLAIN = library("/env/a.so", "openblas_{}_num_threads")
 OF_64_BITS = library("/env/b.so", "scipy_openblas_{}_num_threads64_")
 UNKNOWN = library("/env/c.so", "other_{}_num_threads")
+NUMPYS = library(f"{site(np)}/n.so", "scipy_openblas_{}_num_threads64_")
+SCIPYS = library(f"{site(scipy)}/s.so", "scipy_openblas_{}_num_threads")
 
 
 @pytest.mark.parametrize(
-    ("loaded", "found"),
+    ("loaded", "of_numpy", "of_scipy"),
     [
-        ([PLAIN], ("get", "set")),
-        ([OF_64_BITS], ("get", "set")),
-        ([UNKNOWN], None),
-        ([PLAIN, OF_64_BITS], None),  # which is SciPy's?
-        ([], None),
+        ([SCIPYS, NUMPYS], NUMPYS, SCIPYS),
+        ([PLAIN], PLAIN, PLAIN),
+        ([OF_64_BITS], OF_64_BITS, OF_64_BITS),
+        ([UNKNOWN], None, None),
+        ([PLAIN, OF_64_BITS], None, None),  # whose is which?
+        ([PLAIN, SCIPYS], None, SCIPYS),
+        ([], None, None),
     ],
-    ids=["plain names", "names of 64 bits", "unknown names", "two", "another BLAS"],
+    ids=["wheels", "plain names", "names of 64 bits", "unknown", "two", "wheel of one", "none"],
 )
-def test_a_library_elsewhere_is_taken_if_it_is_the_only_one(loaded, found, monkeypatch):
+def test_a_pool_is_told_by_its_folder_or_by_being_the_only_one(
+    loaded, of_numpy, of_scipy, monkeypatch
+):
     controller = SimpleNamespace(select=lambda **api: SimpleNamespace(lib_controllers=loaded))
     monkeypatch.setattr(_threads, "ThreadpoolController", lambda: controller)
-    assert _threads._count_functions() == found
+    wanted = [lib and tuple(vars(lib.dynlib).values()) for lib in (of_numpy, of_scipy)]
+    assert list(_threads._pools()) == wanted
 
 
-def test_the_library_is_that_of_scipys_blas():
-    """Counts set through one are seen by threadpoolctl in SciPy's library, and in no other."""
-    get_count, set_count = _threads.COUNT_FUNCTIONS
+@pytest.mark.parametrize("package", ["numpy", "scipy"])
+def test_a_count_is_set_in_the_library_of_that_package_alone(package):
+    """As threadpoolctl sees it."""
+    get_count, set_count = getattr(_threads, package.upper())
     before = get_count()
     loaded = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    scipys = [lib for lib in loaded if "scipy" in Path(lib.filepath).parent.name]
-    others = [(lib, lib.get_num_threads()) for lib in loaded if lib not in scipys]
+    own = [lib for lib in loaded if package in Path(lib.filepath).parent.name]
+    others = [(lib, lib.get_num_threads()) for lib in loaded if lib not in own]
     try:
         set_count(1)
-        assert [lib.get_num_threads() for lib in scipys] == [1]
+        assert [lib.get_num_threads() for lib in own] == [1]
         assert all(lib.get_num_threads() == count for lib, count in others)
     finally:
         set_count(before)

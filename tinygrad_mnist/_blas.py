@@ -1,8 +1,9 @@
-"""The only place that multiplies matrices: SciPy's BLAS, written straight into our arrays.
+"""The only place that multiplies matrices: NumPy's BLAS for new arrays, SciPy's to add to old ones.
 
-Every matrix is C-ordered, unless a function says more, and of one dtype (float32 or float64). BLAS
-is Fortran: it reads a C-ordered W as W.T, without a copy. So each product below is passed
-transposed.
+NumPy's wheel has the newer OpenBLAS, and `dot` costs less than a call of SciPy's; but only the
+latter's routines can add a product to an array without a temporary. They are Fortran: they read a
+C-ordered W as W.T, so what they get below is transposed. Every matrix is C-ordered, unless a
+function says more, and of one dtype (float32 or float64).
 """
 
 import math
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import get_blas_funcs
 
-from tinygrad_mnist import _threads
 from tinygrad_mnist._checks import FLOATS, FloatArray
-from tinygrad_mnist._threads import ALWAYS_SERIAL, COUNT_FUNCTIONS, WORTH_THREADS
+from tinygrad_mnist._threads import NUMPY, SCIPY, called
+
+# In multiply-adds: below these, OpenBLAS takes one thread by itself, for products with a vector
+# and with a matrix.
+_SERIAL_VECTOR = 8_192
+_SERIAL_MATRIX = 262_144
 
 
 def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
@@ -21,48 +26,34 @@ def _by_dtype(name: str) -> dict[np.dtype[Any], Any]:
     return {dtype: get_blas_funcs(name, dtype=dtype) for dtype in FLOATS}
 
 
-_GEMM, _GEMV, _GER = _by_dtype("gemm"), _by_dtype("gemv"), _by_dtype("ger")
+_GEMM, _GER = _by_dtype("gemm"), _by_dtype("ger")
 _AXPY, _DOT, _NRM2 = _by_dtype("axpy"), _by_dtype("dot"), _by_dtype("nrm2")
 
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
     """Return x @ W + b, for x (..., I), W (I, O) and b (O,)."""
-    if x.ndim == 1:
-        if b is None:
-            return _call(_GEMV, W, 1.0, W.T, x)  # type: ignore[no-any-return]
-        return _call(_GEMV, W, 1.0, W.T, x, beta=1.0, y=b.copy(), overwrite_y=1)  # type: ignore[no-any-return]
-    y = np.zeros((*x.shape[:-1], W.shape[1]), W.dtype)
+    y = _dot(x, W)
     if b is not None:
         y += b
-    rows, out = _rows(x), _rows(y)
-    _call(_GEMM, W, 1.0, W.T, rows.T, beta=1.0, c=out.T, overwrite_c=1, rows=len(rows))
     return y
 
 
 def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
     """Return dy @ W.T, for dy (..., O) and W (I, O)."""
-    if dy.ndim == 1:
-        return _call(_GEMV, W, 1.0, W.T, dy, trans=1)  # type: ignore[no-any-return]
-    dx = np.zeros((*dy.shape[:-1], W.shape[0]), W.dtype)
-    rows, out = _rows(dy), _rows(dx)
-    _call(_GEMM, W, 1.0, W.T, rows.T, c=out.T, overwrite_c=1, trans_a=1, rows=len(rows))
-    return dx
+    return _dot(dy, W.T)
 
 
 def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
     """Return W.T @ x + b[:, None], for x (I, B), W (I, O) and b (O,)."""
-    y = np.zeros((W.shape[1], x.shape[1]), W.dtype)
+    y = _dot(W.T, x)
     if b is not None:
         y += b[:, None]
-    _call(_GEMM, W, 1.0, x.T, W.T, beta=1.0, c=y.T, overwrite_c=1, trans_b=1, rows=x.shape[1])
     return y
 
 
 def times_columns(dy: FloatArray, W: FloatArray) -> FloatArray:
     """Return W @ dy, for dy (O, B) and W (I, O)."""
-    dx = np.zeros((W.shape[0], dy.shape[1]), W.dtype)
-    _call(_GEMM, W, 1.0, dy.T, W.T, c=dx.T, overwrite_c=1, rows=dy.shape[1])
-    return dx
+    return _dot(W, dy)
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
@@ -70,59 +61,60 @@ def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> 
 
     out may have several axes instead of I. A matrix a or b may be the transpose of a C-ordered one.
     """
-    if out.ndim != 2:
-        out = _rows(out)
-    if a.ndim == 1:
-        _call(_GER, out, scale, b, a, a=out.T, overwrite_a=1)
+    out, a, b = _rows(out), _rows(a), _rows(b)
+    rows = len(a)
+    work = rows * out.size
+    if not work:
+        return  # BLAS refuses empty arrays
+    if rows == 1 and work > _SERIAL_MATRIX:
+        called(SCIPY, work, rows, _GER[out.dtype], scale, b[0], a[0], a=out.T, overwrite_a=1)
         return
-    a, b = _rows(a), _rows(b)
-    a_in_rows, b_in_rows = a.flags.c_contiguous, b.flags.c_contiguous
-    left, right = b.T if b_in_rows else b, a.T if a_in_rows else a
-    trans = {"trans_a": not b_in_rows, "trans_b": a_in_rows}
-    _call(_GEMM, out, scale, left, right, beta=1.0, c=out.T, overwrite_c=1, **trans, rows=len(a))
+    gemm = _GEMM[out.dtype]
+    left, trans_a = (b.T, 0) if b.flags.c_contiguous else (b, 1)
+    right, trans_b = (a, 0) if a.flags.f_contiguous else (a.T, 1)
+    if work <= _SERIAL_MATRIX:
+        gemm(scale, left, right, 1.0, out.T, trans_a, trans_b, 1)
+    else:
+        called(SCIPY, work, rows, gemm, scale, left, right, 1.0, out.T, trans_a, trans_b, 1)
 
 
 def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
     """out += scale * x, for two arrays of one shape, without a temporary."""
-    _call(_AXPY, out, x.reshape(-1), out.reshape(-1), a=scale)
+    _of_vectors(_AXPY, x, out, a=scale)
 
 
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the sum of a * b, for two arrays of one shape, not empty."""
-    return float(_call(_DOT, a, a.reshape(-1), b.reshape(-1)))
+    return float(_of_vectors(_DOT, a, b))
 
 
 def norm(a: FloatArray) -> float:
     """Return the root of the sum of a**2, of which no square overflows."""
-    return float(_call(_NRM2, a, a.reshape(-1)) or 0.0)
+    return float(_of_vectors(_NRM2, a) or 0.0)
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return a @ b, for a (..., I) and b (I, O); NumPy's dot of more than two axes has no BLAS."""
+    if a.ndim > 2:
+        return _dot(_rows(a), b).reshape(*a.shape[:-1], b.shape[1])
+    work = a.size * b.shape[1]
+    rows = 1 if a.ndim == 1 else min(len(a), b.shape[1])
+    if work <= (_SERIAL_VECTOR if rows == 1 else _SERIAL_MATRIX):
+        return a.dot(b)  # type: ignore[no-any-return]
+    return called(NUMPY, work, rows, a.dot, b)
+
+
+def _of_vectors(routines: dict[Any, Any], *arrays: FloatArray, **options: Any) -> Any:
+    """Call a routine of vectors on one thread; on nothing, return None, as BLAS refuses empties."""
+    first = arrays[0]
+    if not first.size:
+        return None
+    vectors = [a.reshape(-1) for a in arrays]
+    if first.size <= _SERIAL_VECTOR:
+        return routines[first.dtype](*vectors, **options)
+    return called(SCIPY, first.size, 1, routines[first.dtype], *vectors, **options)
 
 
 def _rows(x: FloatArray) -> FloatArray:
     """Return x with all its leading axes as one."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def _call(
-    routines: dict[Any, Any], work_of: FloatArray, *args: Any, rows: int = 1, **options: Any
-) -> Any:
-    """Call the routine for an array's dtype; the work is rows * its size, in multiply-adds.
-
-    The thread policy is written out here: a separate function would cost 1 to 3 microseconds.
-    """
-    work = rows * work_of.size
-    if work <= ALWAYS_SERIAL or COUNT_FUNCTIONS is None:
-        return routines[work_of.dtype](*args, **options) if work else None  # BLAS refuses empties
-    count = _threads.fixed_count
-    if count is None:
-        if rows > 1 and work >= WORTH_THREADS:
-            return routines[work_of.dtype](*args, **options)
-        count = 1
-    get_count, set_count = COUNT_FUNCTIONS
-    before = get_count()
-    if before == count:
-        return routines[work_of.dtype](*args, **options)
-    try:
-        set_count(count)
-        return routines[work_of.dtype](*args, **options)
-    finally:
-        set_count(before)
