@@ -1,66 +1,36 @@
 """Compare this framework with its peers, in one run: python tests/benchmarks/compare.py --quick.
 
-Training and inference run in this process, in rounds: each round times every contender once, in a
-new random order, so that what else the machine does hits all alike. A thread pool keeps spinning
-for a while after its work (OpenBLAS for some 30 ms), so before each timing all is quiet for 50 ms,
-and a tenth of the steps then runs untimed, to wake the contender's own threads and fill the caches.
-Rows with "1 thread" hold every BLAS and OpenMP pool of the process at one thread while they run;
-all others leave each library its own choice. Imports and memory are measured in processes of their
-own. Before anything is timed, all contenders train the same networks, without dropout, for some
-steps from the same weights, and must end up with the same loss.
+Each contender is a process of its own, and only one works at a time: see workers.py. Each round
+times every contender of a case once, in a new random order, so that what else the machine does hits
+all alike. Before that all of them train the same network, without dropout, for some steps from the
+same weights, and must get the same loss. Imports and memory are measured in new processes.
 
-A run takes under 5 minutes, with --quick one; progress goes to stderr. Peers are optional:
-pip install -e '.[bench]'.
+A run takes 8 minutes, with --quick 2; progress goes to stderr. To run it on one core: taskset -c 0.
+Peers are optional: pip install -e '.[bench]'.
 """
 
 import argparse
 import contextlib
-import gc
 import json
-import os
 import random
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from peers import CONTENDERS, OURS, OWN, Case, initial_weights, load, version
-from tables import cores, machine, print_report, thread_pools
-from threadpoolctl import ThreadpoolController
+from networks import CASES, images
+from peers import CONTENDERS, OURS, OWN, version
+from tables import machine, print_report
+from workers import Worker, busy_neighbours, choose_steps, prepare, timing
 
-QUIET = 0.05  # seconds before each timing
-ENOUGH, ENOUGH_IF_QUICK = 15.0, 3.0  # seconds after which a case has no more rounds
+ROUNDS, ROUNDS_IF_QUICK = 9, 3
+ENOUGH, ENOUGH_IF_QUICK = 20.0, 5.0  # seconds after which a case has no more rounds
 MIN_ROUNDS = 2
+TOLERANCE = 1e-5
 ORDER = random.Random(1)
-CHECKED_STEPS, CHECKED_IMAGES, TOLERANCE = 5, 1000, 1e-5
-
-SMALL, MIDDLE, WIDE = (784, 40, 10), (784, 100, 10), (784, 1024, 1024, 10)
-STEPS = {
-    "sample-40": Case("per sample, 784-40-10", SMALL, 500),
-    "sample-100": Case("per sample, 784-100-10 dropout", MIDDLE, 500, dropout=True),
-    "batch-100": Case("batch 100, 784-100-10 dropout", MIDDLE, 50, 100, dropout=True, lr=0.1),
-    "batch-128": Case("batch 128, 784-1024-1024-10", WIDE, 10, 128, lr=0.05),
-}
-EPOCHS = {
-    name: replace(STEPS[like], title=title, steps=10_000 // STEPS[like].rows, count=True, unit="ms")
-    for name, like, title in [
-        ("epoch-sgd", "sample-40", "epoch of script 1"),
-        ("epoch-dropout", "sample-100", "epoch of script 2"),
-        ("epoch-minibatch", "batch-100", "epoch of script 3"),
-    ]
-}
-INFERENCE = {
-    name: Case(title, MIDDLE, 10_000 // batch, batch, unit="ms")
-    for name, batch, title in [
-        ("inference-500", 500, "inference on 10,000, by 500"),
-        ("inference-10000", 10_000, "inference on 10,000, at once"),
-    ]
-}
 IMPORTS = {  # what is imported: the distributions that it needs
     OURS: (OURS,),
     "numpy, scipy.linalg.blas, threadpoolctl": ("numpy", "scipy", "threadpoolctl"),
@@ -69,18 +39,14 @@ IMPORTS = {  # what is imported: the distributions that it needs
     "keras": ("keras", "jax"),
     "sklearn.neural_network": ("scikit-learn",),
 }
-MEMORY_CASE, DATA_ALONE = EPOCHS["epoch-minibatch"], "(NumPy and the data)"
-CASES = [*STEPS, *EPOCHS, *INFERENCE, "import", "memory"]
+MEMORY_CASE, DATA_ALONE = CASES["batch-100"], "(NumPy and the data)"
+NAMES = [*CASES, "import", "memory"]
 
 
 def main():
     args = parse_arguments()
-    if args.memory_of:
-        print(peak_memory(args.memory_of))
-        return
-    if args.threads:
-        limit_threads(args.threads)
-    report = measure(args.cases, args.rounds or (3 if args.quick else 9), args.quick)
+    with busy_neighbours(args.busy):
+        report = measure(args)
     print_report(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -90,197 +56,126 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
-    parser.add_argument("--rounds", type=int, metavar="N", help="default: 9, or 3 if quick")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there too")
     parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="3 short rounds; no imports, memory and epochs of the peers",
+        "--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_IF_QUICK} if quick"
     )
     parser.add_argument(
-        "--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=", ".join(CASES)
+        "--quick", action="store_true", help="fewer rounds, and no imports and memory of the peers"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="stay on N cores (default: all)")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # how this script calls itself
+    parser.add_argument(
+        "--cases", nargs="+", choices=NAMES, default=NAMES, metavar="CASE", help=", ".join(NAMES)
+    )
+    parser.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="beside N processes that are always busy"
+    )
+    parser.add_argument(
+        "--before", metavar="FOLDER", help="another checkout of this framework: one contender more"
+    )
     args = parser.parse_args()
     if version(OURS) is None:
         parser.error("expected this framework to be installed: pip install -e .")
-    if args.threads is not None and not 1 <= args.threads <= cores():
-        parser.error(f"--threads: expected 1 to {cores()}, the cores there are")
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: expected at least 1")
     return args
 
 
-def limit_threads(n):
-    """Start again on n cores, because a library sizes its pools when it is loaded."""
-    if cores() > n:
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ.update(dict.fromkeys(names, str(n)))
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
-        os.execv(sys.executable, sys.orig_argv)
-
-
-def measure(names, rounds, quick):
+def measure(args):
     """Return everything that is printed and written."""
-    report = {"machine": machine(), "rounds": rounds, "quick": quick}
-    report["same_network"] = [same_network(case) for case in to_be_checked(names)]
-    rows = []
-    for name in names:
-        progress(name)
+    rounds = args.rounds or (ROUNDS_IF_QUICK if args.quick else ROUNDS)
+    report = {"machine": machine(), "rounds": rounds, "quick": args.quick, "busy": args.busy}
+    workers = started(args)
+    rows, report["losses"] = [], {}
+    for name in args.cases:
+        print(f"... {name}", file=sys.stderr, flush=True)
         if name == "import":
-            rows += import_times(min(rounds, 5), peers=not quick)
+            rows += import_times(min(rounds, 5), peers=not args.quick)
         elif name == "memory":
-            rows += memory_peaks(peers=not quick)
+            rows += memory_peaks(peers=not args.quick)
         else:
-            rows += timings(name, rounds, quick)
-    report["pools"] = thread_pools()  # now that the libraries are loaded
+            case = CASES[name]
+            keys = [*case.contenders.split(), "before"]
+            taking_part = [workers[key] for key in keys if key in workers]
+            report["losses"][name] = same_network(case, taking_part)
+            enough = ENOUGH_IF_QUICK if args.quick else ENOUGH
+            rows += timings(name, case, interleaved(case, taking_part, rounds, enough))
+    for worker in workers.values():
+        worker.stop()
     report["results"] = [with_ratios(row, rows) for row in rows]
     return report
 
 
-def progress(what):
-    print(f"... {what}", file=sys.stderr, flush=True)
+def started(args):
+    """Return a worker for each contender that is installed and takes part in a case."""
+    names = {key for name in args.cases if name in CASES for key in CASES[name].contenders.split()}
+    workers = {key: Worker(c) for key, c in CONTENDERS.items() if key in names and c.installed}
+    if args.before:
+        contender = replace(CONTENDERS["ours"], label=f"{OURS} of {args.before}")
+        workers["before"] = Worker(contender, args.before)
+    return workers
 
 
-# Timing
+# Training and inference
 
 
-def timings(name, rounds, quick):
-    """Return a row for each contender of a case of training or inference."""
-    case = (STEPS | EPOCHS | INFERENCE)[name]
-    if name in STEPS and quick:
-        case = replace(case, steps=case.steps // 5)
-    if name in EPOCHS:
-        rounds = max(1, rounds // 3)
-    contenders = taking_part(name, case, peers=name not in EPOCHS or not quick)
-    steps = {c: prepared(c, name, case) for c in contenders}
-    enough = ENOUGH_IF_QUICK if quick else ENOUGH
-    seconds = interleaved(steps, case.steps, rounds, enough)
-    per_unit = 1e6 / case.steps if name in STEPS else 1e3
-    return [
-        row(name, case.title, case.unit, c.name, [s * per_unit for s in seconds[c]])
-        for c in contenders
-    ]
+def same_network(case, workers):
+    """Return each contender's loss after some steps, or exit if one differs."""
+    losses = [worker.submit(prepare, worker.contender, case) for worker in workers]
+    losses = {w.contender.label: a.result() for w, a in zip(workers, losses, strict=True)}
+    losses = {label: loss for label, loss in losses.items() if loss is not None}
+    expected = statistics.median_low(losses.values())
+    for label, loss in losses.items():
+        if not abs(loss - expected) <= TOLERANCE * abs(expected):
+            sys.exit(f"compare: {case.title}: expected {label} to get {expected}, got {loss}")
+    return losses
 
 
-def taking_part(name, case, peers):
-    """Return the installed contenders of a case."""
-    return [
-        c
-        for c in CONTENDERS
-        if not c.missing
-        and (peers or not c.is_peer)
-        and (c.epoch or name not in EPOCHS)
-        and (c.infer or name not in INFERENCE)
-        and not (c.per_sample and case.batch)
-        and (c.trains or c.serial or case.batch)  # on one row, threads are no floor
-    ]
-
-
-def prepared(contender, name, case):
-    """Return the contender's step, warmed up, and compiled where it is."""
-    if name in INFERENCE:
-        step = contender.infer(case, load("test", contender.dtype))
-    else:
-        step = contender.make(case, load("train", contender.dtype))
-    step(tenth(case.steps))
-    if contender.compiles_each_n:
-        step(case.steps)
-    return step
-
-
-def tenth(n):
-    return -(-n // 10)
-
-
-def interleaved(steps, n, rounds, enough):
-    """Return the seconds that n steps take each contender, in each round.
+def interleaved(case, workers, rounds, enough):
+    """Return the times of each worker in each round.
 
     There are fewer rounds once they have taken `enough` seconds: with other processes on all
     cores, threads that wait for each other take a hundred times as long.
     """
-    pools = ThreadpoolController()
-    gc.collect()
-    gc.freeze()  # else each collection walks the objects of all libraries, in whoever's timing
-    seconds = {contender: [] for contender in steps}
+    for worker in workers:
+        worker(choose_steps, case, worker.contender.whole)
+    times = {worker: [] for worker in workers}
     start = time.perf_counter()
     for i in range(rounds):
         if i >= MIN_ROUNDS and time.perf_counter() - start > enough:
             break
-        for contender in ORDER.sample(list(steps), len(steps)):
-            with pools.limit(limits=1) if contender.serial else contextlib.nullcontext():
-                seconds[contender].append(timed(steps[contender], n))
-    return seconds
+        for worker in ORDER.sample(workers, len(workers)):
+            times[worker].append(worker(timing))
+    return times
 
 
-def timed(step, n):
-    """Return the seconds that n steps take, after a tenth of them."""
-    time.sleep(QUIET)
-    step(tenth(n))
-    start = time.perf_counter()
-    step(n)
-    return time.perf_counter() - start
+def timings(name, case, times):
+    per_unit = 1e6 if case.trains else 1e3
+    return [
+        row(name, f"{case.title} [{case.unit}]", w.contender.label, *(np.array(t) * per_unit).T)
+        for w, t in times.items()
+    ]
 
 
-def row(case, title, unit, contender, values):
+def row(case, title, contender, wall, cpu=None):
     return {
         "case": case,
         "title": title,
-        "unit": unit,
         "contender": contender,
-        "min": min(values),
-        "median": statistics.median(values),
-        "values": values,
+        "min": min(wall),
+        "median": statistics.median(wall),
+        "cpu": None if cpu is None else min(cpu),
+        "values": list(wall),
+        "cpu values": None if cpu is None else list(cpu),
     }
 
 
 def with_ratios(row, rows):
     """Return the row with what ours, in float32, takes as a part of it."""
-    ours = next(r for r in rows if r["case"] == row["case"] and r["contender"].startswith(OURS))
+    ours = next(r for r in rows if r["case"] == row["case"] and r["contender"] == OURS)
     return row | {f"ours/it, {key}": ours[key] / row[key] for key in ("min", "median")}
 
 
-# Is it the same network?
-
-
-def to_be_checked(names):
-    """Return one of the chosen cases of training for each size of batch."""
-    trained = [case for name, case in (STEPS | EPOCHS).items() if name in names]
-    return {case.batch: case for case in reversed(trained)}.values()
-
-
-def same_network(case):
-    """Train without dropout and return each contender's loss afterwards, or exit if one differs."""
-    case = replace(case, dropout=False)
-    progress(f"the same network? {case.title}")
-    contenders = [
-        c
-        for c in CONTENDERS
-        if c.trains and not c.serial and not c.missing and not (c.per_sample and case.batch)
-    ]
-    losses = {}
-    for c in contenders:
-        step = c.make(case, load("train", c.dtype))
-        losses[c.name] = loss_of(step(CHECKED_STEPS))
-    expected = losses["notebook loop, float64"]
-    for name, loss in losses.items():
-        if not abs(loss - expected) <= TOLERANCE * expected:
-            sys.exit(f"compare: expected {name} to reach a loss of {expected}, got {loss}")
-    start = loss_of(initial_weights(case))
-    return {"case": case.title, "steps": CHECKED_STEPS, "at the start": start, "losses": losses}
-
-
-def loss_of(weights):
-    """Return the squared error of a network, summed over outputs, averaged over images."""
-    x, t = (a[:CHECKED_IMAGES] for a in load("train", np.float64))
-    *hidden, last = (np.asarray(w, np.float64) for w in weights)
-    for w in hidden:
-        x = np.maximum(x @ w, 0)
-    return float(np.sum((x @ last - t) ** 2) / len(x))
-
-
-# Imports and memory, in separate processes
+# Imports and memory
 
 
 def import_times(rounds, peers):
@@ -294,41 +189,36 @@ def import_times(rounds, peers):
     for i in range(rounds + 1):
         for name in ORDER.sample(names, len(names)):
             code = f"import time; s = time.perf_counter(); import {name}; e = time.perf_counter()"
-            seconds = float(output_of("-c", f"{code}; print(e - s)"))
+            command = [sys.executable, "-c", f"{code}; print(e - s)"]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             if i > 0:  # the first round reads the files into memory
-                milliseconds[name].append(seconds * 1e3)
-    return [row("import", "import", "ms", name, values) for name, values in milliseconds.items()]
+                milliseconds[name].append(float(run.stdout) * 1e3)
+    return [row("import", "import [ms]", name, values) for name, values in milliseconds.items()]
 
 
 def memory_peaks(peers):
-    """Return the rows of peak memory, of an epoch of script 3."""
-    contenders = taking_part("memory", MEMORY_CASE, peers)
-    names = [c.name for c in contenders if c.trains and not c.serial]
-    names.append(DATA_ALONE)
-    with ThreadPoolExecutor(cores()) as executor:  # side by side: nothing is timed
-        peaks = executor.map(memory_of, names)
-    return [
-        row("memory", "memory, epoch of script 3", "MB", *pair)
-        for pair in zip(names, peaks, strict=True)
-    ]
+    """Return the rows of peak memory."""
+    keys = MEMORY_CASE.contenders.split()
+    contenders = [c for c in map(CONTENDERS.get, keys) if c.installed and (peers or not c.is_peer)]
+    contenders = [c for c in contenders if c.module != "floor" and not c.environment]
+    peaks = {c.label: memory_of(c) for c in contenders} | {DATA_ALONE: memory_of(None)}
+    title = f"memory, an epoch of {MEMORY_CASE.title} [MB]"
+    return [row("memory", title, label, [peak]) for label, peak in peaks.items()]
 
 
-def memory_of(name):
-    return [float(output_of(__file__, "--memory-of", name))]
+def memory_of(contender):
+    worker = Worker(contender or CONTENDERS["ours"])
+    peak = worker(peak_memory, contender)
+    worker.stop()
+    return peak
 
 
-def output_of(*arguments):
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def peak_memory(name):
+def peak_memory(contender):
     """Run an epoch and return this process's largest resident memory so far, in MB."""
-    if name == DATA_ALONE:
-        load("train", np.float32)
+    if contender is None:
+        images("train", np.dtype(np.float32))
     else:
-        contender = next(c for c in CONTENDERS if c.name == name)
-        contender.make(MEMORY_CASE, load("train", contender.dtype))(MEMORY_CASE.steps)
+        contender.step(MEMORY_CASE)(MEMORY_CASE.steps)
     with contextlib.suppress(OSError):
         # not ru_maxrss: on Linux it starts from the memory of the process that started this one
         lines = Path("/proc/self/status").read_text().splitlines()

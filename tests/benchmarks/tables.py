@@ -3,12 +3,10 @@
 import contextlib
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 
 from peers import OURS, version
-from threadpoolctl import threadpool_info
 
 NOTES = """
 ours/it: what tinygrad_mnist takes, in float32, as a part of this row: below 1 it takes less.
@@ -44,20 +42,6 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
-def thread_pools():
-    """Return the number of threads of each pool in this process, by the library's folder."""
-    pools = {}
-    for pool in threadpool_info():
-        folder = Path(pool["filepath"]).parent
-        owner = folder.parent.name if folder.name == "lib" else folder.name.removesuffix(".libs")
-        pools[f"{owner} ({pool['internal_api']})"] = pool["num_threads"]
-    if torch := sys.modules.get("torch"):
-        pools["torch.get_num_threads()"] = torch.get_num_threads()
-    if "jax" in sys.modules:
-        pools["jax (one thread a core)"] = cores()
-    return pools
-
-
 def print_report(report):
     for line in (*about_machine(report["machine"]), *about_run(report)):
         print(line)
@@ -81,15 +65,13 @@ def about_machine(machine):
 
 
 def about_run(report):
-    pools = [f"{name} {threads}" for name, threads in report["pools"].items()]
-    yield "threads: " + ", ".join(pools)
-    yield f"rounds: {rounds_done(report)}{' (quick)' if report['quick'] else ''}"
-    for check in report["same_network"]:
-        losses = check["losses"].values()
+    quick = " (quick)" if report["quick"] else ""
+    yield f"rounds: {rounds_done(report)}{quick}, beside {report['busy']} busy processes"
+    for case, losses in report["losses"].items():
+        apart = max(losses.values()) - min(losses.values())
         yield (
-            f"same network, without dropout: {check['case']}: "
-            f"loss {check['at the start']:.5f}, after {check['steps']} steps "
-            f"{min(losses):.7f} to {max(losses):.7f} with all {len(losses)} contenders"
+            f"same network: {case}: all {len(losses)} get {max(losses.values()):.6f}, "
+            f"{apart:.0e} apart"
         )
 
 
@@ -99,15 +81,17 @@ def rounds_done(report):
 
 
 def table_rows(results):
-    yield "case", "contender", "min", "median", "ours/it, min", "median"
+    yield "case", "contender", "min", "median", "CPU min", "ours/it, min", "median"
     case = None
     for row in results:
-        title = "" if row["case"] == case else f"{row['title']} [{row['unit']}]"
+        title = "" if row["case"] == case else row["title"]
         case = row["case"]
-        numbers = (row["min"], row["median"], row["ours/it, min"], row["ours/it, median"])
+        numbers = [row[key] for key in ("min", "median", "cpu", "ours/it, min", "ours/it, median")]
         yield title, row["contender"], *map(three_digits, numbers)
 
 
 def three_digits(number):
+    if number is None:
+        return "-"
     decimals = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 0.1 else 3
     return f"{number:.{decimals}f}"

@@ -1,0 +1,204 @@
+"""What is run: a case is a network, how it is trained or asked, and who does it."""
+
+import itertools
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+IMAGES = 10_000  # of each part of the bundled MNIST
+KERNEL = 5  # rows and columns of each convolution's
+PIXELS = 28
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, in words that each library's section of peers.py reads.
+
+    Its loss is the squared error, summed over the outputs, or the cross-entropy; both are averaged
+    over the batch. A step is along y - t, as the notebook's is: half the slope of the squares.
+    """
+
+    title: str
+    layers: tuple[tuple, ...]
+    contenders: str  # names in peers.CONTENDERS
+    batch: int | None = None  # None: sample by sample, (784,) where the library can
+    optimizer: str = "sgd"  # or "momentum", with .9, or "adam"
+    lr: float = 0.005
+    bias: bool = False
+    cross_entropy: bool = False
+    trains: bool = True  # else it only answers
+
+    @property
+    def rows(self):
+        return self.batch or 1
+
+    @property
+    def rate(self):
+        return self.lr if self.cross_entropy else self.lr / 2
+
+    @property
+    def momentum(self):
+        return 0.9 if self.optimizer == "momentum" else 0.0
+
+    @property
+    def steps(self):
+        """Return how many steps all images are."""
+        return IMAGES // self.rows
+
+    @property
+    def outputs(self):
+        return self.layers[-1][-1]
+
+    @property
+    def sizes(self):
+        """Return the numbers of units of a network without convolutions."""
+        return [PIXELS**2] + [size[1] for kind, *size in self.layers if kind == "linear"]
+
+    @property
+    def unit(self):
+        return "us a step" if self.trains else "ms"
+
+
+def dense(*sizes, dropout=False):
+    """Return the layers of a network of Linear and ReLU."""
+    layers = []
+    for size in itertools.pairwise(sizes):
+        layers += [("linear", *size), ("relu",), ("dropout",)][: 2 + dropout]
+    return tuple(layers[: -1 - dropout])
+
+
+CONVOLUTION = (
+    ("conv", 1, 8),
+    ("relu",),
+    ("pool",),
+    ("conv", 8, 16),
+    ("relu",),
+    ("pool",),
+    ("flatten", 4, 4, 16),
+    ("linear", 256, 10),
+)
+SMALL, MIDDLE = dense(784, 40, 10), dense(784, 100, 10, dropout=True)
+CROSS_ENTROPY = {"cross_entropy": True, "lr": 0.05}
+IN_CONVOLUTION = "ours ours1 torch torch1 torch-last torch-last1 jax"
+
+CASES = {
+    "sample-40": Case(
+        "784-40-10, (784,)",
+        SMALL,
+        "ours ours64 compiled compiled64 notebook torch jax scan floor1 floor-numpy1",
+    ),
+    "row-40": Case("784-40-10, (1, 784)", SMALL, "ours notebook torch jax", batch=1),
+    "sample-100": Case(
+        "784-100-10 dropout, (784,)",
+        MIDDLE,
+        "ours ours64 compiled compiled64 notebook torch jax scan floor1 floor-numpy1",
+    ),
+    "row-100": Case("784-100-10 dropout, (1, 784)", MIDDLE, "ours notebook torch jax", batch=1),
+    "batch-16": Case(
+        "784-100-10 dropout, batch 16",
+        MIDDLE,
+        "ours notebook torch torch1 jax scan floor1 floor-numpy1",
+        batch=16,
+        lr=0.05,
+    ),
+    "batch-100": Case(
+        "784-100-10 dropout, batch 100",
+        MIDDLE,
+        "ours ours64 notebook torch torch1 jax scan keras sklearn floor1 floor-numpy1",
+        batch=100,
+        lr=0.1,
+    ),
+    "adam-100": Case(
+        "the same with cross-entropy and Adam",
+        MIDDLE,
+        "ours torch torch1 torch-fused jax keras",
+        batch=100,
+        optimizer="adam",
+        **CROSS_ENTROPY | {"lr": 0.001},
+    ),
+    "momentum-32": Case(
+        "784-512-10 momentum, batch 32",
+        dense(784, 512, 10),
+        "ours ours1 torch torch1 jax scan",
+        batch=32,
+        optimizer="momentum",
+    ),
+    "wide-128": Case(
+        "784-1024-1024-10, batch 128",
+        dense(784, 1024, 1024, 10),
+        "ours ours1 notebook torch jax scan floor floor-numpy",
+        batch=128,
+        lr=0.05,
+    ),
+    "conv-1": Case(
+        "5x5x8, 5x5x16, pools, batch 1",
+        CONVOLUTION,
+        IN_CONVOLUTION,
+        batch=1,
+        bias=True,
+        **CROSS_ENTROPY,
+    ),
+    "conv-32": Case(
+        "the same, batch 32",
+        CONVOLUTION,
+        IN_CONVOLUTION + " keras",
+        batch=32,
+        bias=True,
+        **CROSS_ENTROPY,
+    ),
+    "conv-128": Case(
+        "the same, batch 128",
+        CONVOLUTION,
+        IN_CONVOLUTION,
+        batch=128,
+        bias=True,
+        **CROSS_ENTROPY,
+    ),
+    "inference": Case(
+        "784-100-10, 10,000 images at once",
+        MIDDLE,
+        "ours ours64 notebook torch torch1 jax keras sklearn floor floor-numpy",
+        batch=10_000,
+        trains=False,
+    ),
+}
+
+
+@cache
+def images(part, dtype):
+    """Return x (10000, 784) in [0, 1] and labels (10000,) of the bundled MNIST.
+
+    Read with NumPy alone, so that a peer's memory does not include this framework.
+    """
+    with np.load(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz") as arrays:
+        x, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    x = x.reshape(len(x), -1).astype(dtype)
+    x /= 255
+    return x, labels.astype(np.int64)
+
+
+def data(case, dtype):
+    """Return x, (10000, 784) or (10000, 28, 28, 1), and one-hot t, or labels for cross-entropy."""
+    x, labels = images("train" if case.trains else "test", np.dtype(dtype))
+    if case.layers[0][0] == "conv":
+        x = x.reshape(-1, PIXELS, PIXELS, 1)
+    return x, labels if case.cross_entropy else np.eye(case.outputs, dtype=dtype)[labels]
+
+
+def batch(case, i):
+    return slice(i * case.rows, (i + 1) * case.rows)
+
+
+def parameters(case):
+    """Return the first weights, (I, O) or (5, 5, I, O), and biases, one after the other."""
+    rng = np.random.default_rng(1)
+    for kind, *size in case.layers:
+        if kind in ("linear", "conv"):
+            shape = (KERNEL, KERNEL, *size) if kind == "conv" else size
+            fan_in = np.prod(shape[:-1])
+            yield rng.uniform(-1, 1, shape) * min(0.1, (6 / fan_in) ** 0.5)
+            if case.bias:
+                yield np.zeros(size[-1])

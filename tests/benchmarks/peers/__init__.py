@@ -1,0 +1,89 @@
+"""The contenders: the same network trained, or asked, through each library.
+
+A module's `train(case)` returns step(n), which trains for n steps from the first image on and
+returns the sum of their losses. Its `ask(case)` returns step(n), which asks for the outputs of the
+first n batches and returns those of the last. compare.py compares what they return.
+
+This framework trains from its DataLoader, the others from bare slices, which is the cheapest way to
+feed any of them.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module, metadata
+from typing import Any
+
+import numpy as np
+
+OURS = "tinygrad_mnist"
+OWN = {OURS, "numba", "numpy", "scipy", "threadpoolctl"}  # this framework and what it is built on
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table."""
+
+    label: str
+    needs: tuple[str, ...]  # distributions
+    module: str
+    function: str = "train"
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    whole: bool = False  # always runs all images at a go: a shorter pass pays more for its start
+
+    @property
+    def installed(self):
+        return all(map(version, self.needs))
+
+    @property
+    def is_peer(self):
+        return not OWN.issuperset(self.needs)
+
+    def step(self, case):
+        module = import_module(f"peers.{self.module}")
+        function = getattr(module, self.function if case.trains else "ask")
+        return function(case, **self.options)
+
+
+def version(distribution):
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def on_one_thread(contender):
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    label, environment = f"{contender.label}, 1 thread", dict.fromkeys(names, "1")
+    return Contender(**vars(contender) | {"label": label, "environment": environment})
+
+
+ours = partial(Contender, needs=(OURS,), module="ours")
+compiled = partial(ours, needs=(OURS, "numba"), function="compiled", whole=True)
+double = {"dtype": np.float64}
+torch = partial(Contender, needs=("torch",), module="torch")
+eager, last = torch("PyTorch"), torch("PyTorch, channels_last", options={"channels_last": True})
+floor = Contender("BLAS alone, SciPy's", ("scipy",), "floor")
+mixed = Contender("BLAS alone, NumPy's and SciPy's", ("scipy",), "floor", options={"numpy": True})
+
+CONTENDERS = {
+    "ours": ours(OURS),
+    "ours1": ours(f"{OURS}, num_threads(1)", environment={"TINYGRAD_MNIST_NUM_THREADS": "1"}),
+    "ours64": ours(f"{OURS}, float64", options=double),
+    "compiled": compiled(f"{OURS}, compiled"),
+    "compiled64": compiled(f"{OURS}, compiled, float64", options=double),
+    "notebook": Contender("the notebook's loop, float64", ("numpy",), "notebook"),
+    "torch": eager,
+    "torch1": on_one_thread(eager),
+    "torch-last": last,
+    "torch-last1": on_one_thread(last),
+    "torch-fused": torch("PyTorch, fused", options={"fused": True}),
+    "jax": Contender("JAX, jit per step", ("jax",), "jax"),
+    "scan": Contender("JAX, lax.scan of all steps", ("jax",), "jax", "scan", whole=True),
+    "keras": Contender("Keras, on a batch", ("keras", "jax"), "keras"),
+    "sklearn": Contender("scikit-learn", ("scikit-learn",), "sklearn"),
+    "floor": floor,
+    "floor1": on_one_thread(floor),
+    "floor-numpy": mixed,
+    "floor-numpy1": on_one_thread(mixed),
+}
