@@ -18,19 +18,18 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from networks import CASES, images
-from peers import CONTENDERS, OURS, OWN, version
-from tables import machine, print_report
-from workers import Worker, busy_neighbours, choose_steps, prepare, timing
+from peers import BEFORE, CONTENDERS, OURS, OWN, version
+from tables import MEASURES, machine, print_report
+from workers import Worker, busy_neighbours, choose_pieces, import_from, prepare, timing
 
-ROUNDS, ROUNDS_IF_QUICK = 9, 3
-ENOUGH, ENOUGH_IF_QUICK = 20.0, 5.0  # seconds after which a case has no more rounds
+ROUNDS, ROUNDS_IF_QUICK = 15, 3
+ENOUGH, ENOUGH_IF_QUICK = 30.0, 6.0  # seconds after which a case has no more rounds
 MIN_ROUNDS = 2
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4  # of equal pixels in a pool, rounding decides which is the largest
 ORDER = random.Random(1)
 IMPORTS = {  # what is imported: the distributions that it needs
     OURS: (OURS,),
@@ -71,7 +70,7 @@ def parse_arguments():
         "--busy", type=int, default=0, metavar="N", help="beside N processes that are always busy"
     )
     parser.add_argument(
-        "--before", metavar="FOLDER", help="another checkout of this framework: one contender more"
+        "--before", metavar="FOLDER", help="another checkout of this framework takes part too"
     )
     args = parser.parse_args()
     if version(OURS) is None:
@@ -84,9 +83,9 @@ def parse_arguments():
 def measure(args):
     """Return everything that is printed and written."""
     rounds = args.rounds or (ROUNDS_IF_QUICK if args.quick else ROUNDS)
-    report = {"machine": machine(), "rounds": rounds, "quick": args.quick, "busy": args.busy}
-    workers = started(args)
-    rows, report["losses"] = [], {}
+    report = {"machine": machine(), "quick": args.quick, "busy": args.busy}
+    report |= {"rounds": {}, "same network": {}}
+    workers, rows = started(args), []
     for name in args.cases:
         print(f"... {name}", file=sys.stderr, flush=True)
         if name == "import":
@@ -95,24 +94,25 @@ def measure(args):
             rows += memory_peaks(peers=not args.quick)
         else:
             case = CASES[name]
-            keys = [*case.contenders.split(), "before"]
-            taking_part = [workers[key] for key in keys if key in workers]
-            report["losses"][name] = same_network(case, taking_part)
-            enough = ENOUGH_IF_QUICK if args.quick else ENOUGH
-            rows += timings(name, case, interleaved(case, taking_part, rounds, enough))
+            contenders = [key for key in (*case.contenders.split(), BEFORE) if key in workers]
+            taking_part = {CONTENDERS[key]: workers[key] for key in contenders}
+            report["same network"][name] = same_network(case, taking_part)
+            times = interleaved(taking_part, rounds, ENOUGH_IF_QUICK if args.quick else ENOUGH)
+            report["rounds"][name] = len(times[CONTENDERS["ours"]])
+            rows += timings(name, case, times)
     for worker in workers.values():
         worker.stop()
-    report["results"] = [with_ratios(row, rows) for row in rows]
-    return report
+    return report | {"results": [with_ratios(row, rows) for row in rows]}
 
 
 def started(args):
     """Return a worker for each contender that is installed and takes part in a case."""
-    names = {key for name in args.cases if name in CASES for key in CASES[name].contenders.split()}
-    workers = {key: Worker(c) for key, c in CONTENDERS.items() if key in names and c.installed}
+    keys = {key for name in args.cases if name in CASES for key in CASES[name].contenders.split()}
+    taking_part = {key: c for key, c in CONTENDERS.items() if key in keys and c.installed}
+    workers = {key: Worker(c.environment) for key, c in taking_part.items()}
     if args.before:
-        contender = replace(CONTENDERS["ours"], label=f"{OURS} of {args.before}")
-        workers["before"] = Worker(contender, args.before)
+        workers[BEFORE] = Worker({})
+        workers[BEFORE](import_from, args.before)
     return workers
 
 
@@ -121,8 +121,8 @@ def started(args):
 
 def same_network(case, workers):
     """Return each contender's loss after some steps, or exit if one differs."""
-    losses = [worker.submit(prepare, worker.contender, case) for worker in workers]
-    losses = {w.contender.label: a.result() for w, a in zip(workers, losses, strict=True)}
+    answers = {c: worker.submit(prepare, c, case) for c, worker in workers.items()}
+    losses = {c.label: answer.result() for c, answer in answers.items()}
     losses = {label: loss for label, loss in losses.items() if loss is not None}
     expected = statistics.median_low(losses.values())
     for label, loss in losses.items():
@@ -131,49 +131,50 @@ def same_network(case, workers):
     return losses
 
 
-def interleaved(case, workers, rounds, enough):
-    """Return the times of each worker in each round.
+def interleaved(workers, rounds, enough):
+    """Return what `timing` says of each contender, in each round.
 
     There are fewer rounds once they have taken `enough` seconds: with other processes on all
     cores, threads that wait for each other take a hundred times as long.
     """
-    for worker in workers:
-        worker(choose_steps, case, worker.contender.whole)
-    times = {worker: [] for worker in workers}
+    for worker in workers.values():
+        worker(choose_pieces)
+    times = {contender: [] for contender in workers}
     start = time.perf_counter()
     for i in range(rounds):
         if i >= MIN_ROUNDS and time.perf_counter() - start > enough:
             break
-        for worker in ORDER.sample(workers, len(workers)):
-            times[worker].append(worker(timing))
+        for contender in ORDER.sample(list(workers), len(workers)):
+            times[contender].append(workers[contender](timing))
     return times
 
 
 def timings(name, case, times):
-    per_unit = 1e6 if case.trains else 1e3
-    return [
-        row(name, f"{case.title} [{case.unit}]", w.contender.label, *(np.array(t) * per_unit).T)
-        for w, t in times.items()
-    ]
+    """Return a row of the table for each contender."""
+    title, per_unit = f"{case.title} [{case.unit}]", 1e6 if case.trains else 1e3
+    for contender, rounds in times.items():
+        pieces, cpu = zip(*rounds, strict=True)
+        wall = np.concatenate(pieces)
+        yield row(name, title, contender.label, wall * per_unit, np.array(cpu) * per_unit)
 
 
-def row(case, title, contender, wall, cpu=None):
+def row(case, title, contender, wall, cpu=()):
     return {
         "case": case,
         "title": title,
         "contender": contender,
-        "min": min(wall),
-        "median": statistics.median(wall),
-        "cpu": None if cpu is None else min(cpu),
-        "values": list(wall),
-        "cpu values": None if cpu is None else list(cpu),
+        "min": float(min(wall)),
+        "median": float(np.median(wall)),
+        "CPU": float(min(cpu, default=0)),
+        "values": [float(f"{value:.4g}") for value in wall],
+        "CPU values": [float(f"{value:.4g}") for value in cpu],
     }
 
 
 def with_ratios(row, rows):
     """Return the row with what ours, in float32, takes as a part of it."""
     ours = next(r for r in rows if r["case"] == row["case"] and r["contender"] == OURS)
-    return row | {f"ours/it, {key}": ours[key] / row[key] for key in ("min", "median")}
+    return row | {f"ours/it, {key}": row[key] and ours[key] / row[key] for key in MEASURES}
 
 
 # Imports and memory
@@ -208,7 +209,7 @@ def memory_peaks(peers):
 
 
 def memory_of(contender):
-    worker = Worker(contender or CONTENDERS["ours"])
+    worker = Worker({})
     peak = worker(peak_memory, contender)
     worker.stop()
     return peak
@@ -219,7 +220,7 @@ def peak_memory(contender):
     if contender is None:
         images("train", np.dtype(np.float32))
     else:
-        contender.step(MEMORY_CASE)(MEMORY_CASE.steps)
+        contender.step(MEMORY_CASE)(range(MEMORY_CASE.steps))
     with contextlib.suppress(OSError):
         # not ru_maxrss: on Linux it starts from the memory of the process that started this one
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -45,7 +45,7 @@ class Case:
 
     @property
     def steps(self):
-        """Return how many steps all images are."""
+        """Return how many steps all full batches are."""
         return IMAGES // self.rows
 
     @property
@@ -82,7 +82,7 @@ CONVOLUTION = (
 )
 SMALL, MIDDLE = dense(784, 40, 10), dense(784, 100, 10, dropout=True)
 CROSS_ENTROPY = {"cross_entropy": True, "lr": 0.05}
-IN_CONVOLUTION = "ours ours1 torch torch1 torch-last torch-last1 jax"
+IN_CONVOLUTION = "ours ours1 torch torch-last torch1 torch-last1 jax"
 
 CASES = {
     "sample-40": Case(
@@ -107,12 +107,12 @@ CASES = {
     "batch-100": Case(
         "784-100-10 dropout, batch 100",
         MIDDLE,
-        "ours ours64 notebook torch torch1 jax scan keras sklearn floor1 floor-numpy1",
+        "ours ours1 ours64 notebook torch torch1 jax scan keras sklearn floor1 floor-numpy1",
         batch=100,
         lr=0.1,
     ),
     "adam-100": Case(
-        "the same with cross-entropy and Adam",
+        "784-100-10 dropout, batch 100, Adam",
         MIDDLE,
         "ours torch torch1 torch-fused jax keras",
         batch=100,
@@ -134,15 +134,15 @@ CASES = {
         lr=0.05,
     ),
     "conv-1": Case(
-        "5x5x8, 5x5x16, pools, batch 1",
+        "conv 5x5x8, 5x5x16, batch 1",
         CONVOLUTION,
-        IN_CONVOLUTION,
+        "ours torch torch-last jax",
         batch=1,
         bias=True,
         **CROSS_ENTROPY,
     ),
     "conv-32": Case(
-        "the same, batch 32",
+        "conv 5x5x8, 5x5x16, batch 32",
         CONVOLUTION,
         IN_CONVOLUTION + " keras",
         batch=32,
@@ -150,7 +150,7 @@ CASES = {
         **CROSS_ENTROPY,
     ),
     "conv-128": Case(
-        "the same, batch 128",
+        "conv 5x5x8, 5x5x16, batch 128",
         CONVOLUTION,
         IN_CONVOLUTION,
         batch=128,
@@ -159,8 +159,8 @@ CASES = {
     ),
     "inference": Case(
         "784-100-10, 10,000 images at once",
-        MIDDLE,
-        "ours ours64 notebook torch torch1 jax keras sklearn floor floor-numpy",
+        dense(784, 100, 10),
+        "ours ours64 notebook torch torch1 jax keras sklearn floor",
         batch=10_000,
         trains=False,
     ),
@@ -181,15 +181,12 @@ def images(part, dtype):
 
 
 def data(case, dtype):
-    """Return x, (10000, 784) or (10000, 28, 28, 1), and one-hot t, or labels for cross-entropy."""
-    x, labels = images("train" if case.trains else "test", np.dtype(dtype))
+    """Return x, (N, 784) or (N, 28, 28, 1), and one-hot t, or labels, of all full batches."""
+    part = images("train" if case.trains else "test", np.dtype(dtype))
+    x, labels = (array[: case.steps * case.rows] for array in part)
     if case.layers[0][0] == "conv":
         x = x.reshape(-1, PIXELS, PIXELS, 1)
     return x, labels if case.cross_entropy else np.eye(case.outputs, dtype=dtype)[labels]
-
-
-def batch(case, i):
-    return slice(i * case.rows, (i + 1) * case.rows)
 
 
 def parameters(case):

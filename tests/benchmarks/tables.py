@@ -8,11 +8,13 @@ from pathlib import Path
 
 from peers import OURS, version
 
+MEASURES = ("min", "median", "CPU")
 NOTES = """
+min, median: wall time. CPU: the least of all threads together, which other work changes less.
 ours/it: what tinygrad_mnist takes, in float32, as a part of this row: below 1 it takes less.
-1 thread: all pools held at one thread; the other rows are each library's own choice.
-The BLAS floor, float32, is the lower of its two rows. scikit-learn has no dropout, and trains
-without. The notebook's inference is image by image; the others' as large as the case says."""
+1 thread: OMP_NUM_THREADS=1; the other rows are each library's own choice. BLAS alone: the products
+of a step, in float32. scikit-learn has no dropout, and trains without. The notebook's inference is
+image by image; the others' at once."""
 LIBRARIES = (OURS, "numpy", "scipy", "torch", "jax", "keras", "scikit-learn")
 
 
@@ -65,33 +67,30 @@ def about_machine(machine):
 
 
 def about_run(report):
-    quick = " (quick)" if report["quick"] else ""
-    yield f"rounds: {rounds_done(report)}{quick}, beside {report['busy']} busy processes"
-    for case, losses in report["losses"].items():
-        apart = max(losses.values()) - min(losses.values())
-        yield (
-            f"same network: {case}: all {len(losses)} get {max(losses.values()):.6f}, "
-            f"{apart:.0e} apart"
-        )
+    yield f"busy neighbours: {report['busy']}"
+    yield "rounds: " + ", ".join(f"{case} {n}" for case, n in report["rounds"].items())
+    spreads = [f"{case} {spread(losses):.0e}" for case, losses in report["same network"].items()]
+    yield "same network, apart by: " + ", ".join(spreads)
 
 
-def rounds_done(report):
-    done = {row["case"]: len(row["values"]) for row in report["results"]}
-    return ", ".join(f"{case} {rounds}" for case, rounds in done.items())
+def spread(losses):
+    """Return how far the losses are apart, as a part of the largest."""
+    return (max(losses.values()) - min(losses.values())) / abs(max(losses.values()))
 
 
 def table_rows(results):
-    yield "case", "contender", "min", "median", "CPU min", "ours/it, min", "median"
+    first, *others = MEASURES
+    yield "case", "contender", *MEASURES, f"ours/it, {first}", *others
     case = None
     for row in results:
         title = "" if row["case"] == case else row["title"]
         case = row["case"]
-        numbers = [row[key] for key in ("min", "median", "cpu", "ours/it, min", "ours/it, median")]
+        numbers = [row[key] for key in (*MEASURES, *(f"ours/it, {key}" for key in MEASURES))]
         yield title, row["contender"], *map(three_digits, numbers)
 
 
 def three_digits(number):
-    if number is None:
+    if not number:
         return "-"
     decimals = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 0.1 else 3
     return f"{number:.{decimals}f}"

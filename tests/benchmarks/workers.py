@@ -1,12 +1,14 @@
-"""How it is timed: each contender in a process of its own, one at a time, in rounds.
+"""How it is timed: each contender in a process of its own, and only one works at a time.
 
 A pool of threads keeps spinning for a while after its work, and would take a core from whoever runs
 next. So nobody shares a process, and a worker answers only when its threads have gone to sleep.
+
+A timing consists of short pieces. On a machine with other work to do, some of them fall between two
+slices of time that the others get, and a minimum over pieces is that of an idle machine.
 """
 
 import contextlib
 import os
-import random
 import subprocess
 import sys
 import time
@@ -16,23 +18,16 @@ from multiprocessing import get_context
 
 import numpy as np
 
-BURST = 0.05  # seconds that one timing takes, in about
-CHECKED_STEPS, TOLERANCE = 5, 1e-5
-MIN_ROUNDS = 2
-ORDER = random.Random(1)
+BURST, PIECE = 0.05, 0.002  # seconds of a timing and of each of its pieces, in about
+CHECKED_STEPS = 10
 
 
 class Worker:
-    """A process that keeps one contender's step, and is called as a function."""
+    """A process of its own, with an environment of its own: worker(function, *arguments)."""
 
-    def __init__(self, contender, folder=None):
-        self.contender = contender
-        self._process = ProcessPoolExecutor(
-            1,
-            get_context("spawn"),
-            *((sys.path.insert, (0, folder)) if folder else ()),
-        )
-        with environment(contender.environment):
+    def __init__(self, variables):
+        self._process = ProcessPoolExecutor(1, get_context("spawn"))
+        with environment(variables):
             self(os.getpid)  # starts it
 
     def submit(self, function, *arguments):
@@ -66,47 +61,84 @@ def busy_neighbours(n):
             neighbour.terminate()
 
 
-# What a worker does
+# What a worker is told to do, one after the other
 
-_step, _n = None, 0  # of the case in progress
+
+def import_from(folder):
+    """Look for modules in a folder first."""
+    sys.path.insert(0, folder)
 
 
 def prepare(contender, case):
     """Make the contender's step, and return what its network answers without dropout."""
-    global _step
-    plain = replace(case, layers=tuple(layer for layer in case.layers if layer != ("dropout",)))
-    step = contender.step(plain)
-    answer = None
-    for _ in range(2):  # the second time, of a network that has been trained
-        answer = step(min(CHECKED_STEPS, case.steps))
-    _step = contender.step(case) if plain != case and case.trains else step
+    global running
+    running = Running(contender, without_dropout(case))
+    checked = min(CHECKED_STEPS, case.steps)
+    running.steps(checked)
+    answer = running.steps(checked)  # of a network that has been trained
+    if case != without_dropout(case):
+        running = Running(contender, case)
     wait_for_threads()
     return None if answer is None else float(np.mean(np.ravel(answer)[-case.outputs :]))
 
 
-def choose_steps(case, whole):
-    """Choose how many steps a timing has, after some that warm up or compile."""
-    global _n
-    _n = case.steps if whole else max(1, case.steps // 50)
-    _step(_n)
-    seconds, _ = per_step()
-    if not whole:
-        _n = min(case.steps, max(1, round(BURST / seconds)))
+def choose_pieces():
+    """Choose how much a timing is, after some steps that warm up or compile."""
+    running.piece()
+    for _ in range(2):
+        running.choose(running.seconds())
+    wait_for_threads()
 
 
 def timing():
-    """Return the seconds and the CPU seconds of all threads that a step takes."""
-    if _n > 1:
-        _step(-(-_n // 10))  # wakes the threads and fills the caches; a scan is compiled for each n
-    times = per_step()
+    """Return the seconds a step takes in each piece, and the CPU seconds of all threads in all."""
+    for _ in range(running.pieces // 10):
+        running.piece()  # wakes the threads and fills the caches
+    before = time.process_time()
+    wall = [running.seconds() for _ in range(running.pieces)]
+    # of all pieces: Linux counts what other threads use in ticks of some milliseconds
+    cpu = (time.process_time() - before) / (running.pieces * running.size)
     wait_for_threads()
-    return times
+    return wall, cpu
 
 
-def per_step():
-    start, cpu = time.perf_counter(), time.process_time()
-    _step(_n)
-    return (time.perf_counter() - start) / _n, (time.process_time() - cpu) / _n
+running = None  # in a worker
+
+
+class Running:
+    """A contender's step in a case, and how far it is in the images."""
+
+    def __init__(self, contender, case):
+        self._step, self._all = contender.step(case), case.steps
+        self._whole, self._next = contender.whole, 0
+        self.size = self._all if self._whole else 1  # of a piece, in steps
+        self.pieces = 1
+
+    def steps(self, n):
+        """Go n steps on, from the first image again when there are too few left."""
+        if self._next + n > self._all:
+            self._next = 0
+        self._next += n
+        return self._step(range(self._next - n, self._next))
+
+    def piece(self):
+        self.steps(self.size)
+
+    def seconds(self):
+        """Return what a step of the next piece takes."""
+        start = time.perf_counter()
+        self.piece()
+        return (time.perf_counter() - start) / self.size
+
+    def choose(self, seconds):
+        """Choose the size of a piece and the number of pieces, given the seconds of a step."""
+        if not self._whole:
+            self.size = min(self._all, max(1, round(PIECE / seconds)))
+        self.pieces = max(1, round(BURST / (self.size * seconds)))
+
+
+def without_dropout(case):
+    return replace(case, layers=tuple(layer for layer in case.layers if layer != ("dropout",)))
 
 
 def wait_for_threads():

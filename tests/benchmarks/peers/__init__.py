@@ -1,8 +1,8 @@
 """The contenders: the same network trained, or asked, through each library.
 
-A module's `train(case)` returns step(n), which trains for n steps from the first image on and
-returns the sum of their losses. Its `ask(case)` returns step(n), which asks for the outputs of the
-first n batches and returns those of the last. compare.py compares what they return.
+A module's `train(case)` returns step(steps), which trains on the batches of these numbers, a range,
+and returns the sum of their losses. Its `ask(case)` returns step(steps), which asks for the outputs
+of each batch and returns the last of them. Both tell whether it is the same network everywhere.
 
 This framework trains from its DataLoader, the others from bare slices, which is the cheapest way to
 feed any of them.
@@ -19,7 +19,7 @@ OURS = "tinygrad_mnist"
 OWN = {OURS, "numba", "numpy", "scipy", "threadpoolctl"}  # this framework and what it is built on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
     """One row of the table."""
 
@@ -29,7 +29,7 @@ class Contender:
     function: str = "train"
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    whole: bool = False  # always runs all images at a go: a shorter pass pays more for its start
+    whole: bool = False  # runs all images at a go: a shorter pass would pay more for its start
 
     @property
     def installed(self):
@@ -66,8 +66,10 @@ eager, last = torch("PyTorch"), torch("PyTorch, channels_last", options={"channe
 floor = Contender("BLAS alone, SciPy's", ("scipy",), "floor")
 mixed = Contender("BLAS alone, NumPy's and SciPy's", ("scipy",), "floor", options={"numpy": True})
 
+BEFORE = "before"  # takes part where another checkout is given
 CONTENDERS = {
     "ours": ours(OURS),
+    BEFORE: ours(f"{OURS}, before"),
     "ours1": ours(f"{OURS}, num_threads(1)", environment={"TINYGRAD_MNIST_NUM_THREADS": "1"}),
     "ours64": ours(f"{OURS}, float64", options=double),
     "compiled": compiled(f"{OURS}, compiled"),

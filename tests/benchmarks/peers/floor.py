@@ -38,8 +38,8 @@ def arrays(case):
 
 
 def call_all(calls):
-    def step(n):
-        for _ in range(n):
+    def step(steps):
+        for _ in steps:
             for call in calls:
                 call()
 

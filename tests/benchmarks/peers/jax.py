@@ -85,12 +85,13 @@ def step_of(case):
 def train(case):
     images, labels = networks.data(case, np.float32)
     state, update = first_state(case), jax.jit(step_of(case), donate_argnums=0)
+    rows = case.rows
 
-    def step(n):
+    def step(steps):
         nonlocal state
         carry = state, jnp.float32(0)
-        for i in range(n):
-            batch = networks.batch(case, i)
+        for i in steps:
+            batch = slice(i * rows, (i + 1) * rows)
             carry, _ = update(carry, (images[batch], labels[batch]))
         state, error = jax.block_until_ready(carry)
         return float(error)
@@ -103,16 +104,17 @@ def scan(case):
     epoch = jax.jit(partial(jax.lax.scan, step_of(case)), donate_argnums=0)
 
     @cache
-    def chunk(n):
+    def batches(steps):
         rows = () if case.batch is None else (case.batch,)
+        images = slice(steps.start * case.rows, steps.stop * case.rows)
         return tuple(
-            jax.device_put(a[: n * case.rows].reshape(n, *rows, *a.shape[1:]))
+            jax.device_put(a[images].reshape(len(steps), *rows, *a.shape[1:]))
             for a in networks.data(case, np.float32)
         )
 
-    def step(n):
+    def step(steps):
         nonlocal state
-        (state, error), _ = jax.block_until_ready(epoch((state, jnp.float32(0)), chunk(n)))
+        (state, error), _ = jax.block_until_ready(epoch((state, jnp.float32(0)), batches(steps)))
         return float(error)
 
     return step
@@ -121,10 +123,11 @@ def scan(case):
 def ask(case):
     parameters, (x, _) = first_state(case)[0], networks.data(case, np.float32)
     answer = jax.jit(lambda parameters, x: forward(case, parameters, x, None))
+    rows = case.rows
 
-    def step(n):
-        for i in range(n):
-            y = answer(parameters, x[networks.batch(case, i)]).block_until_ready()
+    def step(steps):
+        for i in steps:
+            y = answer(parameters, x[i * rows : (i + 1) * rows]).block_until_ready()
         return np.asarray(y)
 
     return step

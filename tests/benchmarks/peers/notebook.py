@@ -20,10 +20,10 @@ def train(case):
     random, alpha, batch_size = np.random.RandomState(1), case.lr, case.rows
     dropout = ("dropout",) in case.layers
 
-    def step(n):
+    def step(steps):
         nonlocal weights_0_1, weights_1_2
         error = 0.0
-        for i in range(n):
+        for i in steps:
             batch_start, batch_end = i * batch_size, (i + 1) * batch_size
             layer_0 = images[batch_start:batch_end]
             layer_1 = relu(np.dot(layer_0, weights_0_1))
@@ -50,10 +50,10 @@ def _train_with_two_hidden_layers(case):
     weights_0_1, weights_1_2, weights_2_3 = networks.parameters(case)
     alpha, batch_size = case.lr, case.rows
 
-    def step(n):
+    def step(steps):
         nonlocal weights_0_1, weights_1_2, weights_2_3
         error = 0.0
-        for i in range(n):
+        for i in steps:
             batch_start, batch_end = i * batch_size, (i + 1) * batch_size
             layer_0 = images[batch_start:batch_end]
             layer_1 = relu(np.dot(layer_0, weights_0_1))
@@ -75,8 +75,9 @@ def ask(case):
     images, _ = networks.data(case, np.float64)
     weights_0_1, weights_1_2 = networks.parameters(case)
 
-    def step(n):
-        for i in range(n * case.rows):  # image by image, whatever the batch: so does the notebook
+    def step(steps):
+        rows = range(steps.start * case.rows, steps.stop * case.rows)
+        for i in rows:  # image by image, whatever the batch: so does the notebook
             layer_0 = images[i : i + 1]
             layer_1 = relu(np.dot(layer_0, weights_0_1))
             layer_2 = np.dot(layer_1, weights_1_2)

@@ -44,10 +44,11 @@ def train(case, dtype=np.float32):
     model, loss = model_of(case, dtype), loss_of(case)
     optimizer = optimizer_of(case, model)
     batches = tg.DataLoader(*networks.data(case, dtype), batch_size=case.batch)
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
 
-    def step(n):
+    def step(steps):
         error = 0.0
-        for x, t in itertools.islice(batches, n):
+        for x, t in itertools.islice(endless, len(steps)):
             error += loss(model(x), t)
             optimizer.zero_grad()
             model.backward(loss.backward())
@@ -64,19 +65,21 @@ def compiled(case, dtype=np.float32):
     train = compile_sgd(model, loss_of(case), optimizer_of(case, model))
     x, t = networks.data(case, dtype)
 
-    def step(n):
-        error, _ = train(x[:n], t[:n])
-        return n * error
+    def step(steps):
+        images = slice(steps.start, steps.stop)
+        error, _ = train(x[images], t[images])
+        return error * len(steps)
 
     return step
 
 
 def ask(case, dtype=np.float32):
     model, (x, _) = model_of(case, dtype).eval(), networks.data(case, dtype)
+    rows = case.rows
 
-    def step(n):
-        for i in range(n):
-            y = model(x[networks.batch(case, i)])
+    def step(steps):
+        for i in steps:
+            y = model(x[i * rows : (i + 1) * rows])
         return y
 
     return step

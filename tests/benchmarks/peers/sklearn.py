@@ -25,11 +25,12 @@ def model_of(case):
 def train(case):
     images, labels = networks.data(case, np.float32)
     model = model_of(case)
+    rows = case.rows
 
-    def step(n):
+    def step(steps):
         error = 0.0
-        for i in range(n):
-            batch = networks.batch(case, i)
+        for i in steps:
+            batch = slice(i * rows, (i + 1) * rows)
             error += model.partial_fit(images[batch], labels[batch]).loss_
             for (
                 bias
@@ -42,10 +43,11 @@ def train(case):
 
 def ask(case):
     model, (x, _) = model_of(case), networks.data(case, np.float32)
+    rows = case.rows
 
-    def step(n):
-        for i in range(n):
-            y = model.predict(x[networks.batch(case, i)])
+    def step(steps):
+        for i in steps:
+            y = model.predict(x[i * rows : (i + 1) * rows])
         return y
 
     return step

@@ -57,11 +57,12 @@ def train(case, channels_last=False, fused=None):
     model = model_of(case).to(memory_format=memory_format)
     loss_function = torch.nn.CrossEntropyLoss() if case.cross_entropy else torch.nn.MSELoss()
     optimizer = optimizer_of(case, model, fused)
+    rows = case.rows
 
-    def step(n):
+    def step(steps):
         error = 0.0
-        for i in range(n):
-            batch = networks.batch(case, i)
+        for i in steps:
+            batch = slice(i * rows, (i + 1) * rows)
             loss = loss_function(model(images[batch]), labels[batch])
             error += loss.item()
             optimizer.zero_grad()
@@ -74,11 +75,12 @@ def train(case, channels_last=False, fused=None):
 
 def ask(case):
     model, (images, _) = model_of(case).eval(), inputs(case, torch.contiguous_format)
+    rows = case.rows
 
     @torch.inference_mode()
-    def step(n):
-        for i in range(n):
-            y = model(images[networks.batch(case, i)])
+    def step(steps):
+        for i in steps:
+            y = model(images[i * rows : (i + 1) * rows])
         return y.numpy()
 
     return step
