@@ -80,3 +80,11 @@ def test_elementwise_routines_work_in_place_on_any_shape(seed, shape, dtype):
     out = a.copy()
     _blas.add_scaled(out, b, 2.0)
     close(out, a + 2 * b, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("side", [2, 600])
+def test_a_scale_of_0_adds_nothing_not_even_nan(rows, side):
+    out, a, b = np.ones((side, 3)), np.full((rows, side), np.nan), np.full((rows, 3), np.inf)
+    _blas.add_product(out, a, b, -0.0)
+    np.testing.assert_array_equal(out, np.ones((side, 3)))

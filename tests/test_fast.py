@@ -42,6 +42,29 @@ def test_a_step_allocates_nothing_of_the_weights_size(settings, rows):
     assert memory.peak < model[0].weight.data.nbytes / 4
 
 
+@pytest.mark.parametrize("hidden", [5, 40, 500])  # to BLAS: few, some and many multiply-adds
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_training_on_a_batch_of_one_gives_the_bits_of_training_on_a_sample(settings, hidden):
+    rng = np.random.default_rng(hidden)
+    images, targets = rng.random((6, 784), np.float32), rng.random((6, 10), np.float32)
+
+    def trained(samples):
+        model = Sequential(
+            Linear(784, hidden, rng=0), ReLU(), Dropout(0.5, rng=1), Linear(hidden, 10, rng=2)
+        )
+        loss, optimizer = MSELoss("sum"), SGD(model.parameters(), lr=1e-4, **settings)
+        outputs = []
+        for x, t in samples:
+            outputs.append(loss(model(x), t))
+            optimizer.zero_grad()
+            outputs.append(model.backward(loss.backward()).tobytes())
+            optimizer.step()
+        return outputs, [array.tobytes() for array in model.state_dict().values()]
+
+    batches = zip(images[:, None], targets[:, None], strict=True)
+    assert trained(zip(images, targets, strict=True)) == trained(batches)
+
+
 def test_the_factors_of_a_gradient_are_kept_without_a_copy():
     p = Parameter(np.zeros((1000, 900), np.float32))
     for rows in (40, 700):

@@ -32,7 +32,8 @@ _AXPY, _DOT, _NRM2 = _by_dtype("axpy"), _by_dtype("dot"), _by_dtype("nrm2")
 
 def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
     """Return x @ W + b, for x (..., I), W (I, O) and b (O,)."""
-    y = _dot(x, W)
+    few = x.ndim < 3 and x.size * W.shape[1] <= _SERIAL_VECTOR
+    y = x.dot(W) if few else _dot(x, W)
     if b is not None:
         y += b
     return y
@@ -40,7 +41,8 @@ def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
 
 def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
     """Return dy @ W.T, for dy (..., O) and W (I, O)."""
-    return _dot(dy, W.T)
+    few = dy.ndim < 3 and dy.size * W.shape[0] <= _SERIAL_VECTOR
+    return dy.dot(W.T) if few else _dot(dy, W.T)
 
 
 def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
@@ -60,12 +62,16 @@ def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> 
     """out += scale * a.T @ b over all leading axes, for out (I, O), a (..., I) and b (..., O).
 
     out may have several axes instead of I. A matrix a or b may be the transpose of a C-ordered one.
+    A scale of 0 adds nothing.
     """
-    out, a, b = _rows(out), _rows(a), _rows(b)
+    if out.ndim != 2:
+        out = _rows(out)
+    if a.ndim != 2:
+        a, b = _rows(a), _rows(b)
     rows = len(a)
     work = rows * out.size
-    if not work:
-        return  # BLAS refuses empty arrays
+    if not (work and scale):  # BLAS refuses empty arrays, and some kernels make NaN of 0 * NaN
+        return
     if rows == 1 and work > _SERIAL_MATRIX:
         called(SCIPY, work, rows, _GER[out.dtype], scale, b[0], a[0], a=out.T, overwrite_a=1)
         return
@@ -107,14 +113,15 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
 def _of_vectors(routines: dict[Any, Any], *arrays: FloatArray, **options: Any) -> Any:
     """Call a routine of vectors on one thread; on nothing, return None, as BLAS refuses empties."""
     first = arrays[0]
-    if not first.size:
-        return None
-    vectors = [a.reshape(-1) for a in arrays]
-    if first.size <= _SERIAL_VECTOR:
-        return routines[first.dtype](*vectors, **options)
-    return called(SCIPY, first.size, 1, routines[first.dtype], *vectors, **options)
+    if first.ndim != 1:
+        arrays = tuple(a.reshape(-1) for a in arrays)
+    if first.size > _SERIAL_VECTOR:
+        return called(SCIPY, first.size, 1, routines[first.dtype], *arrays, **options)
+    return routines[first.dtype](*arrays, **options) if first.size else None
 
 
 def _rows(x: FloatArray) -> FloatArray:
-    """Return x with all its leading axes as one."""
-    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    """Return x with all its leading axes as one, also if it has none."""
+    if x.ndim == 2:
+        return x
+    return x[None] if x.ndim == 1 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

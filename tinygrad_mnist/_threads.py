@@ -83,13 +83,11 @@ def called(
 
     The count is set and reset around each call, as the pool belongs to the whole process.
     """
-    count = fixed_count
-    if count is None and rows > 1 and work >= WORTH_THREADS:
-        pool = None
-    if pool is None:
+    count = fixed_count or (None if rows > 1 and work >= WORTH_THREADS else 1)
+    if count is None or pool is None:
         return routine(*args, **options)
     get_count, set_count = pool
-    before, count = get_count(), count or 1
+    before = get_count()
     if before == count:
         return routine(*args, **options)
     set_count(count)

@@ -52,7 +52,7 @@ class ReducedLoss(ABC):
 
     def checked_target(self, y: FloatArray, target: ArrayLike) -> NDArray[Any]:
         """Return target in the dtype of y; refuse one of another shape. Override for labels."""
-        known = type(target) is np.ndarray and target.dtype is y.dtype
+        known = type(target) is np.ndarray and target.dtype == y.dtype
         t: Any = target if known else check.real_array(self, "target", target).astype(y.dtype)
         if t.shape != y.shape:
             raise check.value_error(self, f"target of shape {y.shape}", t.shape)
@@ -78,9 +78,8 @@ class ReducedLoss(ABC):
         Raises:
             RuntimeError: There was no call, or the last one failed.
         """
-        if self._slope is None:  # asked here, too, as a call costs 60 ns
-            check.kept(self, self._slope)
-        dy = self._slope * (self._factor / self.n)
+        slope = check.kept(self, self._slope)
+        dy = slope * check.constant(self._factor / self.n, slope.dtype)
         return dy if dy.ndim else np.asarray(dy)  # NumPy makes a scalar of an array without axes
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,7 +108,7 @@ class MSELoss(ReducedLoss):
 
     def compute(self, y: FloatArray, t: FloatArray) -> tuple[float, FloatArray, float]:
         error = y - t
-        n = y.size if self.reduction == "mean" else math.prod(y.shape[:-1])
+        n = math.prod(y.shape[:-1]) if self.reduction == "batchmean" else y.size
         return _blas.dot(error, error), error, n
 
 

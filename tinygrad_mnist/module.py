@@ -54,9 +54,9 @@ class Module(ABC):
             RuntimeError: There was no forward, or the last one failed.
         """
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Return `forward(*inputs)`."""
-        return self.forward(*inputs)
+    def __call__(self, x: Any, *more: Any) -> Any:
+        """Return `forward(x, *more)`."""
+        return self.forward(x, *more) if more else self.forward(x)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield ("0.weight", Parameter) pairs: dotted names, in order of assignment, each once."""

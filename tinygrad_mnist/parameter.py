@@ -120,6 +120,14 @@ class Parameter(Buffer):
         if a.shape[:-1] != b.shape[:-1] or shape != wanted or len(shape) != 2:
             contract = f"a (..., I) and b (..., O) with (I, O) = {wanted}"
             raise ValueError(check.expected(self, contract, f"{a.shape} and {b.shape}"))
+        self.accumulate_factors(a, b)
+
+    def accumulate_factors(self, a: FloatArray, b: FloatArray) -> None:
+        """accumulate_product without its checks, of two arrays that a layer has made itself.
+
+        They have the dtype of data and shapes that match, are C-ordered or the transpose of a
+        C-ordered matrix, and are kept without a copy: nobody may change them.
+        """
         if self._products:
             factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
             if factors > self._data.size:
@@ -133,10 +141,9 @@ class Parameter(Buffer):
 
         out is a writeable C-ordered array of the shape and dtype of data; data itself will do.
         """
-        fits = out is self._data or (
-            isinstance(out, np.ndarray)
-            and out.shape == self._data.shape
-            and out.dtype == self._data.dtype
+        like = self._data
+        fits = out is like or (
+            isinstance(out, np.ndarray) and (out.shape, out.dtype) == (like.shape, like.dtype)
         )
         if not (fits and out.flags.carray):
             contract = f"out to be writeable, C-ordered, {self._data.shape} {self._data.dtype}"
@@ -176,17 +183,24 @@ def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
     return values.flags.c_contiguous or (values.ndim == 2 and values.flags.f_contiguous)
 
 
-def Held(kind: type[Buffer] = Parameter, *, or_none: bool = False) -> check.Setting[Any]:
+def Held(
+    kind: type[Buffer] = Parameter, *, or_none: bool = False, shape: tuple[str, ...] = ()
+) -> check.Setting[Any]:
     """Return a setting that takes a Parameter; `Held(Buffer)` takes a Buffer.
 
     With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
-    replace the Parameter.
+    replace the Parameter. With `shape=("in_features",)`, so is another shape than the layer's
+    attributes of these names say.
     """
-    return check.Setting(_held, kind, or_none)
+    return check.Setting(_held, kind, or_none, shape)
 
 
-def _held(owner: object, name: str, value: Any, kind: type[Buffer], or_none: bool) -> Buffer | None:
+def _held(
+    owner: object, name: str, value: Any, kind: type[Buffer], or_none: bool, shape: tuple[str, ...]
+) -> Any:
     if not (isinstance(value, kind) or (value is None and or_none)):
         contract = f"{name} to be a {kind.__name__} (`{name}.data = ...` sets its values)"
         raise check.type_error(owner, contract, value)
+    if shape and value is not None:
+        check.same_shape(owner, name, value.data, tuple(getattr(owner, n) for n in shape))
     return value

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import refusal, refusal_starting
+from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,7 +125,6 @@ def test_a_wrong_number_of_features_is_refused(shape):
         Linear(784, 10)(np.zeros(shape))
 
 
-@pytest.mark.parametrize("x", [np.ones(4), np.ones((1, 4)), np.ones((2, 3, 4))], ids=np.shape)
 @pytest.mark.parametrize(
     ("name", "wanted", "shape"),
     [
@@ -133,16 +132,14 @@ def test_a_wrong_number_of_features_is_refused(shape):
         *(("bias", (3,), shape) for shape in [(1,), (3, 1), (1, 3), (4,), ()]),
     ],
 )
-def test_a_parameter_replaced_by_one_of_another_shape_is_refused_at_use(name, wanted, shape, x):
+def test_a_parameter_of_another_shape_is_refused_when_it_is_set(name, wanted, shape):
     layer = Linear(4, 3, rng=0)
-    layer(x)
-    setattr(layer, name, Parameter(np.ones(shape)))
+    before = getattr(layer, name)
     with refusal(ValueError, f"Linear: expected {name} of shape {wanted}, got {shape}"):
-        layer(x)
-    with refusal_starting(RuntimeError, "Linear: expected a forward before backward"):
-        layer.backward(np.ones((*x.shape[:-1], 3)))
+        setattr(layer, name, Parameter(np.ones(shape)))
+    assert getattr(layer, name) is before
     setattr(layer, name, Parameter(np.ones(wanted)))
-    assert layer(x).shape == (*x.shape[:-1], 3)
+    assert layer(np.ones(4)).shape == (3,)
 
 
 def test_a_parameter_that_was_replaced_is_forgotten():

@@ -33,14 +33,8 @@ class Rule(NamedTuple):
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
 
 
-def _linear_rule(linear: Linear) -> Rule:
-    shape = linear.in_features, linear.out_features
-    check.same_shape(linear, "weight", linear.weight.data, shape)  # as forward does
-    return Rule(LINEAR, linear.weight, linear.bias)
-
-
 ROWS: dict[type[Module], Callable[[Any], Rule]] = {
-    Linear: _linear_rule,
+    Linear: lambda layer: Rule(LINEAR, layer.weight, layer.bias),
     ReLU: lambda _: Rule(RELU),
     Dropout: lambda layer: Rule(DROPOUT, p=layer.p if layer.training else 0.0, rng=layer.rng),
 }

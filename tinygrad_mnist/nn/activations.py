@@ -39,7 +39,8 @@ class ReLU(Elementwise):
     """f(x) = max(x, 0); f'(x) = (x > 0), taken from the input, so 0 at 0. NaN stays NaN."""
 
     def compute(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return np.maximum(x, 0), (x > 0).astype(x.dtype)
+        zero = check.constant(0, x.dtype)
+        return np.maximum(x, zero), (x > zero).astype(x.dtype)
 
 
 class LeakyReLU(Elementwise):

@@ -32,7 +32,7 @@ class Dropout(Module):
 
     def draw_mask(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return an array of this shape, 1 where a value is kept, else 0; override for others."""
-        return self.rng.random(shape, dtype=np.float32) >= self.p
+        return self.rng.random(shape, dtype=np.float32) >= check.constant(self.p, check.FLOATS[0])
 
     def forward(self, x: ArrayLike) -> Any:
         self._y = None
@@ -51,5 +51,5 @@ class Dropout(Module):
     def _drawn_scale(self, x: FloatArray) -> NDArray[Any]:
         mask = np.asarray(self.draw_mask(x.shape), bool)
         check.same_shape(self, "draw_mask's array", mask, x.shape)
-        scale: NDArray[Any] = np.multiply(mask, 1 / (1 - self.p), dtype=x.dtype)
+        scale: NDArray[Any] = mask * check.constant(1 / (1 - self.p), x.dtype)
         return scale

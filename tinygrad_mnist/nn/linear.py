@@ -26,11 +26,9 @@ class Linear(Module):
         input_grad: False says that x is data: backward then saves the work of dx and returns None.
     """
 
-    weight: check.Setting[Parameter] = Held()
-    bias: check.Setting[Parameter | None] = Held(or_none=True)
+    weight: check.Setting[Parameter] = Held(shape=("in_features", "out_features"))
+    bias: check.Setting[Parameter | None] = Held(or_none=True, shape=("out_features",))
     _x: FloatArray | None = None  # of the last forward
-    _W: FloatArray | None = None  # the W and b whose shapes were checked last
-    _b: FloatArray | None = None
 
     def __init__(
         self,
@@ -52,10 +50,8 @@ class Linear(Module):
         self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        W, b = self.weight.data, self.bias.data if self.bias is not None else None
         self._x = None
-        if W is not self._W or b is not self._b:
-            self._check_shapes(W, b)
+        W, b = self.weight.data, self.bias.data if self.bias is not None else None
         x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
             raise check.value_error(self, f"x of shape (..., {W.shape[0]})", x.shape)
@@ -65,19 +61,14 @@ class Linear(Module):
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         x, W = check.kept(self, self._x), self.weight.data
+        if x.dtype != W.dtype:  # the model was converted after forward
+            x = x.astype(W.dtype)
         dy = check.owned(self, "dy", dy, W.dtype)
-        check.same_shape(self, "dy", dy, (*x.shape[:-1], W.shape[1]))
+        check.same_shape(self, "dy", dy, x.shape[:-1] + W.shape[1:])
         if self.bias is not None:
             self.bias.accumulate(dy if dy.ndim == 1 else dy.reshape(-1, dy.shape[-1]).sum(axis=0))
-        self.weight.accumulate_product(x, dy)
+        self.weight.accumulate_factors(x, dy)
         return _blas.times_transposed(dy, W) if self.input_grad else None
-
-    def _check_shapes(self, W: FloatArray, b: FloatArray | None) -> None:
-        """Refuse Parameters of other shapes than those that they replaced."""
-        check.same_shape(self, "weight", W, (self.in_features, self.out_features))
-        if b is not None:
-            check.same_shape(self, "bias", b, (self.out_features,))
-        self._W, self._b = W, b
 
     def _hyperparameters(self) -> dict[str, object]:
         return {**super()._hyperparameters(), "bias": self.bias is not None}
