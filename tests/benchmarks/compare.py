@@ -94,10 +94,11 @@ def measure(args):
             rows += memory_peaks(peers=not args.quick)
         else:
             case = CASES[name]
-            contenders = [key for key in (*case.contenders.split(), BEFORE) if key in workers]
-            taking_part = {CONTENDERS[key]: workers[key] for key in contenders}
+            keys = {*case.contenders.split(), BEFORE} & workers.keys()
+            taking_part = {c: workers[key] for key, c in CONTENDERS.items() if key in keys}
+            enough = ENOUGH_IF_QUICK if args.quick else ENOUGH
             report["same network"][name] = same_network(case, taking_part)
-            times = interleaved(taking_part, rounds, ENOUGH_IF_QUICK if args.quick else ENOUGH)
+            times = interleaved(taking_part, rounds, enough)
             report["rounds"][name] = len(times[CONTENDERS["ours"]])
             rows += timings(name, case, times)
     for worker in workers.values():

@@ -53,7 +53,8 @@ def environment(variables):
 
 @contextlib.contextmanager
 def busy_neighbours(n):
-    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    forever = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+    neighbours = [subprocess.Popen([sys.executable, "-c", forever]) for _ in range(n)]
     try:
         yield
     finally:

@@ -1,9 +1,5 @@
 """Keras, on JAX."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
-
 import keras
 import networks
 import numpy as np

@@ -1,8 +1,7 @@
 """The notebook's loop, on bare NumPy and in its own words.
 
 Two things differ, neither of which costs time, to make it train what the others do: the slope of
-ReLU is `> 0` where the notebook has `>= 0`, and a batch is one update. The wide network is the same
-with one layer more.
+ReLU is `> 0` where the notebook has `>= 0`, and a batch is one update.
 """
 
 import networks
@@ -13,8 +12,6 @@ relu2deriv = lambda x: x > 0  # noqa: E731
 
 
 def train(case):
-    if len(case.sizes) == 4:
-        return _train_with_two_hidden_layers(case)
     images, labels = networks.data(case, np.float64)
     weights_0_1, weights_1_2 = networks.parameters(case)
     random, alpha, batch_size = np.random.RandomState(1), case.lr, case.rows
@@ -38,32 +35,6 @@ def train(case):
             layer_1_delta = layer_2_delta.dot(weights_1_2.T) * relu2deriv(layer_1)
             if dropout:
                 layer_1_delta *= dropout_mask
-            weights_1_2 -= alpha * layer_1.T.dot(layer_2_delta)
-            weights_0_1 -= alpha * layer_0.T.dot(layer_1_delta)
-        return error / batch_size
-
-    return step
-
-
-def _train_with_two_hidden_layers(case):
-    images, labels = networks.data(case, np.float64)
-    weights_0_1, weights_1_2, weights_2_3 = networks.parameters(case)
-    alpha, batch_size = case.lr, case.rows
-
-    def step(steps):
-        nonlocal weights_0_1, weights_1_2, weights_2_3
-        error = 0.0
-        for i in steps:
-            batch_start, batch_end = i * batch_size, (i + 1) * batch_size
-            layer_0 = images[batch_start:batch_end]
-            layer_1 = relu(np.dot(layer_0, weights_0_1))
-            layer_2 = relu(np.dot(layer_1, weights_1_2))
-            layer_3 = np.dot(layer_2, weights_2_3)
-            error += np.sum((layer_3 - labels[batch_start:batch_end]) ** 2)
-            layer_3_delta = (layer_3 - labels[batch_start:batch_end]) / batch_size
-            layer_2_delta = layer_3_delta.dot(weights_2_3.T) * relu2deriv(layer_2)
-            layer_1_delta = layer_2_delta.dot(weights_1_2.T) * relu2deriv(layer_1)
-            weights_2_3 -= alpha * layer_2.T.dot(layer_3_delta)
             weights_1_2 -= alpha * layer_1.T.dot(layer_2_delta)
             weights_0_1 -= alpha * layer_0.T.dot(layer_1_delta)
         return error / batch_size
