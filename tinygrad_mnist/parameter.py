@@ -32,7 +32,7 @@ class Buffer:
         if dtype.kind == "f":  # Python's own floats have no dtype to keep
             wide = hasattr(data, "dtype") and dtype.itemsize >= 8
             dtype = np.float64 if wide else np.float32
-        self._data: NDArray[Any] = np.array(array, dtype=dtype, order="C")
+        self._data: NDArray[Any] = _blas.aligned(array.astype(dtype))
 
     @property
     def data(self) -> NDArray[Any]:
@@ -50,8 +50,8 @@ class Buffer:
         It is the one way to a new `data` array.
         """
         dtype = check.float_dtype(self, dtype)
-        if self._data.dtype.kind == "f":
-            self._data = self._data.astype(dtype, copy=False)
+        if self._data.dtype.kind == "f" and self._data.dtype != dtype:
+            self._data = _blas.aligned(self._data.astype(dtype))
 
     def __repr__(self) -> str:
         """Return the shape and dtype, never the values."""
@@ -161,11 +161,9 @@ class Parameter(Buffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out."""
-        if not self._products:
-            return vars(self)
-        grad = np.zeros_like(self._data)
-        self.add_grad_to(grad, 1.0)
-        return {**vars(self), "_grad": grad, "_products": []}
+        if self._products:
+            self._multiplied_out()
+        return vars(self)
 
     def _multiplied_out(self) -> FloatArray:
         if self._grad is None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
@@ -154,12 +155,8 @@ class _Pass:
 
 
 def _flat(arrays: list[FloatArray], dtype: np.dtype[Any]) -> FloatArray:
-    """Return copies side by side, aligned to 64 bytes: a vector rarely lies on two cache lines."""
-    size = sum(a.size for a in arrays) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    flat = raw[start : start + size].view(dtype)
-    return np.concatenate([a.reshape(-1) for a in arrays], out=flat)
+    """Return copies side by side."""
+    return _blas.aligned(np.concatenate([a.reshape(-1) for a in arrays], dtype=dtype))
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.parameter import Parameter
@@ -93,7 +94,7 @@ class Optimizer(ABC):
 
     def _filled(self, name: str) -> list[FloatArray]:
         """Return a slot's arrays, in the dtypes that the parameters have now."""
-        arrays = self._slots[name] or [np.zeros_like(p.data) for p in self.params]
+        arrays = self._slots[name] or [_blas.aligned(np.zeros_like(p.data)) for p in self.params]
         pairs = zip(arrays, self.params, strict=True)
         self._slots[name] = [a.astype(p.data.dtype, copy=False) for a, p in pairs]
         return self._slots[name]

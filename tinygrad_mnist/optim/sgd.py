@@ -54,7 +54,7 @@ class SGD(Optimizer):
             if self.weight_decay:
                 _blas.add_scaled(v, p.data, self.weight_decay)
             p.add_grad_to(v, 1.0)
-        if self.nesterov or not slots:  # lr * g, of lr * (g + momentum * v)
+        if not slots or self.nesterov:  # lr * g, of lr * (g + momentum * v)
             if self.weight_decay:
                 p.data *= 1 - self.lr * self.weight_decay
             p.add_grad_to(p.data, -self.lr)
