@@ -61,8 +61,7 @@ class ReducedLoss(ABC):
     def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
         """Return L, computed in the dtype of pred; empty arrays are refused."""
         self._slope = self.n = None
-        known = type(pred) is np.ndarray and pred.dtype in check.FLOATS
-        y: Any = pred if known else check.floats(self, "pred", pred)
+        y = check.floats(self, "pred", pred)
         if not y.size:
             contract = "pred with at least one element"
             raise ValueError(check.expected(self, contract, f"shape {y.shape}"))

@@ -161,9 +161,11 @@ class Parameter(Buffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out."""
-        if self._products:
-            self._multiplied_out()
-        return vars(self)
+        if not self._products:
+            return vars(self)
+        grad = np.zeros_like(self._data)
+        self.add_grad_to(grad, 1.0)
+        return {**vars(self), "_grad": grad, "_products": []}
 
     def _multiplied_out(self) -> FloatArray:
         if self._grad is None:
