@@ -5,7 +5,7 @@ times every contender of a case once, in a new random order, so that what else t
 all alike. Before that all of them train the same network, without dropout, for some steps from the
 same weights, and must get the same loss. Imports and memory are measured in new processes.
 
-A run takes 8 minutes, with --quick 2; progress goes to stderr. To run it on one core: taskset -c 0.
+A run takes 6 minutes, with --quick 2; progress goes to stderr. To run it on one core: taskset -c 0.
 Peers are optional: pip install -e '.[bench]'.
 """
 

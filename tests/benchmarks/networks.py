@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ PIXELS = 28
 
 @dataclass(frozen=True)
 class Case:
-    """A network, in words that each library's section of peers.py reads.
+    """A network, in words that each module of peers/ reads.
 
     Its loss is the squared error, summed over the outputs, or the cross-entropy; both are averaged
     over the batch. A step is along y - t, as the notebook's is: half the slope of the squares.
@@ -24,7 +24,7 @@ class Case:
     title: str
     layers: tuple[tuple, ...]
     contenders: str  # names in peers.CONTENDERS
-    batch: int | None = None  # None: sample by sample, (784,) where the library can
+    batch: int | None  # None: sample by sample, (784,) where the library can
     optimizer: str = "sgd"  # or "momentum", with .9, or "adam"
     lr: float = 0.005
     bias: bool = False
@@ -81,22 +81,23 @@ CONVOLUTION = (
     ("linear", 256, 10),
 )
 SMALL, MIDDLE = dense(784, 40, 10), dense(784, 100, 10, dropout=True)
-CROSS_ENTROPY = {"cross_entropy": True, "lr": 0.05}
-IN_CONVOLUTION = "ours ours1 torch torch-last torch1 torch-last1 jax"
-
+sample = partial(
+    Case, contenders="ours ours64 compiled compiled64 notebook torch jax scan floor1", batch=None
+)
+row = partial(Case, contenders="ours notebook torch jax", batch=1)
+convolution = partial(
+    Case,
+    layers=CONVOLUTION,
+    contenders="ours ours1 torch torch-last torch1 torch-last1 jax keras",
+    lr=0.05,
+    bias=True,
+    cross_entropy=True,
+)
 CASES = {
-    "sample-40": Case(
-        "784-40-10, (784,)",
-        SMALL,
-        "ours ours64 compiled compiled64 notebook torch jax scan floor1",
-    ),
-    "row-40": Case("784-40-10, (1, 784)", SMALL, "ours notebook torch jax", batch=1),
-    "sample-100": Case(
-        "784-100-10 dropout, (784,)",
-        MIDDLE,
-        "ours ours64 compiled compiled64 notebook torch jax scan floor1",
-    ),
-    "row-100": Case("784-100-10 dropout, (1, 784)", MIDDLE, "ours notebook torch jax", batch=1),
+    "sample-40": sample("784-40-10, (784,)", SMALL),
+    "row-40": row("784-40-10, (1, 784)", SMALL),
+    "sample-100": sample("784-100-10 dropout, (784,)", MIDDLE),
+    "row-100": row("784-100-10 dropout, (1, 784)", MIDDLE),
     "batch-16": Case(
         "784-100-10 dropout, batch 16",
         MIDDLE,
@@ -117,12 +118,13 @@ CASES = {
         "ours torch torch1 torch-fused jax keras",
         batch=100,
         optimizer="adam",
-        **CROSS_ENTROPY | {"lr": 0.001},
+        lr=0.001,
+        cross_entropy=True,
     ),
     "momentum-32": Case(
         "784-512-10 momentum, batch 32",
         dense(784, 512, 10),
-        "ours ours1 torch torch1 jax scan",
+        "ours torch torch1 jax scan",
         batch=32,
         optimizer="momentum",
     ),
@@ -133,30 +135,9 @@ CASES = {
         batch=128,
         lr=0.05,
     ),
-    "conv-1": Case(
-        "conv 5x5x8, 5x5x16, batch 1",
-        CONVOLUTION,
-        "ours torch torch-last jax",
-        batch=1,
-        bias=True,
-        **CROSS_ENTROPY,
-    ),
-    "conv-32": Case(
-        "conv 5x5x8, 5x5x16, batch 32",
-        CONVOLUTION,
-        IN_CONVOLUTION + " keras",
-        batch=32,
-        bias=True,
-        **CROSS_ENTROPY,
-    ),
-    "conv-128": Case(
-        "conv 5x5x8, 5x5x16, batch 128",
-        CONVOLUTION,
-        IN_CONVOLUTION,
-        batch=128,
-        bias=True,
-        **CROSS_ENTROPY,
-    ),
+    "conv-1": convolution("conv 5x5x8, 5x5x16, batch 1", batch=1),
+    "conv-32": convolution("conv 5x5x8, 5x5x16, batch 32", batch=32),
+    "conv-128": convolution("conv 5x5x8, 5x5x16, batch 128", batch=128),
     "inference": Case(
         "784-100-10, 10,000 images at once",
         dense(784, 100, 10),

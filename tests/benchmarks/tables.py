@@ -6,6 +6,7 @@ import platform
 import time
 from pathlib import Path
 
+import numpy as np
 from peers import OURS, version
 
 MEASURES = ("min", "median", "CPU")
@@ -30,6 +31,7 @@ def machine():
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "cpu": cpu_name(),
+        "vectors": np.show_config(mode="dicts")["SIMD Extensions"]["found"][-1],
         "cores": cores(),
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "load": round(os.getloadavg()[0], 1),

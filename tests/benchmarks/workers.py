@@ -18,7 +18,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-BURST, PIECE = 0.05, 0.002  # seconds of a timing and of each of its pieces, in about
+BURST, PIECE = 0.05, 0.002  # about how many seconds a timing takes, and each of its pieces
 CHECKED_STEPS = 10
 
 
@@ -62,48 +62,7 @@ def busy_neighbours(n):
             neighbour.terminate()
 
 
-# What a worker is told to do, one after the other
-
-
-def import_from(folder):
-    """Look for modules in a folder first."""
-    sys.path.insert(0, folder)
-
-
-def prepare(contender, case):
-    """Make the contender's step, and return what its network answers without dropout."""
-    global running
-    running = Running(contender, without_dropout(case))
-    checked = min(CHECKED_STEPS, case.steps)
-    running.steps(checked)
-    answer = running.steps(checked)  # of a network that has been trained
-    if case != without_dropout(case):
-        running = Running(contender, case)
-    wait_for_threads()
-    return None if answer is None else float(np.mean(np.ravel(answer)[-case.outputs :]))
-
-
-def choose_pieces():
-    """Choose how much a timing is, after some steps that warm up or compile."""
-    running.piece()
-    for _ in range(2):
-        running.choose(running.seconds())
-    wait_for_threads()
-
-
-def timing():
-    """Return the seconds a step takes in each piece, and the CPU seconds of all threads in all."""
-    for _ in range(running.pieces // 10):
-        running.piece()  # wakes the threads and fills the caches
-    before = time.process_time()
-    wall = [running.seconds() for _ in range(running.pieces)]
-    # of all pieces: Linux counts what other threads use in ticks of some milliseconds
-    cpu = (time.process_time() - before) / (running.pieces * running.size)
-    wait_for_threads()
-    return wall, cpu
-
-
-running = None  # in a worker
+# In a worker
 
 
 class Running:
@@ -136,6 +95,49 @@ class Running:
         if not self._whole:
             self.size = min(self._all, max(1, round(PIECE / seconds)))
         self.pieces = max(1, round(BURST / (self.size * seconds)))
+
+
+running = None  # what the last `prepare` has made
+
+
+def import_from(folder):
+    """Look for modules in a folder first."""
+    sys.path.insert(0, folder)
+
+
+def prepare(contender, case):
+    """Make the contender's step, and return its loss, or last answer, without dropout."""
+    global running
+    running = Running(contender, without_dropout(case))
+    checked = min(CHECKED_STEPS, case.steps)
+    running.steps(checked)
+    answer = running.steps(checked)  # of a network that has been trained
+    if case != without_dropout(case):
+        running = Running(contender, case)
+    wait_for_threads()
+    if answer is None:  # BLAS alone learns nothing
+        return None
+    return float(answer) if case.trains else float(np.sum(answer[-1]))
+
+
+def choose_pieces():
+    """Choose how much a timing is, after some steps that warm up or compile."""
+    running.piece()
+    for _ in range(2):
+        running.choose(running.seconds())
+    wait_for_threads()
+
+
+def timing():
+    """Return the seconds a step takes in each piece, and the CPU seconds of all threads in all."""
+    for _ in range(running.pieces // 10):
+        running.piece()  # wakes the threads and fills the caches
+    before = time.process_time()
+    wall = [running.seconds() for _ in range(running.pieces)]
+    # of all pieces: Linux counts what other threads use in ticks of some milliseconds
+    cpu = (time.process_time() - before) / (running.pieces * running.size)
+    wait_for_threads()
+    return wall, cpu
 
 
 def without_dropout(case):
