@@ -44,22 +44,26 @@ def aligned(values: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-def affine(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
-    """Return x @ W + b, for x (..., I), W (I, O) and b (O,)."""
-    y = x.dot(W) if x.ndim == 1 and W.size <= _SERIAL_VECTOR else _dot(x, W)
-    if b is not None:
-        y += b
-    return y
+def product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return a @ b, for a (..., I) and b (I, O). One of them may be a transpose.
 
-
-def times_transposed(dy: FloatArray, W: FloatArray) -> FloatArray:
-    """Return dy @ W.T, for dy (..., O) and W (I, O)."""
-    return W.dot(dy) if dy.ndim == 1 and W.size <= _SERIAL_VECTOR else _dot(dy, W.T)
+    NumPy's `dot` of more than two axes would not ask BLAS, and its `matmul` takes twice as long to
+    call.
+    """
+    if a.ndim > 2:
+        return product(_rows(a), b).reshape(*a.shape[:-1], b.shape[1])
+    work = a.size * b.shape[1]
+    if work <= _SERIAL_VECTOR:
+        return a.dot(b)  # type: ignore[no-any-return]
+    rows = 1 if a.ndim == 1 else min(len(a), b.shape[1])
+    if rows > 1 and work <= _SERIAL_MATRIX:
+        return a.dot(b)  # type: ignore[no-any-return]
+    return called(NUMPY, work, rows, a.dot, b)
 
 
 def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
     """Return W.T @ x + b[:, None], for x (I, B), W (I, O) and b (O,)."""
-    y = _dot(W.T, x)
+    y = product(W.T, x)
     if b is not None:
         y += b[:, None]
     return y
@@ -67,7 +71,7 @@ def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> Flo
 
 def times_columns(dy: FloatArray, W: FloatArray) -> FloatArray:
     """Return W @ dy, for dy (O, B) and W (I, O)."""
-    return _dot(W, dy)
+    return product(W, dy)
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
@@ -106,23 +110,14 @@ def add_scaled(out: FloatArray, x: FloatArray, scale: float) -> None:
 
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the sum of a * b, for two arrays of one shape, not empty."""
+    if a.size <= _SERIAL_VECTOR:
+        return float(np.vdot(a, b))
     return float(_of_vectors(_DOT, a, b))
 
 
 def norm(a: FloatArray) -> float:
     """Return the root of the sum of a**2, of which no square overflows."""
     return float(_of_vectors(_NRM2, a) or 0.0)
-
-
-def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return a @ b, for a (..., I) and b (I, O); NumPy's dot of more than two axes has no BLAS."""
-    if a.ndim > 2:
-        return _dot(_rows(a), b).reshape(*a.shape[:-1], b.shape[1])
-    work = a.size * b.shape[1]
-    rows = 1 if a.ndim == 1 else min(len(a), b.shape[1])
-    if work <= (_SERIAL_VECTOR if rows == 1 else _SERIAL_MATRIX):
-        return a.dot(b)  # type: ignore[no-any-return]
-    return called(NUMPY, work, rows, a.dot, b)
 
 
 def _of_vectors(routines: dict[Any, Any], *arrays: FloatArray, **options: Any) -> Any:

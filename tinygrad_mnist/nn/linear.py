@@ -51,24 +51,24 @@ class Linear(Module):
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._x = None
-        W, b = self.weight.data, self.bias.data if self.bias is not None else None
+        W = self.weight.data
         x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:
             raise check.value_error(self, f"x of shape (..., {W.shape[0]})", x.shape)
-        y = _blas.affine(x, W, b)
+        y = _blas.product(x, W)
+        if self.bias is not None:
+            y += self.bias.data
         self._x = x
         return y
 
     def backward(self, dy: ArrayLike) -> FloatArray | None:
         x, W = check.kept(self, self._x), self.weight.data
-        if x.dtype != W.dtype:  # the model was converted after forward
-            x = x.astype(W.dtype)
         dy = check.owned(self, "dy", dy, W.dtype)
         check.same_shape(self, "dy", dy, x.shape[:-1] + W.shape[1:])
         if self.bias is not None:
             self.bias.accumulate(dy if dy.ndim == 1 else dy.reshape(-1, dy.shape[-1]).sum(axis=0))
-        self.weight.accumulate_factors(x, dy)
-        return _blas.times_transposed(dy, W) if self.input_grad else None
+        self.weight.accumulate_factors(x.astype(W.dtype, copy=False), dy)
+        return _blas.product(dy, W.T) if self.input_grad else None
 
     def _hyperparameters(self) -> dict[str, object]:
         return {**super()._hyperparameters(), "bias": self.bias is not None}
