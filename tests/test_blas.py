@@ -57,17 +57,35 @@ def test_products_are_plain_loops_written_in_place(seed, B, I, O, dtype):  # noq
 
 @given(seed=st.integers(0, 2**32 - 1), B=ROWS, I=SIDES, O=SIDES, dtype=DTYPES)
 def test_products_of_columns_are_those_of_rows(seed, B, I, O, dtype):  # noqa: E741
-    x, dy, W, b = drawn(seed, dtype, (I, B), (O, B), (I, O), O)
+    x, dy, W = drawn(seed, dtype, (I, B), (O, B), (I, O))
     rows_x, rows_dy = x.T.copy(), dy.T.copy()
-    close(_blas.affine_of_columns(x, W, b), _blas.product(rows_x, W).T + b[:, None], dtype)
-    close(_blas.affine_of_columns(x, W, None), _blas.product(rows_x, W).T, dtype)
-    close(_blas.times_columns(dy, W), _blas.product(rows_dy, W.T).T, dtype)
     wanted = W.copy()
     _blas.add_product(wanted, rows_x, rows_dy, -0.5)
     for factors in ((x.T, dy.T), (rows_x, dy.T), (x.T, rows_dy)):
         out = W.copy()
         _blas.add_product(out, *factors, -0.5)
         close(out, wanted, dtype)
+
+
+@given(seed=st.integers(0, 99), N=st.sampled_from([2, 0]), I=SIDES, J=SIDES, dtype=DTYPES)
+def test_each_of_many_products_is_that_of_two_matrices(seed, N, I, J, dtype):  # noqa: E741
+    a, b, single = drawn(seed, dtype, (N, I, J), (N, J, 3), (I, J))
+    for n, found in enumerate(_blas.products(a, b)):
+        close(found, _blas.product(a[n], b[n]), dtype)
+    for n, found in enumerate(_blas.products(single, b)):
+        close(found, _blas.product(single, b[n]), dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(single, min(2, I), axis=0).swapaxes(1, 2)
+    for n, found in enumerate(_blas.products(windows, single.T)):
+        close(found, _blas.product(single[n : n + 2], single.T.copy()), dtype)
+
+
+def test_products_overflow_without_a_word():
+    huge = np.full((2, 3, 3), 1e38, np.float32)
+    huge[1] = np.inf
+    with np.errstate(all="raise"):
+        found = _blas.products(huge, np.array([[9, -9, 0]] * 3, np.float32))
+    np.testing.assert_array_equal(found[0], [[np.inf, -np.inf, 0]] * 3)
+    np.testing.assert_array_equal(found[1], [[np.inf, -np.inf, np.nan]] * 3)
 
 
 @given(seed=st.integers(0, 99), shape=st.sampled_from([(3, 2), (), (5,), (0,)]), dtype=DTYPES)

@@ -61,17 +61,14 @@ def product(a: FloatArray, b: FloatArray) -> FloatArray:
     return called(NUMPY, work, rows, a.dot, b)
 
 
-def affine_of_columns(x: FloatArray, W: FloatArray, b: FloatArray | None) -> FloatArray:
-    """Return W.T @ x + b[:, None], for x (I, B), W (I, O) and b (O,)."""
-    y = product(W.T, x)
-    if b is not None:
-        y += b[:, None]
-    return y
-
-
-def times_columns(dy: FloatArray, W: FloatArray) -> FloatArray:
-    """Return W @ dy, for dy (O, B) and W (I, O)."""
-    return product(W, dy)
+@np.errstate(all="ignore")  # unlike dot, matmul tells of overflow and of what is not a number
+def products(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return a @ b, for a (..., I, J) and b (..., J, K), of which one may be a single matrix."""
+    rows = min(a.shape[-2], b.shape[-1])
+    work = a.shape[-2] * a.shape[-1] * b.shape[-1]
+    if work <= _SERIAL_MATRIX:
+        return np.matmul(a, b)  # type: ignore[no-any-return]
+    return called(NUMPY, work, rows, np.matmul, a, b)
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:

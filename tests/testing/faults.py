@@ -414,8 +414,17 @@ def off_by_the_padding(self, dy):
 
 
 def of_the_last_window(self, dy):
-    self._windows._overlap = False  # so that each window's part replaces the one before
-    return type(self).__base__.backward(self, dy)
+    backward, dy = type(self).__base__.backward, np.asarray(dy)
+    dx = backward(self, np.zeros_like(dy))
+    (kh, kw), (sh, sw) = self.kernel_size, self.stride
+    top, left = getattr(self, "padding", (0, 0))
+    for r, c in np.ndindex(dy.shape[-3:-1]):
+        alone = np.zeros_like(dy)
+        alone[..., r, c, :] = dy[..., r, c, :]
+        i, j = r * sh - top, c * sw - left
+        window = ..., slice(max(i, 0), i + kh), slice(max(j, 0), j + kw), slice(None)
+        dx[window] = backward(self, alone)[window]  # replaces what the window before has put there
+    return dx
 
 
 # Of Product: two inputs

@@ -1,7 +1,6 @@
 """Pooling: one number for each window of an image, channel by channel."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn._windows import Pair, Windows
+from tinygrad_mnist.nn._windows import Pair, Windows, windows_over
 
 
 class Pool2d(Module):
@@ -30,27 +29,34 @@ class Pool2d(Module):
         self.stride = self.kernel_size if stride is None else stride
 
     @abstractmethod
-    def pooled(self, pixels: list[FloatArray]) -> FloatArray:
-        """Return y, a new array, given each pixel of the windows: arrays of the shape of y."""
+    def pooled(self, pixels: FloatArray) -> FloatArray:
+        """Return y (h, C, w, N), given the n pixels of each window: (n, h, C, w, N)."""
 
     @abstractmethod
-    def parts(self, dy: FloatArray, n: int) -> Iterable[FloatArray]:
-        """Return what each of the n pixels of the windows gets of dy, all of the shape of dy."""
+    def parts(self, dy: FloatArray, n: int) -> FloatArray:
+        """Return what each of the n pixels gets of dy (h, C, w, N): (n, h, C, w, N)."""
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._windows = None
         x = check.floats(self, "x", x)
         if x.ndim < 3:
             raise check.value_error(self, "x of shape (..., H, W, C)", x.shape)
-        windows = Windows(self, x.shape, self.kernel_size, self.stride)
-        y = self.pooled(windows.pixels(x, x.dtype))
+        windows = windows_over(type(self).__name__, x.shape, self.kernel_size, self.stride)
+        y = self.pooled(np.stack(windows.pixels(windows.images(x, x.dtype))))
         self._windows, self._dtype = windows, x.dtype
         return windows.output(y)
 
     def backward(self, dy: ArrayLike) -> FloatArray:
         windows = check.kept(self, self._windows)
         dy = windows.cotangent(self, dy, windows.channels, self._dtype)
-        return windows.added_up(self.parts(dy, windows.size), self._dtype)
+        images = windows.zeros(self._dtype)
+        places = windows.pixels(images)
+        for place, part in zip(places, self.parts(dy, len(places)), strict=True):
+            if windows.overlap:
+                place += part
+            else:  # nothing is there yet to add to, and this takes half the time
+                place[...] = part
+        return windows.dx(images)
 
 
 class MaxPool2d(Pool2d):
@@ -66,23 +72,25 @@ class MaxPool2d(Pool2d):
         stride: (sh, sw), or one number for both; None is the kernel's size.
     """
 
-    _winner: Any = None  # which pixel of its window each y is
+    _is_winner: Any = None  # whether each pixel is the one that y is
 
-    def pooled(self, pixels: list[FloatArray]) -> FloatArray:
-        y = pixels[0].copy()
-        self._winner = winner = np.zeros(y.shape, np.min_scalar_type(len(pixels)))
-        for n, pixel in enumerate(pixels[1:], 1):
-            larger = np.multiply(pixel > y, n, dtype=winner.dtype)  # n, or 0
-            np.maximum(winner, larger, out=winner)
-            np.maximum(y, pixel, out=y)
-        if np.isnan(y).any():
-            for n, pixel in enumerate(pixels):
-                winner[np.isnan(pixel)] = n
+    def pooled(self, pixels: FloatArray) -> FloatArray:
+        y: FloatArray = np.maximum.reduce(pixels)
+        self._is_winner = pixels == y
+        free = ~self._is_winner[0]
+        for equal in self._is_winner[1:]:  # to y, of which the first counts
+            equal &= free
+            free ^= equal
+        if free.any():  # only NaN is not equal to itself
+            for nan, winner in zip(np.isnan(pixels), self._is_winner, strict=True):
+                self._is_winner[:, nan] = False
+                winner[nan] = True
         return y
 
-    def parts(self, dy: FloatArray, n: int) -> Iterable[FloatArray]:
+    def parts(self, dy: FloatArray, n: int) -> FloatArray:
         bits = dy.view(f"u{dy.itemsize}")  # as floats, infinity times 0 would be NaN
-        return ((bits * (self._winner == i)).view(dy.dtype) for i in range(n))
+        parts: FloatArray = (bits * self._is_winner).view(dy.dtype)
+        return parts
 
 
 class AvgPool2d(Pool2d):
@@ -97,8 +105,8 @@ class AvgPool2d(Pool2d):
         stride: (sh, sw), or one number for both; None is the kernel's size.
     """
 
-    def pooled(self, pixels: list[FloatArray]) -> FloatArray:
-        return sum(pixels[1:], pixels[0]) / len(pixels)
+    def pooled(self, pixels: FloatArray) -> FloatArray:
+        return pixels.mean(axis=0)  # type: ignore[no-any-return]
 
-    def parts(self, dy: FloatArray, n: int) -> Iterable[FloatArray]:
-        return [dy / n] * n
+    def parts(self, dy: FloatArray, n: int) -> FloatArray:
+        return np.broadcast_to(dy / n, (n, *dy.shape))
