@@ -234,10 +234,8 @@ def test_a_parameter_may_be_replaced_by_one_of_its_shape_alone(kind):
     layer.weight = other
     np.testing.assert_allclose(layer(normal(4, 3)), 2 * y, rtol=1e-5)
     for name in ("weight", "bias"):
-        layer = kind(3)
-        setattr(layer, name, Parameter(np.ones(1)))
         with refusal(ValueError, f"{kind.__name__}: expected {name} of shape (3,), got (1,)"):
-            layer(normal(4, 3))
+            setattr(layer, name, Parameter(np.ones(1)))
     got = "got an array of shape (3,) and dtype float64"
     contract = "bias to be a Parameter (`bias.data = ...` sets its values)"
     with refusal(TypeError, f"{kind.__name__}: expected {contract}, {got}"):
@@ -253,18 +251,9 @@ def test_a_running_statistic_may_be_replaced_by_a_buffer_of_its_shape_alone(name
             setattr(layer, name, value)
     assert list(layer.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
     for shape in ((), (1,), (4, 3)):
-        layer = BatchNorm(3)
-        layer(x)
-        setattr(layer, name, Buffer(np.ones(shape)))
-        before = layer.state_dict()
-        for training in (True, False):
-            with refusal(ValueError, f"BatchNorm: expected {name} of shape (3,), got {shape}"):
-                layer.train(training)(x)
-            with pytest.raises(RuntimeError, match="expected a forward before backward"):
-                layer.backward(x)
-        for other, values in layer.state_dict().items():
-            np.testing.assert_array_equal(values, before[other])
-    setattr(layer, name, Buffer(np.full(3, 4.0)))
+        with refusal(ValueError, f"BatchNorm: expected {name} of shape (3,), got {shape}"):
+            setattr(layer, name, Buffer(np.ones(shape)))
+    setattr(layer.eval(), name, Buffer(np.full(3, 4.0)))
     wanted = (x - 4) / np.sqrt(layer.running_var.data + layer.eps)
     if name == "running_var":
         wanted = (x - layer.running_mean.data) / np.sqrt(4 + layer.eps)

@@ -27,8 +27,8 @@ class Norm(Module):
     """
 
     eps = check.Real("(0, inf)")
-    weight: check.Setting[Parameter] = Held()
-    bias: check.Setting[Parameter] = Held()
+    weight: check.Setting[Parameter] = Held(shape=("features",))
+    bias: check.Setting[Parameter] = Held(shape=("features",))
     _n: FloatArray | None = None  # of the last forward
     _std: Any = None
     _axes: tuple[int, ...] | None = None  # of mean and var; None where they are constants
@@ -50,8 +50,6 @@ class Norm(Module):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._n = None
         W, b = self.weight.data, self.bias.data
-        check.same_shape(self, "weight", W, (self.features,))
-        check.same_shape(self, "bias", b, (self.features,))
         x = check.floats(self, "x", x)
         if x.shape[-1:] != W.shape:
             raise check.value_error(self, f"x of shape (..., {self.features})", x.shape)
@@ -112,8 +110,8 @@ class BatchNorm(Norm):
     """
 
     momentum = check.Real("[0, 1]")
-    running_mean: check.Setting[Buffer] = Held(Buffer)
-    running_var: check.Setting[Buffer] = Held(Buffer)
+    running_mean: check.Setting[Buffer] = Held(Buffer, shape=("features",))
+    running_var: check.Setting[Buffer] = Held(Buffer, shape=("features",))
 
     def __init__(
         self,
@@ -129,8 +127,6 @@ class BatchNorm(Norm):
         self.running_var = Buffer(self.weight.data)
 
     def statistics(self, x: FloatArray) -> Statistics:
-        check.same_shape(self, "running_mean", self.running_mean.data, (self.features,))
-        check.same_shape(self, "running_var", self.running_var.data, (self.features,))
         N = math.prod(x.shape[:-1])
         if not (self.training and N):
             return x - self.running_mean.data, self.running_var.data, None
