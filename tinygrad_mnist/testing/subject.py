@@ -77,10 +77,17 @@ class ModuleSubject:
         loss: If given, the output is loss(y, target), shape (), instead of y.
         target: What the loss compares y with.
         name: Of the inputs, in `arrays` and so in reports.
+        shared: The global streams that a forward may draw from.
     """
 
     def __init__(
-        self, module: Module, inputs: Inputs, loss: Any = None, target: Any = None, name: str = "x"
+        self,
+        module: Module,
+        inputs: Inputs,
+        loss: Any = None,
+        target: Any = None,
+        name: str = "x",
+        shared: Sequence[Stream] = _GLOBAL,
     ) -> None:
         self.module, self.loss = copy.deepcopy((module, loss))
         self.module.astype(np.float64)
@@ -94,7 +101,7 @@ class ModuleSubject:
         self.parameters: Sequence[str] = list(parameters)
         self.arrays |= parameters
         self.y_shape: tuple[int, ...] = ()
-        self.state = State(self._forward, self.module, self.loss)
+        self.state = State(self._forward, self.module, self.loss, shared=shared)
 
     @property
     def samples(self) -> int:
@@ -126,7 +133,8 @@ class ModuleSubject:
     def copy(self) -> "ModuleSubject":
         """Return an independent subject with the same values and draws."""
         self.rewind()
-        return ModuleSubject(self.module, self.inputs, self.loss, self.target, self.name)
+        arguments = self.module, self.inputs, self.loss, self.target, self.name
+        return ModuleSubject(*arguments, self.state.shared)
 
     def _forward(self) -> Any:
         y = self.module(*self.inputs)
@@ -137,19 +145,24 @@ class ModuleSubject:
 class State:
     """The random streams and Buffers that a call may change, as they were before it.
 
-    The streams are those that `streams_in` finds in the parts, and of the two global ones those
-    that the call draws from. The Buffers are those of the parts that are Modules.
+    The streams are those that `streams_in` finds in the parts, and of the global ones those that
+    the call draws from, which are kept in `shared`: copies of the parts draw from no others. The
+    Buffers are those of the parts that are Modules.
     """
 
-    def __init__(self, call: Callable[[], object], *parts: object) -> None:
+    def __init__(
+        self, call: Callable[[], object], *parts: object, shared: Sequence[Stream] = _GLOBAL
+    ) -> None:
         self._modules = [part for part in parts if isinstance(part, Module)]
         self._buffers = {name: buffer.data.copy() for name, buffer in self._named_buffers()}
         self._streams = [(*stream, stream[0]()) for stream in streams_in(parts)]
-        shared = [(*stream, stream[0]()) for stream in _GLOBAL]
+        watched = [(*stream, stream[0]()) for stream in shared]
         try:
             call()
         finally:
-            self._streams += [stream for stream in shared if _moved(stream)]
+            drawn = [stream for stream in watched if _moved(stream)]
+            self.shared = [(get_state, set_state) for get_state, set_state, _ in drawn]
+            self._streams += drawn
             self.rewind()
 
     def rewind(self) -> None:

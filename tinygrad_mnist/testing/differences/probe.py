@@ -53,7 +53,7 @@ def either_side(
     finally:
         array[:] = kept
     taken = above - below  # not 2 h: the sums were rounded, to the array's dtype
-    length = float(np.linalg.norm(taken)) or SMALLEST
+    length = math.sqrt(taken @ taken) or SMALLEST
     return f_above, f_below, taken, math.copysign(length, taken[0]) if len(taken) == 1 else length
 
 
