@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from helpers import assert_same, refusal, refusal_starting
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -238,6 +238,7 @@ def test_nan_goes_through(name):
 
 @every_loss
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+@settings(max_examples=20)  # which differ in their numbers alone
 @given(seed=seeds())
 def test_backward_is_the_derivative_of_the_value(name, reduction, seed):
     assert check_loss_gradients(*made(name, (4, 3), reduction, seed))

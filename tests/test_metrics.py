@@ -1,5 +1,7 @@
 """Metrics against plain loops and scikit-learn, and a refusal of what is no target."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import refusal, refusal_starting
@@ -210,27 +212,24 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("pred", KINDS)
-@pytest.mark.parametrize("target", KINDS)
 @given(seed=seeds(), samples=SIDES, classes=CLASSES)
-def test_what_is_not_refused_is_what_scikit_learn_says(
-    sklearn, pred, target, seed, samples, classes
-):
+def test_what_is_not_refused_is_what_scikit_learn_says(sklearn, seed, samples, classes):
     predicted, true = np.random.default_rng(seed).integers(0, classes, (2, samples))
-    arrays = KINDS[pred](predicted, classes), KINDS[target](true, classes)
-    one_sample = arrays[0].ndim == 1 and arrays[0].dtype == float and sum(true) == 1
-    for name in NAMES:
+    every, options = list(range(classes)), {"average": None, "zero_division": np.nan}
+    accuracy = sklearn.accuracy_score(true, predicted)
+    wanted = {
+        "accuracy": accuracy,
+        "top_k_accuracy": accuracy,
+        "confusion_matrix": sklearn.confusion_matrix(true, predicted, labels=every),
+        "precision": sklearn.precision_score(true, predicted, labels=every, **options),
+        "recall": sklearn.recall_score(true, predicted, labels=every, **options),
+    }
+    for pred, target, name in product(KINDS, KINDS, NAMES):
+        arrays = KINDS[pred](predicted, classes), KINDS[target](true, classes)
         if pred.startswith("rows") and target in ("labels", "rows", "rows of integers"):
-            every, options = list(range(classes)), {"average": None, "zero_division": np.nan}
-            wanted = {
-                "accuracy": sklearn.accuracy_score(true, predicted),
-                "top_k_accuracy": sklearn.accuracy_score(true, predicted),
-                "confusion_matrix": sklearn.confusion_matrix(true, predicted, labels=every),
-                "precision": sklearn.precision_score(true, predicted, labels=every, **options),
-                "recall": sklearn.recall_score(true, predicted, labels=every, **options),
-            }
             np.testing.assert_allclose(call(name, *arrays), wanted[name])
-        elif not one_sample:  # whose scores are floats, and its target is one-hot
+        # scores of one sample are floats, and its target is one-hot
+        elif not (arrays[0].ndim == 1 and arrays[0].dtype == float and sum(true) == 1):
             with pytest.raises((ValueError, TypeError), match=f"^metrics.{name}: expected "):
                 call(name, *arrays)
 

@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import secrets
+import signal
 import stat
 import subprocess
 import sys
@@ -351,23 +352,35 @@ def test_ctrl_c_at_any_line_comes_out_as_itself_and_leaves_a_whole_file(
 def test_kill_9_while_saving_leaves_nothing_after_the_next_save(tmp_path):
     path = tmp_path / "file"
     program = (
-        "import sys\nfrom tinygrad_mnist import Linear\n"
+        "import os, sys\nfrom tinygrad_mnist import Linear\n"
         "from tinygrad_mnist.training import checkpoint\n"
         "model = Linear(300, 300, rng=0)\n"
-        "while True:\n    checkpoint.save(sys.argv[1], model)\n    print(flush=True)\n"
+        "for _ in sys.stdin:\n    pid = os.fork()\n"
+        "    while not pid:\n        checkpoint.save(sys.argv[1], model)\n"
+        "    print(pid, flush=True)\n    os.waitpid(pid, 0)\n    print(flush=True)\n"
     )
     left, rng = 0, np.random.default_rng(0)
-    for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE
-        )
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.02))
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        checkpoint.load(path, Linear(300, 300))
-        left += len(left_behind(tmp_path))
-        checkpoint.save(path, Linear(300, 300, rng=1))
-        assert os.listdir(tmp_path) == ["file"]
+    checkpoint.save(path, Linear(300, 300, rng=1))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(10):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            saving = int(process.stdout.readline())
+            time.sleep(rng.uniform(0, 0.02))
+            os.kill(saving, signal.SIGKILL)
+            process.stdout.readline()
+            checkpoint.load(path, Linear(300, 300))
+            left += len(left_behind(tmp_path))
+            checkpoint.save(path, Linear(300, 300, rng=1))
+            assert os.listdir(tmp_path) == ["file"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     assert left  # else this has shown nothing
