@@ -713,10 +713,3 @@ def test_settings_that_mean_nothing_are_refused_before_they_get_to_keras():
         Dropout(0.5).p = 1.0
     with pytest.raises(ValueError, match="^MSELoss: expected reduction .*, got 'none'$"):
         MSELoss().reduction = "none"
-
-
-def test_a_bias_that_forward_would_broadcast_is_refused():
-    model = Sequential(Linear(3, 2, rng=0))
-    model[0].bias = Parameter(np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match=r"^to_keras: expected weights that fit layer '0', got .*"):
-        to_keras(model)
