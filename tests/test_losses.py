@@ -52,6 +52,21 @@ class PoissonLoss(ReducedLoss):
         return (rate - t * y).sum(), rate - t, y.size
 
 
+class L1Loss(ReducedLoss):
+    """L = sum(abs(y - t)) / n, whose slope a user left as integers."""
+
+    def compute(self, y, t):
+        return abs(y - t).sum(), np.where(y > t, 1, -1), y.size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_slope_of_integers_becomes_a_gradient_in_the_dtype_of_pred(dtype):
+    loss = L1Loss()
+    loss(np.array([3, 1, 5, 2], dtype), np.array([1, 2, 3, 4], dtype))
+    assert loss.backward().dtype == dtype
+    np.testing.assert_array_equal(loss.backward(), [0.25, -0.25, 0.25, -0.25])
+
+
 WEIGHTS = {2: [0.5, 2], 3: [0.5, 2, 1], 4: [0.5, 2, 1, 0], 5: [3, 2, 1, 0, 0.25]}
 # how each loss is made, and what it takes as a target
 LOSSES = {

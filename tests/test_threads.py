@@ -62,6 +62,17 @@ def test_the_thread_count_is_restored_after_an_error(threads):
     assert threads.told == [1, 2]
 
 
+def test_the_thread_count_is_restored_after_ctrl_c_while_it_is_set(threads):
+    def set_and_interrupted(count):
+        threads.set(count)
+        if count == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _threads.called((lambda: threads.count, set_and_interrupted), 160_000, 1, abs, 1)
+    assert threads.count == 2
+
+
 def test_without_a_pool_to_set_the_routine_is_just_called():
     assert _threads.called(None, 160_000, 1, abs, -1) == 1
 

@@ -90,8 +90,8 @@ def called(
     before = get_count()
     if before == count:
         return routine(*args, **options)
-    set_count(count)
     try:
+        set_count(count)
         return routine(*args, **options)
     finally:
         set_count(before)

@@ -54,7 +54,7 @@ class Module(ABC):
             RuntimeError: There was no forward, or the last one failed.
         """
 
-    def __call__(self, x: Any, *more: Any) -> Any:
+    def __call__(self, x: Any, /, *more: Any) -> Any:
         """Return `forward(x, *more)`."""
         return self.forward(x, *more) if more else self.forward(x)
 

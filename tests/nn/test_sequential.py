@@ -220,6 +220,33 @@ def test_a_refusal_in_backward_is_located_too():
         model.backward(np.ones((5, 4)))
 
 
+def test_a_refusal_names_the_layer_itself_not_an_equal_one():
+    class Scale(Module):
+        def __init__(self):
+            self.inner = ReLU()
+
+        def __eq__(self, other):
+            return isinstance(other, Scale)
+
+        __hash__ = object.__hash__
+
+        def forward(self, x):
+            if x.shape[-1] == 3:
+                raise ValueError("Scale: expected 4 features, got 3")
+            return self.inner(x)
+
+        def backward(self, dy):
+            raise ValueError("Scale: expected another dy, got this")
+
+    model = Sequential(Scale(), Linear(4, 3, rng=0), Scale())
+    with pytest.raises(ValueError, match="^Sequential, layer 2: Scale: expected 4 features"):
+        model(np.ones(4))
+    model = Sequential(Scale(), ReLU(), Scale())
+    model(np.ones(4))
+    with pytest.raises(ValueError, match="^Sequential, layer 2: Scale: expected another dy"):
+        model.backward(np.ones(4))
+
+
 class Centred(Module):
     def forward(self, x):
         return (np.asarray(x) - 128) / 64

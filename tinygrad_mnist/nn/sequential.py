@@ -65,11 +65,11 @@ class Sequential(Module):
         if more:
             more = tuple(entering(self, other) for other in more)
         try:
-            for layer in self.layers:
+            for i, layer in enumerate(self.layers):  # noqa: B007
                 y = layer.forward(y, *more) if more else layer.forward(y)
                 more = ()  # only the first layer may have several inputs
         except (ValueError, TypeError) as error:
-            check.locate(error, self, self.layers.index(layer), layer)
+            check.locate(error, self, i, self.layers[i])
             raise
         if more:
             raise check.type_error(self, "one input, as it has no layer", 1 + len(more))
@@ -82,10 +82,10 @@ class Sequential(Module):
     def backward(self, dy: ArrayLike) -> Any:
         dx: Any = check.cotangent(self, dy, self._y)
         try:
-            for layer in reversed(self.layers):
-                dx = layer.backward(dx)
+            for i in reversed(range(len(self.layers))):
+                dx = self.layers[i].backward(dx)
         except (ValueError, TypeError, RuntimeError) as error:
-            check.locate(error, self, self.layers.index(layer), layer)
+            check.locate(error, self, i, self.layers[i])
             raise
         return dx if self.layers else dx.copy()
 
