@@ -56,22 +56,14 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there too")
-    parser.add_argument(
-        "--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_IF_QUICK} if quick"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds, and no imports and memory of the peers"
-    )
-    parser.add_argument(
-        "--cases", nargs="+", choices=NAMES, default=NAMES, metavar="CASE", help=", ".join(NAMES)
-    )
-    parser.add_argument(
-        "--busy", type=int, default=0, metavar="N", help="beside N processes that are always busy"
-    )
-    parser.add_argument(
-        "--before", metavar="FOLDER", help="another checkout of this framework takes part too"
-    )
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="write every number there too")
+    add("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_IF_QUICK} if quick")
+    add("--quick", action="store_true", help="fewer rounds, and no imports and memory of the peers")
+    add("--cases", nargs="+", choices=NAMES, default=NAMES, metavar="CASE", help=", ".join(NAMES))
+    busy = "beside N processes that are always busy: rows of several threads then mean little"
+    add("--busy", type=int, default=0, metavar="N", help=busy)
+    add("--before", metavar="FOLDER", help="another checkout of this framework takes part too")
     args = parser.parse_args()
     if version(OURS) is None:
         parser.error("expected this framework to be installed: pip install -e .")
@@ -94,7 +86,7 @@ def measure(args):
             rows += memory_peaks(peers=not args.quick)
         else:
             case = CASES[name]
-            keys = {*case.contenders.split(), BEFORE} & workers.keys()
+            keys = {*case.keys, BEFORE} & workers.keys()
             taking_part = {c: workers[key] for key, c in CONTENDERS.items() if key in keys}
             enough = ENOUGH_IF_QUICK if args.quick else ENOUGH
             report["same network"][name] = same_network(case, taking_part)
@@ -108,7 +100,7 @@ def measure(args):
 
 def started(args):
     """Return a worker for each contender that is installed and takes part in a case."""
-    keys = {key for name in args.cases if name in CASES for key in CASES[name].contenders.split()}
+    keys = {key for name in args.cases if name in CASES for key in CASES[name].keys}
     taking_part = {key: c for key, c in CONTENDERS.items() if key in keys and c.installed}
     workers = {key: Worker(c.environment) for key, c in taking_part.items()}
     if args.before:
@@ -151,7 +143,7 @@ def interleaved(workers, rounds, enough):
 
 
 def timings(name, case, times):
-    """Return a row of the table for each contender."""
+    """Yield a row of the table for each contender."""
     title, per_unit = f"{case.title} [{case.unit}]", 1e6 if case.trains else 1e3
     for contender, rounds in times.items():
         pieces, cpu = zip(*rounds, strict=True)
@@ -173,7 +165,7 @@ def row(case, title, contender, wall, cpu=()):
 
 
 def with_ratios(row, rows):
-    """Return the row with what ours, in float32, takes as a part of it."""
+    """Return the row with what ours, in float32, takes as a fraction of it."""
     ours = next(r for r in rows if r["case"] == row["case"] and r["contender"] == OURS)
     return row | {f"ours/it, {key}": row[key] and ours[key] / row[key] for key in MEASURES}
 
@@ -201,8 +193,8 @@ def import_times(rounds, peers):
 
 def memory_peaks(peers):
     """Return the rows of peak memory."""
-    keys = MEMORY_CASE.contenders.split()
-    contenders = [c for c in map(CONTENDERS.get, keys) if c.installed and (peers or not c.is_peer)]
+    contenders = [CONTENDERS[key] for key in MEMORY_CASE.keys]
+    contenders = [c for c in contenders if c.installed and (peers or not c.is_peer)]
     contenders = [c for c in contenders if c.module != "floor" and not c.environment]
     peaks = {c.label: memory_of(c) for c in contenders} | {DATA_ALONE: memory_of(None)}
     title = f"memory, an epoch of {MEMORY_CASE.title} [MB]"

@@ -10,7 +10,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 IMAGES = 10_000  # of each part of the bundled MNIST
 KERNEL = 5  # rows and columns of each convolution's
-PIXELS = 28
+SIDE = 28  # rows and columns of an image
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Case:
 
     title: str
     layers: tuple[tuple, ...]
-    contenders: str  # names in peers.CONTENDERS
+    contenders: str  # their keys in peers.CONTENDERS
     batch: int | None  # None: sample by sample, (784,) where the library can
     optimizer: str = "sgd"  # or "momentum", with .9, or "adam"
     lr: float = 0.005
@@ -32,11 +32,17 @@ class Case:
     trains: bool = True  # else it only answers
 
     @property
+    def keys(self):
+        """Return the contenders' keys in peers.CONTENDERS."""
+        return self.contenders.split()
+
+    @property
     def rows(self):
         return self.batch or 1
 
     @property
     def rate(self):
+        """Return the learning rate: half of `lr` for squares, whose slope is 2 (y - t)."""
         return self.lr if self.cross_entropy else self.lr / 2
 
     @property
@@ -55,7 +61,7 @@ class Case:
     @property
     def sizes(self):
         """Return the numbers of units of a network without convolutions."""
-        return [PIXELS**2] + [size[1] for kind, *size in self.layers if kind == "linear"]
+        return [SIDE**2] + [size[1] for kind, *size in self.layers if kind == "linear"]
 
     @property
     def unit(self):
@@ -63,11 +69,12 @@ class Case:
 
 
 def dense(*sizes, dropout=False):
-    """Return the layers of a network of Linear and ReLU."""
-    layers = []
+    """Return the layers of a network of Linear and, between them, ReLU and perhaps Dropout."""
+    between = (("relu",), ("dropout",)) if dropout else (("relu",),)
+    layers = ()
     for size in itertools.pairwise(sizes):
-        layers += [("linear", *size), ("relu",), ("dropout",)][: 2 + dropout]
-    return tuple(layers[: -1 - dropout])
+        layers += (("linear", *size), *between)
+    return layers[: -len(between)]
 
 
 CONVOLUTION = (
@@ -166,7 +173,7 @@ def data(case, dtype):
     part = images("train" if case.trains else "test", np.dtype(dtype))
     x, labels = (array[: case.steps * case.rows] for array in part)
     if case.layers[0][0] == "conv":
-        x = x.reshape(-1, PIXELS, PIXELS, 1)
+        x = x.reshape(-1, SIDE, SIDE, 1)
     return x, labels if case.cross_entropy else np.eye(case.outputs, dtype=dtype)[labels]
 
 

@@ -6,6 +6,10 @@ of each batch and returns the last of them. Both tell whether it is the same net
 
 This framework trains from its DataLoader, the others from bare slices, which is the cheapest way to
 feed any of them.
+
+To add one: write peers/x.py with `train` and `ask`, a row in CONTENDERS, and its key in the
+`contenders` of the cases (networks.py) that it takes part in. To have its version and the time of
+its import in the report, add it to LIBRARIES (tables.py) and IMPORTS (compare.py).
 """
 
 import os

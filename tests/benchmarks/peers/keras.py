@@ -29,14 +29,14 @@ def model_of(case):
     return model
 
 
-def compiled(case, model):
+def compile_model(case, model):
     if case.cross_entropy:
         loss, rate = keras.losses.SparseCategoricalCrossentropy(from_logits=True), case.rate
-    else:
+    else:  # its mean is over all
         loss, rate = "mean_squared_error", case.rate * case.outputs
     if case.optimizer == "adam":
         # its eps is added before the root is corrected, and would weigh more than the others'
-        optimizer = keras.optimizers.Adam(case.rate, epsilon=1e-9)
+        optimizer = keras.optimizers.Adam(rate, epsilon=1e-9)
     else:
         optimizer = keras.optimizers.SGD(rate, case.momentum)
     model.compile(optimizer, loss)
@@ -45,7 +45,7 @@ def compiled(case, model):
 def train(case):
     images, labels = networks.data(case, np.float32)
     model = model_of(case)
-    compiled(case, model)
+    compile_model(case, model)
     rows = case.rows
 
     def step(steps):

@@ -32,9 +32,8 @@ def train(case):
         for i in steps:
             batch = slice(i * rows, (i + 1) * rows)
             error += model.partial_fit(images[batch], labels[batch]).loss_
-            for (
-                bias
-            ) in model.intercepts_:  # it cannot do without: about 1 us to be the same network
+            # it always has biases: about 1 us to be the same network
+            for bias in model.intercepts_:
                 bias[...] = 0
         return error * 2 * case.outputs
 
