@@ -43,7 +43,8 @@ class Conv2d(Module):
     and h = (H + 2 * padding - kh) // sh + 1, w likewise.
 
     Backward: dW = patches.T @ dy and db = dy.sum(axis=0), over all windows of all images; dx adds
-    up dy @ W.T where the patches were.
+    up dy @ W.T where the patches were. (In the code a patch is a column, as the batch is last in
+    memory: y is W.T @ patches + b.)
 
     Args:
         in_channels: I, at least 1.
