@@ -68,7 +68,7 @@ class ReducedLoss(ABC):
         total, slope, n = self.compute(y, self.checked_target(y, target))
         # an n of NumPy's would make a gradient float64, or the sums over an epoch float32
         n = 1.0 if self.reduction == "sum" else float(n)
-        self._slope, self.n = np.asarray(slope, y.dtype), n
+        self._slope, self.n = slope, n
         return float(total) / n
 
     def backward(self) -> FloatArray:

@@ -1,6 +1,5 @@
 """Buffer and Parameter: the arrays that a model keeps, and those that it trains."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 
-# Factors of more numbers, and much larger than their product, are multiplied out at once: the
-# patches of a batch of images take megabytes, and would be kept until after the next forward.
+# Factors of more numbers, and much larger than their product, are multiplied out at once: those of
+# a layer that looks at each pixel of a batch take megabytes, and would be kept until `zero_grad`.
 _MOST_KEPT = 1_000_000
 
 
@@ -32,7 +31,7 @@ class Buffer:
         if dtype.kind == "f":  # Python's own floats have no dtype to keep
             wide = hasattr(data, "dtype") and dtype.itemsize >= 8
             dtype = np.float64 if wide else np.float32
-        self._data: NDArray[Any] = _blas.aligned(array.astype(dtype))
+        self._data: NDArray[Any] = _blas.aligned(array.astype(dtype, copy=False))
 
     @property
     def data(self) -> NDArray[Any]:
@@ -108,25 +107,22 @@ class Parameter(Buffer):
     def accumulate_product(self, a: FloatArray, b: FloatArray) -> None:
         """grad += a.T @ b over all leading axes, for data (I, O), a (..., I) and b (..., O).
 
-        Of data with more axes, (..., O), I is the product of all but the last. The two factors may
-        be kept as they are, without a copy, until `zero_grad`: pass arrays that nobody will change.
+        The two factors may be kept as they are, without a copy, until `zero_grad`: pass arrays that
+        nobody will change.
         """
         dtype, wanted = self._data.dtype, self._data.shape
         if not (_is_factor(a, dtype) and _is_factor(b, dtype)):
             a, b = check.owned(self, "a", a, dtype), check.owned(self, "b", b, dtype)
-        if len(wanted) > 2:
-            wanted = math.prod(wanted[:-1]), wanted[-1]
         shape = a.shape[-1:] + b.shape[-1:]
         if a.shape[:-1] != b.shape[:-1] or shape != wanted or len(shape) != 2:
             contract = f"a (..., I) and b (..., O) with (I, O) = {wanted}"
             raise ValueError(check.expected(self, contract, f"{a.shape} and {b.shape}"))
-        self.accumulate_factors(a, b)
+        self.accumulate_checked_product(a, b)
 
-    def accumulate_factors(self, a: FloatArray, b: FloatArray) -> None:
-        """accumulate_product without its checks, of two arrays that a layer has made itself.
+    def accumulate_checked_product(self, a: FloatArray, b: FloatArray) -> None:
+        """accumulate_product for factors that a layer has checked, and that nobody else has.
 
-        They have the dtype of data and shapes that match, are C-ordered or the transpose of a
-        C-ordered matrix, and are kept without a copy: nobody may change them.
+        They have the dtype of data and shapes that match, are C-ordered, and kept as they are.
         """
         if self._products:
             factors = sum(a.size + b.size for a, b in [*self._products, (a, b)])
@@ -177,10 +173,8 @@ class Parameter(Buffer):
 
 
 def _is_factor(values: object, dtype: np.dtype[Any]) -> bool:
-    """Return whether BLAS takes this as it is: C-ordered, or a matrix that is the transpose."""
-    if type(values) is not np.ndarray or values.dtype != dtype:
-        return False
-    return values.flags.c_contiguous or (values.ndim == 2 and values.flags.f_contiguous)
+    """Return whether BLAS takes this as it is."""
+    return type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous
 
 
 def Held(
@@ -189,8 +183,8 @@ def Held(
     """Return a setting that takes a Parameter; `Held(Buffer)` takes a Buffer.
 
     With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
-    replace the Parameter. With `shape=("in_features",)`, so is another shape than the layer's
-    attributes of these names say.
+    replace the Parameter. With `shape=("features",)` its shape must be (layer.features,); the layer
+    sets `features` first.
     """
     return check.Setting(_held, kind, or_none, shape)
 

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
@@ -17,11 +16,11 @@ Kept = TypeVar("Kept")
 
 @lru_cache(maxsize=64)
 def constant(value: float, dtype: np.dtype[Any]) -> FloatArray:
-    """Return a number as a read-only array without axes.
+    """Return a number as a read-only 0-d array of a dtype of floats; for any other, of float64.
 
     NumPy makes one of a Python number at each use, which takes 0.3 us; this one is kept.
     """
-    array = np.array(value, dtype)
+    array = np.array(value, dtype if dtype.kind == "f" else np.float64)
     array.setflags(write=False)
     return array
 
@@ -48,7 +47,7 @@ def floats(owner: object, name: str, x: ArrayLike) -> FloatArray:
 
     Small integers, bools and float16 become float32, everything else float64.
     """
-    if type(x) is ndarray and x.dtype in FLOATS:
+    if type(x) is np.ndarray and x.dtype in FLOATS:
         return x
     array = real_array(owner, name, x)
     dtype = np.promote_types(array.dtype, np.float32)
@@ -60,7 +59,7 @@ def owned(owner: object, name: str, x: ArrayLike, dtype: np.dtype[Any]) -> NDArr
 
     For a dtype of integers, fractions and numbers that it cannot hold are refused.
     """
-    if type(x) is ndarray and x.dtype == dtype:
+    if type(x) is np.ndarray and x.dtype == dtype:
         return x.copy()
     array = real_array(owner, name, x)
     if dtype.kind != "f" and (array.dtype.kind == "f" or (array.astype(dtype) != array).any()):
@@ -75,7 +74,7 @@ def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArr
     """
     if like is None:  # the tests stand here, too: a call of the function that refuses costs 60 ns
         like = kept(owner, like)
-    known = type(dy) is ndarray and dy.dtype == like.dtype
+    known = type(dy) is np.ndarray and dy.dtype == like.dtype
     array: Any = dy if known else floats(owner, "dy", dy).astype(like.dtype, copy=False)
     if array.shape != like.shape:
         same_shape(owner, "dy", array, like.shape)

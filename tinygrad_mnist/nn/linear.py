@@ -67,7 +67,7 @@ class Linear(Module):
         check.same_shape(self, "dy", dy, x.shape[:-1] + W.shape[1:])
         if self.bias is not None:
             self.bias.accumulate(dy if dy.ndim == 1 else dy.reshape(-1, dy.shape[-1]).sum(axis=0))
-        self.weight.accumulate_factors(x.astype(W.dtype, copy=False), dy)
+        self.weight.accumulate_checked_product(x.astype(W.dtype, copy=False), dy)
         return _blas.product(dy, W.T) if self.input_grad else None
 
     def _hyperparameters(self) -> dict[str, object]:
