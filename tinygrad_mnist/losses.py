@@ -188,17 +188,22 @@ class CrossEntropyLoss(ReducedLoss):
 
     def _weighted(self, y: FloatArray, t: NDArray[Any]) -> tuple[FloatArray, float]:
         """Return q, and the n of a mean."""
-        K, s = y.shape[-1], self.label_smoothing
-        w = np.ones(K) if self.class_weight is None else np.array(self.class_weight)
-        if len(w) != K:
+        K, s, w = y.shape[-1], self.label_smoothing, self.class_weight
+        if w is not None and len(w) != K:
             raise ValueError(check.expected(self, f"class_weight of {K} numbers", len(w)))
         n: float = y.size // K
-        if t.ndim < y.ndim:
-            n, t = float(w[t].sum()), t[..., None] == np.arange(K)
-            if not n and self.reduction == "mean":
-                contract = "target with a class of weight > 0"
-                raise ValueError(check.expected(self, contract, "none"))
-        return (w * ((1 - s) * t + s / K)).astype(y.dtype), n
+        labels = t if t.ndim < y.ndim else None
+        q = t if labels is None else labels[..., None] == np.arange(K)
+        if s:
+            q = (1 - s) * q + s / K
+        if w is not None:
+            q = np.array(w) * q
+            if labels is not None:
+                n = float(np.array(w)[labels].sum())
+                if not n and self.reduction == "mean":
+                    contract = "target with a class of weight > 0"
+                    raise ValueError(check.expected(self, contract, "none"))
+        return q.astype(y.dtype, copy=False), n
 
 
 class BCEWithLogitsLoss(ReducedLoss):
