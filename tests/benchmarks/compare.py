@@ -5,9 +5,9 @@ times every contender of a case once, in a new random order, so that what else t
 all alike. Before that all of them train the same network, without dropout, for some steps from the
 same weights, and must get the same loss. Imports and memory are measured in new processes.
 
-On an idle machine a run takes about 6 minutes, with --quick 3. Work of others slows it: on two cores
-that seven processes wanted, --quick took 6. Progress goes to stderr. To run it on one core:
-taskset -c 0. Peers are optional: pip install -e '.[bench]'.
+On two idle cores a run takes about 6 minutes, with --quick 3. Other work slows it: at a load of 7,
+--quick took 6. Progress goes to stderr. To run it on one core: taskset -c 0.
+Peers are optional: pip install -e '.[bench]'.
 """
 
 import argparse
