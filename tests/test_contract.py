@@ -3,13 +3,13 @@
 import copy
 import pickle
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from cases import CASES
 from helpers import assert_same, bits, refusal_starting
 from hypothesis import given, reject, settings
-from hypothesis import strategies as st
 
 from tinygrad_mnist.testing import InconclusiveGradientCheck, check_gradients
 from tinygrad_mnist.testing.strategies import seeds
@@ -71,17 +71,19 @@ def no_gradient(module):
 
 @pytest.mark.slow
 @every_module
-@settings(max_examples=20)  # of each of some 60 modules: more takes a minute
-@given(seed=seeds(), leading=st.sampled_from(FILLED))
-def test_the_kit_finds_nothing_wrong(name, seed, leading):
-    case = CASES[name]
-    if too_few(name, leading):
-        return
-    module, inputs = made(name, leading, seed, np.float64)
-    try:
+@settings(max_examples=3)  # of each of some 60 modules, in four forms: more takes a minute
+@given(seed=seeds())
+def test_the_kit_finds_nothing_wrong(name, seed):
+    case, judged = CASES[name], 0
+    for leading in FILLED:
+        if too_few(name, leading):
+            continue
+        module, inputs = made(name, leading, seed, np.float64)
         x = tuple(inputs) if case.inputs > 1 else inputs[0]
-        assert check_gradients(module, x, seed=seed, rows_independent=not case.mixes_rows)
-    except InconclusiveGradientCheck:
+        with suppress(InconclusiveGradientCheck):
+            assert check_gradients(module, x, seed=seed, rows_independent=not case.mixes_rows)
+            judged += 1
+    if not judged:
         reject()
 
 
