@@ -660,17 +660,23 @@ def test_inputs_of_another_dtype_are_refused(dtype):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "found"),
+    ("chosen", "backend", "found"),
     [
-        ({"KERAS_BACKEND": "nonsense"}, "Unable to import backend : nonsense"),
-        ({}, "no device for this jax"),  # it is the backend unless another is chosen
+        ({"KERAS_BACKEND": "nonsense"}, "nonsense", "Unable to import backend : nonsense"),
+        ({}, "jax", "no device for this jax"),
     ],
 )
-def test_a_backend_that_cannot_be_used_is_named(tmp_path, chosen, found):
+def test_jax_is_the_backend_unless_chosen_and_one_that_cannot_be_used_is_named(
+    tmp_path, chosen, backend, found
+):
     (tmp_path / "jax.py").write_text("raise RuntimeError('no device for this jax')")
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    code = (
+        "import os\ntry:\n    import tinygrad_mnist.interop.keras\n"
+        "finally:\n    print(os.environ['KERAS_BACKEND'])  # which Keras has read\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", "import tinygrad_mnist.interop.keras"],
+        [sys.executable, "-c", code],
         env=environment | {"PYTHONPATH": str(tmp_path)} | chosen,
         capture_output=True,
         text=True,
@@ -678,6 +684,7 @@ def test_a_backend_that_cannot_be_used_is_named(tmp_path, chosen, found):
     contract = "Keras and its backend (extra `keras`: pip install keras jax)"
     last = done.stderr.splitlines()[-1]
     assert last == f"ImportError: tinygrad_mnist.interop.keras: expected {contract}, got {found}"
+    assert done.stdout == f"{backend}\n"
 
 
 @pytest.mark.parametrize("of", ["kernel", "bias"])

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from layers import Elementwise, Linear, normal
+from layers import Elementwise, GlobalNoise, Linear, normal
 
 from tinygrad_mnist import Module, MSELoss, Parameter, Sequential, nn
 from tinygrad_mnist.testing import (
@@ -80,6 +80,7 @@ NEUTRAL = {
     "the gain of a LayerNorm left out": lambda: ForgetsGain(4, dtype=np.float64),
     "W for W.T": lambda: Turned(4),
     "nothing behind a gate": Gated,
+    "a gain left out, before global draws": lambda: Sequential(Scale(np.ones_like), GlobalNoise()),
 }
 
 
