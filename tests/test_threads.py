@@ -9,7 +9,7 @@ import scipy
 from helpers import refusal, run_python
 from threadpoolctl import ThreadpoolController
 
-from tinygrad_mnist import _threads, num_threads
+from tinygrad_mnist import _blas, _threads, num_threads
 
 
 class Threads:
@@ -87,6 +87,25 @@ def test_num_threads_decides_inside_its_block(threads):
     with pytest.raises(RuntimeError), num_threads(5):
         raise RuntimeError
     assert during(threads, 128, 400) == 2
+
+
+def test_products_worth_several_threads_share_one_pool(monkeypatch):
+    """Threads that have just worked keep a core busy for some 30 ms, waiting for more."""
+    pools = []
+
+    def noted(pool, work, rows, routine, *args, **options):
+        pools.append((pool, work >= _threads.WORTH_THREADS and rows > 1))
+        return routine(*args, **options)
+
+    monkeypatch.setattr(_blas, "called", noted)
+    rng = np.random.default_rng(0)
+    for rows in (100, 300):
+        x, W, dy = rng.random((rows, 260)), rng.random((260, 250)), rng.random((rows, 250))
+        np.testing.assert_allclose(_blas.product(x, W), np.einsum("bi,io->bo", x, W))
+        np.testing.assert_allclose(_blas.product(dy, W.T), np.einsum("bo,io->bi", dy, W))
+        _blas.add_product(W, x, dy, 0.5)
+    assert [pool is _threads.SCIPY for pool, several in pools if several] == [True] * 3
+    assert [pool is _threads.NUMPY for pool, several in pools if not several] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """The only place that multiplies matrices, and where the arrays begin that products are added to.
 
 NumPy's wheel has the newer OpenBLAS, which multiplies batches. SciPy's adds a product to an array
-without a temporary, and serves single rows and vectors. Its routines are Fortran: they read a
-C-ordered W as W.T, so what they get below is transposed. All matrices are of one dtype (float32 or
-float64), and C-ordered unless a function says more.
+without a temporary, and serves single rows, and what is worth several threads. Its routines are
+Fortran: they read a C-ordered W as W.T, so what they get below is transposed. All matrices are of
+one dtype (float32 or float64), and C-ordered unless a function says more.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import get_blas_funcs
 
 from tinygrad_mnist._checks import FLOATS, FloatArray
-from tinygrad_mnist._threads import NUMPY, SCIPY, called
+from tinygrad_mnist._threads import NUMPY, SCIPY, WORTH_THREADS, called
 
 # In multiply-adds: below these, OpenBLAS takes one thread by itself, for products with a vector
 # and with a matrix.
@@ -125,7 +125,12 @@ def _batch_product(a: FloatArray, b: FloatArray) -> FloatArray:
     work = a.size * columns
     if work <= (_SERIAL_VECTOR if columns == 1 else _SERIAL_MATRIX):
         return _quietly(a.dot, b)
-    return called(NUMPY, work, columns, _quietly, a.dot, b)
+    if work < WORTH_THREADS or columns == 1:
+        return called(NUMPY, work, columns, _quietly, a.dot, b)
+    # an update will need SciPy's threads, and NumPy's would still be waiting for work beside them
+    matrix, trans = (b, 1) if b.flags.f_contiguous else (b.T, 0)
+    y = called(SCIPY, work, columns, _GEMM[b.dtype], 1.0, matrix, a.T, trans_a=trans)
+    return y.T  # type: ignore[no-any-return]
 
 
 def _quietly(routine: Callable[..., Any], *args: FloatArray) -> FloatArray:
