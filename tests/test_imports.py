@@ -33,7 +33,7 @@ THIRD_PARTIES = {
     "nn": {"scipy"},
     "training": {"tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
-    "compiled": {"numba"},
+    "compiled": {"llvmlite", "numba"},
     "interop": {"jax", "keras", "safetensors"},
     "plots": {"matplotlib"},
 }

@@ -1,6 +1,7 @@
 """The compiled pass against the eager loop that it stands for."""
 
 import copy
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
 from tinygrad_mnist.compiled import ROWS, compile_sgd, kernel
+from tinygrad_mnist.compiled.kernel import BLOCKS
 from tinygrad_mnist.compiled.plan import LINEAR, Rule
 
 OPTIMIZERS = [
@@ -116,6 +118,34 @@ def test_masks_of_a_shared_generator_in_more_samples_than_are_drawn_for_at_once(
     assert streams(fast) == streams(eager)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [*BLOCKS, 1, 17, 105, 200, 300])
+def test_rows_of_any_number_of_columns(columns, dtype):
+    rng = np.random.default_rng(columns)
+    x = rng.random((20, 30)) * (rng.random((20, 30)) < 0.5)
+    t = rng.random((20, columns))
+    for options in ({}, {"momentum": 0.9}):
+        eager = Sequential(Linear(30, columns, rng=1), ReLU(), Linear(columns, columns, rng=2))
+        eager.astype(dtype)
+        fast = copy.deepcopy(eager)
+        eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.01, **options), x, t)
+        compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 0.01, **options))(x, t)
+        found, wanted = fast.parameters(), eager.parameters()
+        assert_same([p.data for p in found], [p.data for p in wanted], dtype)
+
+
+@pytest.mark.slow
+def test_no_kernel_reads_or_writes_outside_an_array(tmp_path):
+    """The tests of this file again, in kernels that check every index."""
+    chosen = "(any_number_of_columns and float64) or infinity"
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    checking = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [*command, "-k", chosen], env={**os.environ, **checking}, stdout=PIPE, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("options", OPTIMIZERS)
 @pytest.mark.parametrize("where", ["x", "t", "weight", "bias of a dead unit", "x of dead units"])
@@ -138,6 +168,37 @@ def test_nan_and_infinity_behave_as_in_the_eager_loop(value, options, where):
         wanted = eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.1, **options), x, t)
         found = compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 0.1, **options))(x, t)
     np.testing.assert_allclose(found, wanted, rtol=1e-12, equal_nan=True)
+    for a, b in zip(fast.parameters(), eager.parameters(), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-12, equal_nan=True)
+
+
+def test_a_unit_that_is_0_gets_its_gradient_unless_a_relu_is_below():
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((9, 5)), rng.standard_normal((9, 2))
+    layers = [Linear(5, 4, False, rng=1), ReLU(), Linear(4, 3, False, rng=2)]
+    for first in (0, 2):  # with a ReLU further down, and without
+        eager = Sequential(*layers[first:], Dropout(0.0), Linear(3, 2, rng=3)).astype(np.float64)
+        eager[-3].weight.data[:, 1] = 0
+        fast, x_ = copy.deepcopy(eager), x[:, : eager[0].in_features]
+        eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.1), x_[:1], t[:1])
+        compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 0.1))(x_[:1], t[:1])
+        assert eager[-3].weight.data[:, 1].any()
+        found, wanted = fast.parameters(), eager.parameters()
+        assert_same([p.data for p in found], [p.data for p in wanted], x.dtype)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+def test_a_gradient_that_overflows_behaves_as_in_the_eager_loop(options):
+    """Weights become infinite, and all later inputs are 0."""
+    rng = np.random.default_rng(0)
+    x, t = rng.random((9, 5)), rng.random((9, 2))
+    x[4:], t[3] = 0, 1e300
+    eager = Sequential(Linear(5, 4, False, rng=1), ReLU(), Linear(4, 2, rng=2)).astype(np.float64)
+    eager[2].weight.data *= 1e10
+    fast = copy.deepcopy(eager)
+    with np.errstate(over="ignore", invalid="ignore"):
+        eager_pass(eager, MSELoss(), SGD(eager.parameters(), 1e-30, **options), x, t)
+        compile_sgd(fast, MSELoss(), SGD(fast.parameters(), 1e-30, **options))(x, t)
     for a, b in zip(fast.parameters(), eager.parameters(), strict=True):
         np.testing.assert_allclose(a.data, b.data, rtol=1e-12, equal_nan=True)
 
@@ -235,7 +296,7 @@ def test_the_kernel_in_plain_python_does_the_same(value, monkeypatch):
     rng = np.random.default_rng(0)
     x = rng.random((9, 14)) * (rng.random((9, 14)) < 0.5)
     x[4, 1], t = value, rng.random((9, 2))
-    first = Linear(14, 4, bias=False, rng=0)
+    first = Sequential(Linear(14, 130, bias=False, rng=0), Linear(130, 4, bias=False, rng=3))
     for options in OPTIMIZERS:
         models = [copy.deepcopy(Sequential(first, model_of_two())).astype(float) for _ in range(2)]
         results = []
@@ -246,7 +307,7 @@ def test_the_kernel_in_plain_python_does_the_same(value, monkeypatch):
                     assert len(functions) >= 8
                     for name in functions:
                         patched.setattr(kernel, name, getattr(kernel, name).py_func)
-                train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1, **options))
+                train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.001, **options))
                 with np.errstate(invalid="ignore"):
                     results.append([*train(x, t), *(p.data for p in model.parameters())])
         for compiled_value, plain_value in zip(*results, strict=True):

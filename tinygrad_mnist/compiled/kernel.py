@@ -2,8 +2,12 @@
 
 `a` and `da` are a layer's input and its gradient, `y` and `dy` its output and its gradient. Four
 fifths of MNIST's pixels are 0, and half of the outputs of a Dropout(0.5): the weights of such an
-input are neither read nor updated. All arrays are flat, W (I, O) row after row. The functions are
-compiled when first called, and kept on disk; `f.py_func` is f in plain Python.
+input are neither read nor updated. The functions are compiled when first called, and kept on disk;
+`f.py_func` is f in plain Python.
+
+Parameters are flat: W (I, O) row after row, and behind each row zeros up to a whole number of
+blocks of columns. A row of y or of dy has the same room behind it. What is computed there is 0, or
+NaN in a row that has met infinity.
 """
 
 from typing import Any, NamedTuple
@@ -12,16 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._extras import needing
+from tinygrad_mnist.compiled.vectors import load, nonzero, popcount, prefetch, splat, store, total
 
 with needing("tinygrad_mnist.compiled", "compiled"):
-    from numba import njit
+    from numba import literal_unroll, njit
 
 LINEAR, RELU, DROPOUT = range(3)
 NOWHERE = -1  # the offset of a bias where there is none
+BLOCKS = 8, 16, 24, 32, 40, 56, 64, 104  # numbers of columns that fill registers: see block_of
+LANES = 8  # every block is a multiple
 
 # Sums run in any order, while NaN and infinity stay what they are. Nothing is allocated, so slices
-# need no counts of references (_nrt, a switch of numba's own), each an atomic operation.
-_OPTIONS: Any = {"cache": True, "fastmath": {"contract", "nsz", "reassoc"}, "_nrt": False}
+# need no counts of references (_nrt, a switch of numba's own), each an atomic operation. Everything
+# becomes one function: passing the arrays of a plan would take as long as the small loops. What is
+# kept on disk is compiled again when this file has changed, but not when only vectors.py has.
+_OPTIONS: Any = {
+    "cache": True,
+    "fastmath": {"contract", "nsz", "reassoc"},
+    "forceinline": True,
+    "_nrt": False,
+}
 _compiled = njit(**_OPTIONS)
 
 
@@ -29,9 +43,12 @@ class Plan(NamedTuple):
     """A chain in numbers. Layer l maps widths[l] features to widths[l + 1]."""
 
     widths: NDArray[np.int64]  # one more than there are layers
+    rooms: NDArray[np.int64]  # the same, with the room behind
+    blocks: NDArray[np.int64]  # columns of a Linear to take at a time
     kinds: NDArray[np.int64]
     weights: NDArray[np.int64]  # offsets into the flat parameters
     biases: NDArray[np.int64]
+    gated: NDArray[np.int64]  # 1 where the layers below pass no gradient on to an output of 0
     masks: NDArray[np.int64]  # offsets into a sample's masks
 
 
@@ -45,159 +62,204 @@ class Settings(NamedTuple):
     nesterov: bool
 
 
+class Scratch(NamedTuple):
+    """A row for each layer's input, and one for the last output."""
+
+    outputs: NDArray[Any]
+    inputs: NDArray[Any]  # a read-only view of outputs, of one type with the samples
+    gradients: NDArray[Any]
+    rows: NDArray[np.uint32]  # the rows of W to take: those of entries that are not 0
+    counts: NDArray[np.int64]  # how many these are
+
+
 @_compiled
 def run_samples(plan, params, velocity, settings, inputs, targets, masks, factors, scratch):
-    """Train on each row of inputs; return the sum of squared errors and the number of hits.
-
-    scratch is room for each layer's input, for its gradient, and for the indices of its non-zero
-    entries, and how many those are.
-    """
-    outputs, gradients, nonzero, counts = scratch
+    """Train on each row of inputs; return the sum of squared errors and the number of hits."""
     # a product with 0 can be left out only while all is finite: 0 * inf is NaN
     finite = _all_finite(params)
-    layers, total, hits = len(plan.kinds), 0.0, 0
+    layers, squares, hits = len(plan.kinds), 0.0, 0
     for s in range(len(inputs)):
-        a = outputs[0, : plan.widths[0]]
-        for i in range(len(a)):
-            a[i] = inputs[s, i]
-        finite = finite and _all_finite(a)
-        _forward(plan, params, masks[s], factors, outputs, nonzero, counts, finite)
+        _prefetch(inputs[min(s + 2, len(inputs) - 1)])
+        x = inputs[s]
+        finite = _forward(plan, params, x, masks[s], factors, scratch, finite)
 
-        y = outputs[layers, : plan.widths[layers]]
+        y = scratch.outputs[layers, : plan.widths[layers]]
         for o in range(len(y)):  # L = sum((y - t)**2) / n
             error = y[o] - targets[s, o]
-            total += error * error
-            gradients[layers, o] = settings.slope * error
+            squares += error * error
+            scratch.gradients[layers, o] = settings.slope * error
         hits += np.argmax(y) == np.argmax(targets[s])
 
-        finite = finite and _all_finite(gradients[layers, : len(y)])
-        _backward(plan, params, velocity, settings, masks[s], factors, scratch, finite)
-    return total, hits
+        finite = _backward(plan, params, velocity, settings, x, masks[s], factors, scratch, finite)
+    return squares, hits
 
 
 @_compiled
-def _forward(plan, params, mask, factors, outputs, nonzero, counts, finite):
+def _prefetch(x):
+    """Ask for a sample: the weights stay in the caches, but samples come from memory."""
+    for i in range(0, len(x), 64 // x.itemsize):
+        prefetch(x, i)
+
+
+@_compiled
+def _forward(plan, params, x, mask, factors, scratch, finite):
+    """Compute each layer's output; return whether all that meets a weight is finite."""
     for layer in range(len(plan.kinds)):
-        a, y = outputs[layer, : plan.widths[layer]], outputs[layer + 1, : plan.widths[layer + 1]]
+        a = x if layer == 0 else scratch.inputs[layer, : plan.widths[layer]]
+        y = scratch.outputs[layer + 1, : plan.rooms[layer + 1]]
         if plan.kinds[layer] == LINEAR:  # y = a @ W + b
-            begin, b = plan.weights[layer], plan.biases[layer]
+            begin, b, rows = plan.weights[layer], plan.biases[layer], scratch.rows[layer]
             for o in range(len(y)):
                 y[o] = 0 if b == NOWHERE else params[b + o]
             W = params[begin : begin + len(a) * len(y)]
-            counts[layer] = _list_nonzero(a, nonzero[layer], finite)
-            _add_rows(y, W, a, nonzero[layer], counts[layer])
+            scratch.counts[layer], finite = _list_nonzero(a, rows, finite)
+            _add_rows(y, W, a, rows, scratch.counts[layer], plan.blocks[layer])
         elif plan.kinds[layer] == RELU:  # y = max(a, 0), where NaN stays NaN
             for i in range(len(a)):
                 y[i] = 0 if a[i] <= 0 else a[i]
         else:  # y = a * scale
             for i in range(len(a)):
                 y[i] = a[i] * mask[plan.masks[layer] + i] * factors[layer]
+    return finite
 
 
 @_compiled
-def _backward(plan, params, velocity, settings, mask, factors, scratch, finite):
-    outputs, gradients, nonzero, counts = scratch
+def _backward(plan, params, velocity, settings, x, mask, factors, scratch, finite):
+    """Train each layer, from the last gradient on; return what _forward returns."""
     for layer in range(len(plan.kinds) - 1, -1, -1):
-        a, da = outputs[layer, : plan.widths[layer]], gradients[layer, : plan.widths[layer]]
-        dy = gradients[layer + 1, : plan.widths[layer + 1]]
+        a = x if layer == 0 else scratch.inputs[layer, : plan.widths[layer]]
+        da = scratch.gradients[layer, : plan.widths[layer]]
+        dy = scratch.gradients[layer + 1, : plan.rooms[layer + 1]]
         if plan.kinds[layer] == LINEAR:  # da = dy @ W.T; dW = a.T @ dy; db = dy
-            begin, b = plan.weights[layer], plan.biases[layer]
-            span = slice(begin, begin + len(a) * len(dy))
+            begin, b, block = plan.weights[layer], plan.biases[layer], plan.blocks[layer]
+            part = slice(begin, begin + len(a) * len(dy))
+            W, v = params[part], velocity[part]
+            rows, count = scratch.rows[layer], scratch.counts[layer]
             finite = finite and _all_finite(dy)
             if layer > 0:
-                _times_transposed(da, params[span], dy)
-            _step_weights(
-                params[span], velocity[span], a, dy, settings, nonzero[layer], counts[layer], finite
-            )
+                gated = finite and plan.gated[layer] != 0
+                _times_transposed(da, W, dy, rows, count, gated, block)
+            if finite and settings.momentum == 0 and settings.decay == 0:
+                _step_rows(W, dy, a, rows, count, settings.lr, block)
+            else:
+                _step_all(W, v, dy, a, settings)
             if b != NOWHERE:
-                one = dy.dtype.type(1)
-                _step(params[b : b + len(dy)], velocity[b : b + len(dy)], dy, one, settings)
+                _step(params, velocity, b, dy, dy.dtype.type(1), settings)
         elif plan.kinds[layer] == RELU:  # da = dy * (a > 0)
             for i in range(len(a)):
                 da[i] = dy[i] * (a[i] > 0)
         else:  # da = dy * scale
             for i in range(len(a)):
                 da[i] = dy[i] * mask[plan.masks[layer] + i] * factors[layer]
+    return finite
 
 
 @_compiled
-def _list_nonzero(a, indices, finite):
-    """Write the indices of the entries that are not 0, all if not finite; return their number."""
-    if not finite:
-        for i in range(len(a)):
-            indices[i] = i
-        return len(a)
-    count = np.uint64(0)  # unsigned: no test for a negative index
-    for i in range(len(a)):  # without a branch, which images would make hard to predict
-        indices[count] = i
-        count += np.uint64(a[i] != 0)
-    return np.int64(count)
+def _list_nonzero(a, rows, finite):
+    """Write down where a is not 0, and return how many entries that are, and True.
+
+    Or all entries and False, if not finite or if one of these is not. Eight at a time and without a
+    branch, which images would make hard to predict: a table says what to write, and more than that
+    is written over.
+    """
+    count, whole, sums = 0, len(a) - len(a) % LANES, splat(a.dtype.type(0), LANES)
+    for i in range(0, whole, LANES):
+        eight = load(a, i, LANES)
+        bits = nonzero(eight)
+        store(rows, count, load(_POSITIONS, LANES * bits, LANES) + np.uint32(i))
+        count += popcount(bits)
+        sums = sums + eight
+    result = total(sums)
+    for i in range(whole, len(a)):
+        rows[count] = i
+        count += a[i] != 0
+        result += a[i]
+    if finite and np.isfinite(result):  # else an entry is not, or the sum is too large
+        return count, True
+    for i in range(len(a)):
+        rows[i] = i
+    return len(a), False
+
+
+# Row after row; row m has the positions of the bits that are 1 in m, then those that are 0.
+_BITS = np.arange(1 << LANES)[:, None] >> np.arange(LANES) & 1
+_POSITIONS = np.argsort(_BITS == 0, axis=1, kind="stable").astype(np.uint32).reshape(-1)
 
 
 @_compiled
-def _add_rows(y, W, a, rows, count):
-    """y += a @ W over the rows listed, four at a time: y is read and written a quarter as often."""
-    n, whole = len(y), count - count % 4
-    for k in range(0, whole, 4):
-        i, j, p, q = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
-        ai, aj, ap, aq = a[i], a[j], a[p], a[q]
-        Wi, Wj = W[i * n : (i + 1) * n], W[j * n : (j + 1) * n]
-        Wp, Wq = W[p * n : (p + 1) * n], W[q * n : (q + 1) * n]
-        for o in range(n):
-            y[o] += ai * Wi[o] + aj * Wj[o] + ap * Wp[o] + aq * Wq[o]
-    for k in range(whole, count):
-        i = rows[k]
-        row, ai = W[i * n : (i + 1) * n], a[i]
-        for o in range(n):
-            y[o] += ai * row[o]
+def _add_rows(y, W, a, rows, count, block):
+    """y += a @ W over these rows, a block of columns at a time."""
+    for at in range(0, len(y), block):
+        for n in literal_unroll(BLOCKS):
+            if n == block:
+                sums = load(y, at, n)
+                for k in range(count):
+                    i = rows[k]
+                    sums = sums + a[i] * load(W, i * len(y) + at, n)
+                store(y, at, sums)
 
 
 @_compiled
-def _times_transposed(da, W, dy):
-    """da = dy @ W.T."""
-    n = len(dy)
-    for i in range(len(da)):
-        row, total = W[i * n : (i + 1) * n], da.dtype.type(0)
-        for o in range(n):
-            total += row[o] * dy[o]
-        da[i] = total
+def _step_rows(W, dy, a, rows, count, lr, block):
+    """W -= lr * a.T @ dy over these rows, a block of columns at a time."""
+    for at in range(0, len(dy), block):
+        for n in literal_unroll(BLOCKS):
+            if n == block:
+                step = lr * load(dy, at, n)
+                for k in range(count):
+                    i = rows[k]
+                    begin = i * len(dy) + at
+                    store(W, begin, load(W, begin, n) - a[i] * step)
 
 
 @_compiled
-def _step_weights(W, v, a, dy, settings, rows, count, finite):
-    """Step along a.T @ dy: plain SGD over the rows listed, of non-zero inputs, else over all."""
-    n, plain = len(dy), settings.momentum == 0 and settings.decay == 0
-    if plain and finite:
-        for k in range(count):
-            i = rows[k]
-            row, step = W[i * n : (i + 1) * n], settings.lr * a[i]
-            for o in range(n):
-                row[o] -= step * dy[o]
-    else:
-        for i in range(len(a)):
-            _step(W[i * n : (i + 1) * n], v[i * n : (i + 1) * n], dy, a[i], settings)
+def _times_transposed(da, W, dy, rows, count, gated, block):
+    """da = dy @ W.T, or if gated 0 beside these rows."""
+    for k in range(len(da) if gated else 0):
+        da[k] = 0
+    for n in literal_unroll(BLOCKS):
+        if n == block:
+            for k in range(count if gated else len(da)):
+                i: Any = rows[k] if gated else np.uint32(k)
+                sums = splat(da.dtype.type(0), n)
+                for at in range(0, len(dy), n):
+                    sums = sums + load(W, i * len(dy) + at, n) * load(dy, at, n)
+                da[i] = total(sums)
 
 
 @_compiled
-def _step(w, v, dy, a, settings):
-    """v = momentum * v + g; w -= lr * v, for g = a * dy + decay * w; nesterov as in SGD."""
+def _step_all(W, v, dy, a, settings):
+    """Step along a.T @ dy in every row."""
+    for i in range(len(a)):
+        _step(W, v, i * len(dy), dy, a[i], settings)
+
+
+@_compiled
+def _step(W, velocity, begin, dy, a, settings):
+    """v = momentum * v + g; w -= lr * v, for g = a * dy + decay * w; nesterov as in SGD.
+
+    w and v are the len(dy) numbers of W and of velocity from begin on.
+    """
     lr, momentum, decay = settings.lr, settings.momentum, settings.decay
-    shrink = w.dtype.type(1) - lr * decay
-    for o in range(len(w)):
-        g = a * dy[o]
+    shrink = dy.dtype.type(1) - lr * decay
+    for o in range(0, len(dy), LANES):
+        g, w = a * load(dy, o, LANES), load(W, begin + o, LANES)
         if momentum == 0:
-            w[o] = shrink * w[o] - lr * g
+            store(W, begin + o, shrink * w - lr * g)
             continue
-        v[o] = momentum * v[o] + g
+        v = momentum * load(velocity, begin + o, LANES) + g
         if decay != 0:  # 0 * inf is NaN
-            v[o] += decay * w[o]
-        w[o] = shrink * w[o] - lr * (g + momentum * v[o]) if settings.nesterov else w[o] - lr * v[o]
+            v = v + decay * w
+        store(velocity, begin + o, v)
+        if settings.nesterov:
+            w, v = shrink * w, g + momentum * v
+        store(W, begin + o, w - lr * v)
 
 
 @_compiled
 def _all_finite(values):
     """Return whether the sum is finite: False also if only the sum overflows."""
-    total = values.dtype.type(0)
+    result = values.dtype.type(0)
     for i in range(len(values)):
-        total += values[i]
-    return np.isfinite(total)
+        result += values[i]
+    return np.isfinite(result)

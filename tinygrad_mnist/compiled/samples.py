@@ -17,7 +17,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist._tables import rows_of, shared_dtype
 from tinygrad_mnist.compiled import kernel
-from tinygrad_mnist.compiled.plan import ROWS, Rule, drawn_masks, planned
+from tinygrad_mnist.compiled.plan import ROWS, Rule, drawn_masks, places, planned
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
@@ -100,17 +100,19 @@ class _Pass:
         self.plan, self.rules, self.optimizer = plan, rules, optimizer
         params = optimizer.params
         dtype = params[0].data.dtype
-        self.flat = _flat([p.data for p in params], dtype)
+        self.flat = self._packed([p.data for p in params])
         velocities = optimizer.state_dict()["velocities"] or [np.zeros_like(p.data) for p in params]
-        self.velocity = _flat(velocities, dtype) if optimizer.momentum else self.flat[:0]
+        self.velocity = self._packed(velocities) if optimizer.momentum else self.flat[:0]
         self.n = int(plan.widths[-1]) if loss.reduction == "mean" else 1
         numbers = optimizer.lr, optimizer.momentum, optimizer.weight_decay, 2 / self.n
         lr, momentum, decay, slope = map(dtype.type, numbers)
         self.settings = kernel.Settings(lr, momentum, decay, slope, optimizer.nesterov)
         self.factors = np.array([1 / (1 - rule.p) for rule in rules], dtype)
-        shape = (len(plan.widths), int(plan.widths.max()))  # of scratch: a row for each layer
-        indices, counts = np.zeros(shape, np.int64), np.zeros(shape[0], np.int64)
-        self.scratch = np.zeros(shape, dtype), np.zeros(shape, dtype), indices, counts
+        shape = (len(plan.widths), int(plan.rooms.max()))  # of scratch: a row for each layer
+        indices, counts = np.zeros(shape, np.uint32), np.zeros(shape[0], np.int64)
+        outputs = np.zeros(shape, dtype)
+        inputs, gradients = _as_read(outputs, dtype), np.zeros(shape, dtype)
+        self.scratch = kernel.Scratch(outputs, inputs, gradients, indices, counts)
 
     def run(
         self, x: NDArray[Any], t: NDArray[Any], order: NDArray[Any] | None
@@ -141,22 +143,28 @@ class _Pass:
 
     def _write_back(self) -> None:
         optimizer = self.optimizer
-        for p, data in zip(optimizer.params, self._parts(self.flat), strict=True):
+        for p, data in zip(optimizer.params, self._windows(self.flat), strict=True):
             p.data = data
             p.zero_grad()
         if optimizer.momentum:
-            velocities = self._parts(self.velocity)
+            velocities = self._windows(self.velocity)
             optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
 
-    def _parts(self, flat: FloatArray) -> list[FloatArray]:
+    def _packed(self, arrays: list[FloatArray]) -> FloatArray:
+        """Return copies side by side, with zeros behind their rows."""
+        *_, (last, _) = places(self.optimizer.params)
+        flat = _blas.aligned(np.zeros(last.stop, self.optimizer.params[0].data.dtype))
+        for window, array in zip(self._windows(flat), arrays, strict=True):
+            window[...] = array
+        return flat
+
+    def _windows(self, flat: FloatArray) -> list[FloatArray]:
+        """Return views of a flat array, in the shapes of the parameters."""
         params = self.optimizer.params
-        parts = np.split(flat, np.cumsum([p.data.size for p in params])[:-1])
-        return [part.reshape(p.data.shape) for part, p in zip(parts, params, strict=True)]
-
-
-def _flat(arrays: list[FloatArray], dtype: np.dtype[Any]) -> FloatArray:
-    """Return copies side by side."""
-    return _blas.aligned(np.concatenate([a.reshape(-1) for a in arrays], dtype=dtype))
+        return [
+            flat[part].reshape(-1, room)[:, : p.data.shape[-1]].reshape(p.data.shape)
+            for p, (part, room) in zip(params, places(params), strict=True)
+        ]
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
