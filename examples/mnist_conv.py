@@ -1,6 +1,6 @@
 """Read handwritten digits with a small convolutional network: python examples/mnist_conv.py.
 
-It reads 98.6 % of the test images. With all 60,000 images to learn from, 99 %:
+It reads 98.5 % of the test images. With all 60,000 images to learn from, 99 %:
 
     python examples/mnist_conv.py --data keras
 """
