@@ -143,7 +143,7 @@ def test_the_scripts_take_a_path_for_data():
     )
 
 
-@pytest.mark.parametrize(("script", "epochs"), [("sgd", 11), ("dropout", 1)])
+@pytest.mark.parametrize(("script", "epochs"), [("sgd", 11), ("dropout", 11), ("minibatch", 1)])
 def test_the_replay_prints_the_published_numbers(script, epochs):
     told = run("notebook/notebook_replay", "--script", script, "--epochs", str(epochs), "--json")
     replay = json.loads(told)

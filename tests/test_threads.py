@@ -89,6 +89,15 @@ def test_num_threads_decides_inside_its_block(threads):
     assert during(threads, 128, 400) == 2
 
 
+@pytest.mark.parametrize(("rows", "told"), [(1, 1), (2, 0)])
+def test_a_stack_of_products_with_a_row_sets_the_count_sooner(rows, told, monkeypatch):
+    """BLAS wakes threads for a vector at 9,216 multiply-adds, for a matrix at 262,144."""
+    pools = []
+    monkeypatch.setattr(_blas, "called", lambda pool, *_: pools.append(pool))
+    _blas.products(np.ones((rows, 25)), np.ones((3, 25, 500)))
+    assert [pool is _threads.NUMPY for pool in pools] == [True] * told
+
+
 def test_products_worth_several_threads_share_one_pool(monkeypatch):
     """Threads that have just worked keep a core busy for some 30 ms, waiting for more."""
     pools = []

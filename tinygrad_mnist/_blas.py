@@ -68,9 +68,7 @@ def products(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return a @ b, for a (..., I, J) and b (..., J, K), of which one may be a single matrix."""
     rows = min(a.shape[-2], b.shape[-1])  # and work are those of one of the products
     work = a.shape[-2] * a.shape[-1] * b.shape[-1]
-    if work <= _SERIAL_MATRIX:
-        return _quietly(np.matmul, a, b)
-    return called(NUMPY, work, rows, _quietly, np.matmul, a, b)
+    return _by_numpy(work, rows, np.matmul, a, b)
 
 
 def add_product(out: FloatArray, a: FloatArray, b: FloatArray, scale: float) -> None:
@@ -121,16 +119,21 @@ def _batch_product(a: FloatArray, b: FloatArray) -> FloatArray:
         return product(a[0], b)[None]
     if len(b) == 1:  # here NumPy's dot takes 0 * inf and 0 * NaN for 0
         return _quietly(np.multiply, a, b)
-    columns = b.shape[1]  # of one, dot makes a product of a matrix and a vector
+    columns = b.shape[1]
     work = a.size * columns
-    if work <= (_SERIAL_VECTOR if columns == 1 else _SERIAL_MATRIX):
-        return _quietly(a.dot, b)
     if work < WORTH_THREADS or columns == 1:
-        return called(NUMPY, work, columns, _quietly, a.dot, b)
+        return _by_numpy(work, columns, a.dot, b)
     # an update will need SciPy's threads, and NumPy's would still be waiting for work beside them
     matrix, trans = (b, 1) if b.flags.f_contiguous else (b.T, 0)
     y = called(SCIPY, work, columns, _GEMM[b.dtype], 1.0, matrix, a.T, trans_a=trans)
     return y.T  # type: ignore[no-any-return]
+
+
+def _by_numpy(work: int, rows: int, routine: Callable[..., Any], *args: FloatArray) -> FloatArray:
+    """Call a routine of NumPy's; with one row, or one column, it multiplies by a vector."""
+    if work <= (_SERIAL_VECTOR if rows == 1 else _SERIAL_MATRIX):
+        return _quietly(routine, *args)
+    return called(NUMPY, work, rows, _quietly, routine, *args)
 
 
 def _quietly(routine: Callable[..., Any], *args: FloatArray) -> FloatArray:

@@ -1,10 +1,10 @@
 """Windows that slide over images: which rows and columns each of their pixels sees.
 
-A layer takes and returns images (..., H, W, C). It computes on arrays (H, C, W, N), where N counts
-all the leading axes. Every copy and every sum then runs along W * N numbers that lie side by side,
-and rows of the image that follow one another are one block of memory. What a layer returns is a
-transposed view of such an array. NumPy's entrywise functions keep the order of memory, so the next
-layer of images finds it as it needs it.
+A layer takes and returns images (..., H, W, C), and computes on arrays (H, C, W, N), of N images in
+all. N is last so that copies and sums run along many numbers that lie side by side (N, and at
+stride 1 w * N), not along the few channels. H is first so that successive rows are one block of
+memory: Conv2d reads them as patches, without a copy. What a layer returns is a transposed view.
+NumPy's entrywise functions keep the order of memory, so the next layer of images copies nothing.
 """
 
 import math
@@ -26,8 +26,8 @@ class Windows:
     """The h x w windows, of kh x kw pixels, over images x (..., H, W, C) with zeros around them.
 
     h = (H + padding on both sides - kh) // stride + 1, and w likewise: what does not fill a window
-    is left out. Make them by `windows_over`. In images (H, C, W, N), with the zeros, `rows[i]` are
-    the i-th rows of all windows, and `columns[j]` the j-th columns.
+    is left out. Make them by `windows_over`. In images (H, C, W, N), with the zeros, the slice
+    `rows[i]` has the i-th row of every window, and the slice `columns[j]` the j-th column.
 
     Args:
         owner: The name of the layer, which refuses a kernel larger than the image.
@@ -49,9 +49,9 @@ class Windows:
             got = f"a {kh} x {kw} kernel, padding {_in_words(padding)}, on {H} x {W}"
             raise ValueError(check.expected(owner, "a kernel that fits the image", got))
         self.kernel, self.stride = kernel, stride
-        self.counts = h, w = (self._padded[0] - kh) // sh + 1, (self._padded[1] - kw) // sw + 1
-        self.rows = [slice(i, i + h * sh, sh) for i in range(kh)]
-        self.columns = [slice(j, j + w * sw, sw) for j in range(kw)]
+        self.h, self.w = (self._padded[0] - kh) // sh + 1, (self._padded[1] - kw) // sw + 1
+        self.rows = [slice(i, i + self.h * sh, sh) for i in range(kh)]
+        self.columns = [slice(j, j + self.w * sw, sw) for j in range(kw)]
         self.overlap = kh > sh or kw > sw
         self._image = slice(top, top + H), slice(None), slice(left, left + W)
         self.N = math.prod(self._leading)
@@ -70,11 +70,11 @@ class Windows:
 
     def pixels(self, images: FloatArray) -> list[FloatArray]:
         """Return a view (h, C, w, N) of each pixel of the windows, row by row."""
-        return [images[i, :, j] for i in self.rows for j in self.columns]
+        return [images[rows, :, columns] for rows in self.rows for columns in self.columns]
 
     def output(self, y: FloatArray) -> FloatArray:
-        """Return y (h, O, w * N) as images (..., h, w, O): a view."""
-        return self._channels_last(y.reshape(*y.shape[:2], self.counts[1], self.N))
+        """Return y, (h, O, w, N) or (h, O, w * N), as images (..., h, w, O): a view."""
+        return self._channels_last(y.reshape(*y.shape[:2], self.w, self.N))
 
     def dx(self, images: FloatArray) -> FloatArray:
         """Return a gradient of `images` as dx (..., H, W, C): a view of all but the zeros."""
@@ -83,7 +83,7 @@ class Windows:
     def cotangent(self, owner: object, dy: ArrayLike, channels: int, dtype: Any) -> FloatArray:
         """Return dy (..., h, w, O) as (h, O, w, N), a copy only if it must be."""
         array = check.floats(owner, "dy", dy)
-        check.same_shape(owner, "dy", array, (*self._leading, *self.counts, channels))
+        check.same_shape(owner, "dy", array, (*self._leading, self.h, self.w, channels))
         return batch_last(array, dtype)
 
     def _channels_last(self, images: FloatArray) -> FloatArray:
@@ -91,7 +91,7 @@ class Windows:
         return images.transpose(3, 0, 2, 1).reshape(*self._leading, H, W, C)
 
 
-windows_over = lru_cache(Windows)  # which takes 4 microseconds
+windows_over = lru_cache(Windows)  # one takes 4 us, and a layer meets the same shape at every step
 
 
 def batch_last(x: FloatArray, dtype: Any) -> FloatArray:

@@ -68,7 +68,7 @@ class Conv2d(Module):
     stride = check.Setting(_stride)
     padding = check.Setting(_padding)
     _windows: Windows | None = None  # of the last forward
-    _patches: Any = None  # of its x, as _patches returns them
+    _patches: Any = None  # of its x, as patches_of returns them
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Conv2d(Module):
             raise check.value_error(self, f"x of shape (..., H, W, {self.in_channels})", x.shape)
         name = type(self).__name__
         windows = windows_over(name, x.shape, self.kernel_size, self.stride, self.padding)
-        patches = _patches(windows, windows.images(x, W.dtype))
+        patches = patches_of(windows, windows.images(x, W.dtype))
         y = _blas.products(W.T, patches)
         if b is not None:
             y += b[:, None]
@@ -113,12 +113,12 @@ class Conv2d(Module):
         windows = check.kept(self, self._windows)
         W, _ = self._checked_data(windows.kernel)
         dy = windows.cotangent(self, dy, W.shape[1], W.dtype)
-        dy = dy.reshape(len(dy), W.shape[1], windows.counts[1] * windows.N)
+        dy = dy.reshape(len(dy), W.shape[1], windows.w * windows.N)
         dW = _blas.products(self._patches, dy.transpose(0, 2, 1)).sum(axis=0)
         self.weight.accumulate(dW.reshape(self.weight.data.shape))
         if self.bias is not None:
             self.bias.accumulate(dy.sum(axis=(0, 2)))
-        return windows.dx(_dimages(windows, W, dy)) if self.input_grad else None
+        return windows.dx(dimages_of(windows, W, dy)) if self.input_grad else None
 
     def _weight_shape(self, kernel: Pair) -> tuple[int, int, int, int]:
         return *kernel, self.in_channels, self.out_channels
@@ -135,27 +135,28 @@ class Conv2d(Module):
         return {**super()._hyperparameters(), "bias": self.bias is not None}
 
 
-def _patches(windows: Windows, images: FloatArray) -> FloatArray:
+def patches_of(windows: Windows, images: FloatArray) -> FloatArray:
     """Return the patches (h, kh * kw * I, w * N) of images (H, I, W, N), each one a column.
 
     Each row of an image is copied once for each column of the kernel. Then patches[r] are the kh
     rows from r * sh on, as they lie in memory: nothing is copied for the rows of the kernel.
     """
-    columns = np.concatenate([images[:, :, j] for j in windows.columns], axis=1)
-    _, n, w, N = columns.shape  # n is kw * I
-    row, line, _, item = columns.strides
-    shape = windows.counts[0], windows.kernel[0] * n, w * N
-    return np.ndarray(shape, columns.dtype, columns, strides=(windows.stride[0] * row, line, item))
+    copy = np.concatenate([images[:, :, columns] for columns in windows.columns], axis=1)
+    _, n, w, N = copy.shape  # n is kw * I
+    row, line, _, item = copy.strides
+    shape = windows.h, windows.kernel[0] * n, w * N
+    # unlike as_strided, it checks that nothing lies outside; patches share rows: only read them
+    return np.ndarray(shape, copy.dtype, copy, strides=(windows.stride[0] * row, line, item))
 
 
-def _dimages(windows: Windows, W: FloatArray, dy: FloatArray) -> FloatArray:
+def dimages_of(windows: Windows, W: FloatArray, dy: FloatArray) -> FloatArray:
     """Return the gradient of images: dpatches = W @ dy, added up where the patches were."""
     dimages = windows.zeros(W.dtype)
     (kh, kw), (H, I, _, N) = windows.kernel, dimages.shape  # noqa: E741
     dcolumns = np.zeros((H, kw * I, dy.shape[2]), W.dtype)
-    for i, W_i in zip(windows.rows, W.reshape(kh, kw * I, -1), strict=True):
-        dcolumns[i] += _blas.products(W_i, dy)
-    parts = dcolumns.reshape(H, kw, I, windows.counts[1], N).swapaxes(0, 1)
-    for j, part in zip(windows.columns, parts, strict=True):
-        dimages[:, :, j] += part
+    for rows, W_i in zip(windows.rows, W.reshape(kh, kw * I, -1), strict=True):
+        dcolumns[rows] += _blas.products(W_i, dy)
+    parts = dcolumns.reshape(H, kw, I, windows.w, N).swapaxes(0, 1)
+    for columns, part in zip(windows.columns, parts, strict=True):
+        dimages[:, :, columns] += part
     return dimages

@@ -77,11 +77,11 @@ class MaxPool2d(Pool2d):
     def pooled(self, pixels: FloatArray) -> FloatArray:
         y: FloatArray = np.maximum.reduce(pixels)
         self._is_winner = pixels == y
-        free = ~self._is_winner[0]
-        for equal in self._is_winner[1:]:  # to y, of which the first counts
-            equal &= free
-            free ^= equal
-        if free.any():  # only NaN is not equal to itself
+        found = self._is_winner[0].copy()
+        for wins in self._is_winner[1:]:  # of equal pixels the first wins
+            wins &= ~found
+            found |= wins
+        if not found.all():  # only NaN is not equal to itself
             for nan, winner in zip(np.isnan(pixels), self._is_winner, strict=True):
                 self._is_winner[:, nan] = False
                 winner[nan] = True

@@ -4,6 +4,8 @@ import keras
 import networks
 import numpy as np
 
+from peers import asking
+
 
 def model_of(case):
     layers = keras.layers
@@ -60,12 +62,5 @@ def train(case):
 
 
 def ask(case):
-    model, (x, _) = model_of(case), networks.data(case, np.float32)
-    rows = case.rows
-
-    def step(steps):
-        for i in steps:
-            y = model.predict_on_batch(x[i * rows : (i + 1) * rows])
-        return y
-
-    return step
+    x, _ = networks.data(case, np.float32)
+    return asking(model_of(case).predict_on_batch, x, case.rows)
