@@ -177,7 +177,7 @@ class CrossEntropyLoss(ReducedLoss):
         return t if t.ndim < y.ndim else t.astype(y.dtype, copy=False)
 
     def compute(self, y: FloatArray, t: NDArray[Any]) -> tuple[float, FloatArray, float]:
-        q, n = self._weighted(y, t)
+        q, n = self.weighted(y, t)
         z = y - y.max(axis=-1, keepdims=True)
         e = np.exp(z)
         e_sum = e.sum(axis=-1, keepdims=True)
@@ -186,8 +186,8 @@ class CrossEntropyLoss(ReducedLoss):
         slope = e / e_sum * q.sum(axis=-1, keepdims=True) - q
         return terms.sum(dtype=np.float64), slope, n
 
-    def _weighted(self, y: FloatArray, t: NDArray[Any]) -> tuple[FloatArray, float]:
-        """Return q, and the n of a mean."""
+    def weighted(self, y: FloatArray, t: NDArray[Any]) -> tuple[FloatArray, float]:
+        """Return q, of the shape and dtype of y (..., K), and the n of a mean."""
         K, s, w = y.shape[-1], self.label_smoothing, self.class_weight
         if w is not None and len(w) != K:
             raise ValueError(check.expected(self, f"class_weight of {K} numbers", len(w)))

@@ -15,14 +15,27 @@ from cases import OwnLinear, Twice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, Dropout, Linear, Module, MSELoss, Parameter, ReLU, Sequential
+from tinygrad_mnist import (
+    SGD,
+    CrossEntropyLoss,
+    Dropout,
+    Flatten,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    ReLU,
+    Sequential,
+    Unflatten,
+)
 from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
-from tinygrad_mnist.compiled import ROWS, compile_sgd, kernel
-from tinygrad_mnist.compiled.kernel import BLOCKS
-from tinygrad_mnist.compiled.plan import LINEAR, Rule
+from tinygrad_mnist.compiled import ROWS, compile_sgd, rows, samples
+from tinygrad_mnist.compiled.kernel import BLOCKS, LINEAR
+from tinygrad_mnist.compiled.plan import Rule
 
+NAMES = "Sequential, Linear, ReLU, Dropout, Flatten and Unflatten"
 OPTIMIZERS = [
     {},
     {"weight_decay": 0.01},
@@ -37,7 +50,7 @@ def eager_pass(model, loss, optimizer, x, t, order=None):
     for i in order:
         y = model(x[i])
         total += loss(y, t[i])
-        hits += y.argmax() == t[i].argmax()
+        hits += y.argmax() == (t[i] if t.ndim == 1 else t[i].argmax())
         optimizer.zero_grad()
         model.backward(loss.backward())
         optimizer.step()
@@ -78,30 +91,81 @@ def chains(draw):
     return Sequential(*layers).train(draw(st.sampled_from([True, True, False]))), dtype, features
 
 
+LOSSES = [
+    lambda: MSELoss("mean"),
+    lambda: MSELoss("sum"),
+    lambda: MSELoss("batchmean"),
+    CrossEntropyLoss,
+    lambda: CrossEntropyLoss("sum", label_smoothing=0.1, class_weight=[1, 0.5, 2]),
+    lambda: CrossEntropyLoss(class_weight=[3, 0.5, 2]),
+]
+
+
+def targets_for(loss, n, rng):
+    """Return targets of three outputs: numbers, labels, or rows of probabilities."""
+    rows = rng.standard_normal((n, 3)).astype(np.float32)
+    if isinstance(loss, MSELoss):
+        return rows
+    if loss.reduction == "sum":
+        return np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+    return rng.integers(0, 3, n)
+
+
 @given(
     drawn=chains(),
     seed=seeds(),
     options=st.sampled_from(OPTIMIZERS),
-    reduction=st.sampled_from(["mean", "sum", "batchmean"]),
+    make_loss=st.sampled_from(LOSSES),
     n=st.sampled_from([7, 0, 1]),
     shuffled=st.booleans(),
 )
-def test_two_passes_leave_what_two_eager_passes_leave(drawn, seed, options, reduction, n, shuffled):
+def test_two_passes_leave_what_two_eager_passes_leave(drawn, seed, options, make_loss, n, shuffled):
     (eager, dtype, features), rng = drawn, np.random.default_rng(seed)
     fast = copy.deepcopy(eager)
     x = rng.standard_normal((n, features)) * (rng.random((n, features)) < 0.5)
-    t = rng.standard_normal((n, 3)).astype(np.float32)
+    t = targets_for(make_loss(), n, rng)
     order = rng.integers(0, n, 2 * n) if shuffled and n else None
     optimizers = [SGD(model.parameters(), 1e-4, **options) for model in (eager, fast)]
-    train = compile_sgd(fast, MSELoss(reduction), optimizers[1])
+    train = compile_sgd(fast, make_loss(), optimizers[1])
     for _ in range(2):
-        wanted = eager_pass(eager, MSELoss(reduction), optimizers[0], x, t, order)
+        wanted = eager_pass(eager, make_loss(), optimizers[0], x, t, order)
         assert_same(train(x, t, order=order), wanted, dtype)
     assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], dtype)
     velocities = [optimizer.state_dict()["velocities"] for optimizer in optimizers]
     assert_same(velocities[1], velocities[0], dtype)
     assert streams(fast) == streams(eager)
     assert all(p.data.dtype == dtype and not p.grad.any() for p in fast.parameters())
+
+
+def test_labels_that_do_not_fit_are_refused():
+    model = model_of_two()
+    before = model.state_dict()
+    train = compile_sgd(model, CrossEntropyLoss(), SGD(model.parameters(), 0.1))
+    with pytest.raises(ValueError, match=r"^train: expected labels in \[0, 2\), got 2"):
+        train(np.ones((3, 4)), [0, 1, 2])
+    with pytest.raises(TypeError, match="^train: expected labels to be integers, got dtype float"):
+        train(np.ones((3, 4)), [0.0, 1.0, 0.0])
+    with pytest.raises(ValueError, match="^train: expected target to have rows that are one-hot"):
+        train(np.ones((3, 4)), np.ones((3, 2)))
+    assert all((model.state_dict()[name] == before[name]).all() for name in before)
+
+
+def test_samples_of_more_axes_are_flattened_and_back():
+    rng = np.random.default_rng(0)
+    x, t = rng.random((9, 2, 3)), rng.integers(0, 2, 9)
+    layers = Flatten(2), Linear(6, 4, rng=1), Unflatten((2, 2)), ReLU(), Flatten(2)
+    eager = Sequential(*layers, Linear(4, 2, rng=2)).astype(np.float64)
+    fast = copy.deepcopy(eager)
+    wanted = eager_pass(eager, CrossEntropyLoss(), SGD(eager.parameters(), 0.1), x, t)
+    train = compile_sgd(fast, CrossEntropyLoss(), SGD(fast.parameters(), 0.1))
+    assert_same(train(x, t), wanted, x.dtype)
+    assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], x.dtype)
+    text = "compile_sgd: expected samples of 2 axes or more for layer 0, got (6,)"
+    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
+        train(x.reshape(9, 6), t)
+    text = "compile_sgd: expected layer 1 to take 8 features, got 6"
+    with pytest.raises(ValueError, match="^" + re.escape(text) + "$"):
+        train(np.ones((9, 2, 4)), t)
 
 
 def test_masks_of_a_shared_generator_in_more_samples_than_are_drawn_for_at_once():
@@ -303,10 +367,11 @@ def test_the_kernel_in_plain_python_does_the_same(value, monkeypatch):
         for model, plain in zip(models, (False, True), strict=True):
             with monkeypatch.context() as patched:
                 if plain:
-                    functions = [n for n, f in vars(kernel).items() if hasattr(f, "py_func")]
-                    assert len(functions) >= 8
-                    for name in functions:
-                        patched.setattr(kernel, name, getattr(kernel, name).py_func)
+                    for module in (samples, rows):
+                        functions = {n: f for n, f in vars(module).items() if hasattr(f, "py_func")}
+                        assert len(functions) >= 8
+                        for name, function in functions.items():
+                            patched.setattr(module, name, function.py_func)
                 train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.001, **options))
                 with np.errstate(invalid="ignore"):
                     results.append([*train(x, t), *(p.data for p in model.parameters())])
@@ -326,14 +391,12 @@ def tied():
         (
             Sequential(Linear(2, 2), Twice()),
             TypeError,
-            "expected Sequential, Linear, ReLU and Dropout alone, got Twice at 1; use the eager "
-            "loop",
+            f"expected {NAMES} alone, got Twice at 1; use the eager loop",
         ),
         (
             Sequential(OwnLinear(2, 2)),
             TypeError,
-            "expected Sequential, Linear, ReLU and Dropout alone, got OwnLinear at 0; use the "
-            "eager loop",
+            f"expected {NAMES} alone, got OwnLinear at 0; use the eager loop",
         ),
         (tied(), TypeError, "expected no shared Parameter, got one; use the eager loop"),
         (
@@ -366,7 +429,8 @@ def test_other_losses_and_optimizers_are_refused():
 
     model = model_of_two()
     sgd = SGD(model.parameters(), 0.1)
-    with pytest.raises(TypeError, match="^compile_sgd: expected an MSELoss, got OwnLoss; use the"):
+    text = "^compile_sgd: expected an MSELoss or a CrossEntropyLoss, got OwnLoss; use the"
+    with pytest.raises(TypeError, match=text):
         compile_sgd(model, OwnLoss(), sgd)
     with pytest.raises(TypeError, match="^compile_sgd: expected an SGD, got OwnSGD; use the eager"):
         compile_sgd(model, MSELoss(), OwnSGD(model.parameters(), 0.1))
@@ -451,11 +515,11 @@ def test_a_second_process_finds_the_kernel_on_disk():
     code = """
 import numpy as np
 from tinygrad_mnist import SGD, Linear, MSELoss, Sequential
-from tinygrad_mnist.compiled import compile_sgd, kernel
+from tinygrad_mnist.compiled import compile_sgd, samples
 
 model = Sequential(Linear(2, 1, rng=0))
 compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(np.ones((1, 2)), np.ones((1, 1)))
-print(sum(kernel.run_samples.stats.cache_hits.values()))
+print(sum(samples.run_samples.stats.cache_hits.values()))
 """
     runs = [subprocess.run([sys.executable, "-c", code], stdout=PIPE, text=True) for _ in range(2)]
     assert runs[1].stdout == "1\n"
@@ -496,7 +560,7 @@ def test_the_kernel_is_compiled_once_for_each_dtype_whatever_the_model(seed):
     compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(
         np.ones((2, 3)), np.ones((2, model[0].out_features))
     )
-    assert len(kernel.run_samples.signatures) <= 2
+    assert len(samples.run_samples.signatures) <= 2
 
 
 def test_what_changed_since_is_followed_or_refused_before_anything_moves():
@@ -584,12 +648,12 @@ def test_a_custom_layer_is_trained_by_the_rule_of_its_row(monkeypatch):
     )
     fast = copy.deepcopy(eager)
     optimizer = SGD(fast.parameters(), 0.01, momentum=0.9)
-    names = "Sequential, Linear, ReLU and Dropout"
-    with pytest.raises(TypeError, match=f"^compile_sgd: expected {names} alone, got Product at 0;"):
+    text = f"^compile_sgd: expected {NAMES} alone, got Product at 0;"
+    with pytest.raises(TypeError, match=text):
         compile_sgd(fast, MSELoss(), optimizer)
-    monkeypatch.setitem(ROWS, Product, lambda product: Rule(kernel.LINEAR, product.W))
-    names = "Sequential, Linear, ReLU, Dropout and Product"
-    with pytest.raises(TypeError, match=f"expected {names} alone, got Positive at 1;"):
+    monkeypatch.setitem(ROWS, Product, lambda product: Rule(LINEAR, product.W))
+    text = f"{NAMES.replace(' and', ',')} and Product alone, got Positive at 1;"
+    with pytest.raises(TypeError, match=text):
         compile_sgd(fast, MSELoss(), optimizer)
     monkeypatch.setitem(ROWS, Positive, ROWS[ReLU])
     wanted = eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.01, momentum=0.9), x, t)

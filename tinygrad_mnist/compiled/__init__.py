@@ -1,6 +1,6 @@
 """Training by other means: a pass over the data in one kernel (extra `compiled`: numba)."""
 
 from tinygrad_mnist.compiled.plan import ROWS
-from tinygrad_mnist.compiled.samples import compile_sgd
+from tinygrad_mnist.compiled.trainer import compile_sgd
 
 __all__ = ["ROWS", "compile_sgd"]

@@ -11,7 +11,7 @@ an eager one.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,26 +19,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist.compiled.kernel import BLOCKS, DROPOUT, LINEAR, NOWHERE, RELU, Plan
+from tinygrad_mnist.compiled.kernel import (
+    BLOCKS,
+    DROPOUT,
+    FLATTEN,
+    LINEAR,
+    NOWHERE,
+    RELU,
+    UNFLATTEN,
+    Plan,
+)
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Dropout, Linear, ReLU
+from tinygrad_mnist.nn import Dropout, Flatten, Linear, ReLU, Unflatten
 from tinygrad_mnist.parameter import Parameter
 
 
 class Rule(NamedTuple):
     """What the kernel is told about a layer as it is now."""
 
-    kind: int  # LINEAR: y = x @ W + b; RELU: y = max(x, 0); DROPOUT: y = x * scale
+    kind: int  # LINEAR: y = x @ W + b; RELU: y = max(x, 0); DROPOUT: y = x * scale; FLATTEN, ...
     weight: Any = None  # a Parameter, W (I, O)
     bias: Parameter | None = None  # b (O,)
     p: float = 0.0  # probability of zeroing, 0 in evaluation mode
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
+    axes: int = 0  # how many last axes a FLATTEN makes one
+    shape: tuple[int, ...] = ()  # what an UNFLATTEN makes of the last axis
+
+
+class Dropped(NamedTuple):
+    """A Dropout of a chain: where its masks are, and what draws them."""
+
+    begin: int  # in the row of all masks of a sample
+    width: int
+    p: float
+    rng: Any
 
 
 ROWS: dict[type[Module], Callable[[Any], Rule]] = {
     Linear: lambda layer: Rule(LINEAR, layer.weight, layer.bias),
     ReLU: lambda _: Rule(RELU),
     Dropout: lambda layer: Rule(DROPOUT, p=layer.p if layer.training else 0.0, rng=layer.rng),
+    Flatten: lambda layer: Rule(FLATTEN, axes=layer.axes),
+    Unflatten: lambda layer: Rule(UNFLATTEN, shape=layer.shape),
 }
 
 
@@ -69,54 +91,96 @@ def places(params: Sequence[Parameter]) -> Iterator[tuple[slice, int]]:
         begin = end
 
 
-def planned(owner: str, rules: dict[str, Rule], params: Sequence[Parameter]) -> Plan:
-    """Return the chain in numbers, or refuse widths that do not fit.
+def first_shape(rules: Iterable[Rule]) -> tuple[int, ...] | None:
+    """Return the shape of a sample if the layers tell, which is so if a Linear comes first."""
+    kinds = {RELU, DROPOUT}
+    first = next((rule for rule in rules if rule.kind not in kinds), None)
+    return first.weight.data.shape[:1] if first is not None and first.kind == LINEAR else None
+
+
+def planned(
+    owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: tuple[int, ...]
+) -> tuple[Plan, list[Dropped]]:
+    """Return the chain in numbers for samples of a shape; refuse what does not fit.
 
     The rules go by the paths of their layers; the kernel will find params in this order.
     """
     offsets = {id(p): part.start for p, (part, _) in zip(params, places(params), strict=True)}
-    first = next(rule.weight for rule in rules.values() if rule.kind == LINEAR)
-    widths, rows, masked, gated = [first.data.shape[0]], [], 0, False
+    dtype = params[0].data.dtype
+    widths, rows, dropouts, gated = [math.prod(shape)], [], list[Dropped](), False
     for path, rule in rules.items():
         width, mask = widths[-1], NOWHERE
+        if rule.kind in (FLATTEN, UNFLATTEN):
+            shape = _reshaped(owner, path, rule, shape)
+            continue  # the numbers stay where they are
         if rule.kind == LINEAR:
             features, width = rule.weight.data.shape
-            if features != widths[-1]:
-                contract = f"layer {path} to take {widths[-1]} features"
+            if shape != (features,):
+                contract = f"layer {path} to take {_in_words(shape)}"
                 raise ValueError(check.expected(owner, contract, features))
             if rule.bias is not None:  # one of another shape would be broadcast by forward
                 check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
+            shape = (width,)
         elif rule.kind == DROPOUT:
-            mask, masked = masked, masked + width
+            mask = sum(dropout.width for dropout in dropouts)
+            dropouts.append(Dropped(mask, width, rule.p, rule.rng))
         elif rule.kind != RELU:
             raise check.value_error(owner, f"a rule of the kernel's for layer {path}", rule.kind)
         widths.append(width)
         weight, bias = (offsets.get(id(p), NOWHERE) for p in (rule.weight, rule.bias))
-        rows.append((rule.kind, weight, bias, gated, mask))
+        rows.append((rule.kind, weight, bias, gated, mask, 1 / (1 - rule.p)))
         gated = rule.kind == RELU or (gated and rule.kind == DROPOUT)
-    dtype = first.data.dtype
     rooms = [room_of(width, dtype) for width in widths]
     blocks = [block_of(width, dtype) for width in widths[1:]]
-    numbers = widths, rooms, blocks, *zip(*rows, strict=True)
-    return Plan(*(np.array(n, np.int64) for n in numbers))
+    *columns, scales = zip(*rows, strict=True)
+    numbers = (np.array(n, np.int64) for n in (widths, rooms, blocks, *columns))
+    return Plan._make([*numbers, np.array(scales, dtype)]), dropouts
 
 
-def drawn_masks(plan: Plan, rules: list[Rule], samples: int) -> NDArray[np.bool_]:
+def _reshaped(owner: str, path: str, rule: Rule, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if rule.kind == FLATTEN:
+        if rule.axes > len(shape):
+            contract = f"samples of {rule.axes} axes or more for layer {path}"
+            raise check.value_error(owner, contract, shape)
+        return *shape[: -rule.axes], math.prod(shape[-rule.axes :])
+    if shape[-1] != math.prod(rule.shape):
+        contract = f"layer {path} to take {_in_words(shape)}"
+        raise check.value_error(owner, contract, math.prod(rule.shape))
+    return *shape[:-1], *rule.shape
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
+
+
+def drawn_masks(
+    dropouts: Sequence[Dropped], samples: int, batch_size: int = 1
+) -> NDArray[np.bool_]:
     """Return what each Dropout would draw for each sample, side by side: (samples, all widths).
 
-    Layers with one generator take turns at every sample, so it draws for all of them at once.
+    Batches have batch_size samples, the last one perhaps fewer.
     """
-    width = plan.widths[1:]
-    if not any(rule.kind == DROPOUT for rule in rules):
-        return np.ones((samples, 0), np.bool_)
-    masks = np.ones((samples, int(width[plan.masks != NOWHERE].sum())), np.bool_)
-    drawing: dict[int, list[int]] = {}
-    for i, rule in enumerate(rules):
-        if rule.p:
-            drawing.setdefault(id(rule.rng.bit_generator), []).append(i)
-    for layers in drawing.values():
-        draws = rules[layers[0]].rng.random((samples, int(width[layers].sum())), dtype=np.float32)
-        parts = np.split(draws, np.cumsum(width[layers])[:-1], axis=1)
-        for i, part in zip(layers, parts, strict=True):
-            masks[:, plan.masks[i] : plan.masks[i] + width[i]] = part >= rules[i].p
+    masks = np.ones((samples, sum(dropout.width for dropout in dropouts)), np.bool_)
+    whole = samples - samples % batch_size
+    for part, size in (masks[:whole], batch_size), (masks[whole:], samples - whole):
+        if len(part):
+            _draw(dropouts, part, size)
     return masks
+
+
+def _draw(dropouts: Sequence[Dropped], masks: NDArray[np.bool_], batch_size: int) -> None:
+    """Fill in the masks of whole batches.
+
+    Layers with one generator take turns at every batch, so it draws for all of them at once.
+    """
+    drawing: dict[int, list[Dropped]] = {}
+    for dropout in dropouts:
+        if dropout.p:
+            drawing.setdefault(id(dropout.rng.bit_generator), []).append(dropout)
+    for layers in drawing.values():
+        sizes = [batch_size * layer.width for layer in layers]
+        draws = layers[0].rng.random((len(masks) // batch_size, sum(sizes)), dtype=np.float32)
+        parts = np.split(draws, np.cumsum(sizes)[:-1], axis=1)
+        for layer, part in zip(layers, parts, strict=True):
+            kept = part.reshape(len(masks), layer.width) >= layer.p
+            masks[:, layer.begin : layer.begin + layer.width] = kept

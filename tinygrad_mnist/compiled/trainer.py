@@ -1,0 +1,321 @@
+"""SGD in compiled kernels, many steps at a call (needs the `compiled` extra: numba).
+
+In small networks Python itself is most of the cost, and work on zeros most of the rest. Here a
+kernel runs the whole chain, step after step, and leaves zeros out.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._interrupts import holding
+from tinygrad_mnist._tables import rows_of, shared_dtype
+from tinygrad_mnist.compiled import samples
+from tinygrad_mnist.compiled.kernel import (
+    CROSS_ENTROPY,
+    LINEAR,
+    SQUARED_ERROR,
+    Chunk,
+    Settings,
+)
+from tinygrad_mnist.compiled.plan import (
+    ROWS,
+    Dropped,
+    Rule,
+    drawn_masks,
+    first_shape,
+    places,
+    planned,
+)
+from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.parameter import Parameter
+
+_CHUNK = 512  # samples, about, between two moments for Ctrl-C
+
+
+def compile_sgd(
+    model: Module, loss: MSELoss | CrossEntropyLoss, optimizer: SGD
+) -> Callable[..., tuple[float, float]]:
+    """Return `train(inputs, targets, *, order=None, batch_size=1) -> (loss, accuracy)`.
+
+    It does what this loop does, to rounding while the weights are finite, and leaves the same
+    parameters, velocities and states of the Dropouts' generators; gradients are cleared::
+
+        order = range(len(inputs)) if order is None else order
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            value = loss(model(inputs[batch]), targets[batch])
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
+
+    and returns the mean of the values, weighted by the samples of each batch, and the fraction of
+    samples whose largest output is at the label, or at the target's largest entry (NaN for a single
+    output). inputs (N, ...) and targets, (N, K) or labels (N,), may be read-only or memory-mapped:
+    they are converted in small parts. Settings, modes and weights are read again at each call.
+    Ctrl-C stops it after a chunk of 512 samples or a batch: parameters, velocities and generators
+    are then those of the loop after so many samples.
+
+    model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS; loss
+    is an MSELoss or a CrossEntropyLoss, and optimizer an SGD of exactly the model's parameters. For
+    all else, also classes derived from these, use the loop above.
+    """
+    rules = _checked("compile_sgd", model, loss, optimizer)
+    if (shape := first_shape(rules.values())) is not None:
+        planned("compile_sgd", rules, optimizer.params, shape)
+
+    def train(
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        *,
+        order: ArrayLike | None = None,
+        batch_size: int = 1,
+    ) -> tuple[float, float]:
+        x = check.real_array("train", "inputs", inputs)
+        t = check.real_array("train", "targets", targets)
+        batch_size = check.integer("train", "batch_size", batch_size, at_least=1)
+        trainer = Trainer("compile_sgd", model, loss, optimizer, x.shape[1:])
+        contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))})"
+        if x.ndim == 0 or x.shape[1:] != trainer.shape:
+            raise check.value_error("train", contract, x.shape)
+        t = trainer.checked_targets("train", t, len(x))
+        indices = None if order is None else _indices(order, len(x))
+        if not len(x if indices is None else indices):
+            return 0.0, 0.0
+        check.writeable("train", optimizer.params)
+        _refuse_shared_memory({"inputs": x, "targets": t}, optimizer)
+        return _trained(trainer, x, t, indices, batch_size)
+
+    return train
+
+
+def _trained(
+    trainer: "Trainer",
+    x: NDArray[Any],
+    t: NDArray[Any],
+    order: NDArray[Any] | None,
+    batch_size: int,
+) -> tuple[float, float]:
+    """Train on the samples in order, a chunk at a time; return mean loss and accuracy."""
+    total, hits, n = 0.0, 0.0, len(x) if order is None else len(order)
+    chunk_size = max(1, _CHUNK // batch_size) * batch_size
+    with holding() as hold, trainer:
+        for start in range(0, n, chunk_size):
+            hold.let()
+            part = slice(start, min(start + chunk_size, n))
+            rows = part if order is None else order[part]
+            size = part.stop - start
+            ends = np.minimum(np.arange(0, size + batch_size, batch_size), size)
+            masks = drawn_masks(trainer.dropouts, size, batch_size)
+            done = trainer.train(x[rows], t[rows], ends, masks)
+            total += float(done.losses @ np.diff(ends))
+            hits += float(np.count_nonzero(done.outputs.argmax(axis=1) == _classes(t[rows])))
+    return total / n, hits / n if trainer.outputs > 1 else math.nan
+
+
+class Done(NamedTuple):
+    """What came out of some steps."""
+
+    losses: NDArray[np.float64]  # the value of each batch
+    n: NDArray[np.float64]  # what each is the mean over
+    outputs: FloatArray  # (samples, K): y of each sample, before its batch's step
+
+
+class Trainer:
+    """A model, its loss and its SGD, as the kernels have them: a context.
+
+    Parameters and velocities are copied when it is made, and back at the end of a `with` block, or
+    by `write_back`. In between, those of the model stay as they were.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        model: Module,
+        loss: MSELoss | CrossEntropyLoss,
+        optimizer: SGD,
+        shape: tuple[int, ...],
+    ) -> None:
+        rules = _checked(owner, model, loss, optimizer)
+        self.shape = first_shape(rules.values()) or shape
+        self.loss, self.optimizer = loss, optimizer
+        self.dropouts: list[Dropped]
+        self.plan, self.dropouts = planned(owner, rules, optimizer.params, self.shape)
+        self.outputs = int(self.plan.widths[-1])
+        self.weights = Weights(optimizer.params)
+        self.flat = self.weights.packed([p.data for p in optimizer.params])
+        velocities = optimizer.state_dict()["velocities"]
+        zeros = [np.zeros_like(p.data) for p in optimizer.params]
+        self.velocity = self.flat[:0]
+        if optimizer.momentum:
+            self.velocity = self.weights.packed(velocities or zeros)
+        self._scratch = samples.new_scratch(self.plan, self.flat.dtype)
+
+    def __enter__(self) -> "Trainer":
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write back, also after an error."""
+        self.write_back()
+
+    def train(
+        self,
+        x: NDArray[Any],
+        t: NDArray[Any],
+        ends: NDArray[Any],
+        masks: NDArray[np.bool_],
+        rates: ArrayLike | None = None,
+    ) -> Done:
+        """Make a step for each batch: number j has the samples ends[j] to ends[j + 1].
+
+        The targets are what `checked_targets` returns, masks what `drawn_masks` does. rates are of
+        each step; left out, they are the optimizer's.
+        """
+        dtype, optimizer = self.flat.dtype, self.optimizer
+        targets, n = _rows_and_divisors(self.loss, t, ends, self.outputs, dtype)
+        squares = isinstance(self.loss, MSELoss)
+        chunk = Chunk(
+            inputs=_as_read(x.reshape(len(x), -1), dtype),
+            targets=_as_read(targets, dtype),
+            masks=masks,
+            ends=ends,
+            rates=np.full(len(n), optimizer.lr if rates is None else rates, dtype),
+            factors=((2 if squares else 1) / n).astype(dtype),
+            outputs=np.empty((len(x), self.outputs), dtype),
+            totals=np.empty(len(n)),
+        )
+        settings = Settings(
+            dtype.type(optimizer.momentum),
+            dtype.type(optimizer.weight_decay),
+            optimizer.nesterov,
+            SQUARED_ERROR if squares else CROSS_ENTROPY,
+        )
+        state = self.plan, self.flat, self.velocity, settings
+        samples.run_samples(*state, chunk, self._scratch)
+        return Done(chunk.totals / n, n, chunk.outputs)
+
+    def checked_targets(self, owner: str, t: NDArray[Any], n: int) -> NDArray[Any]:
+        """Return the targets of n samples as `train` takes them, or refuse them."""
+        shape = n, self.outputs
+        if isinstance(self.loss, MSELoss):
+            check.same_shape(owner, "targets", t, shape)
+            return t
+        if not n:
+            return t
+        return check.labels_or_rows(owner, t, check.scores(owner, _like(shape, self.flat.dtype)))
+
+    def write_back(self) -> None:
+        """Copy parameters and velocities to where they came from; clear the gradients."""
+        optimizer = self.optimizer
+        for p, data in zip(optimizer.params, self.weights.windows(self.flat), strict=True):
+            p.data = data
+            p.zero_grad()
+        if optimizer.momentum:
+            velocities = self.weights.windows(self.velocity)
+            optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
+
+
+class Weights:
+    """Where parameters, or what is like them, are in a flat array."""
+
+    def __init__(self, params: Sequence[Parameter]) -> None:
+        self._params = params
+        self._places = list(places(params))
+
+    def packed(self, arrays: Sequence[FloatArray]) -> FloatArray:
+        """Return copies side by side, with zeros behind their rows."""
+        last, _ = self._places[-1]
+        flat = _blas.aligned(np.zeros(last.stop, self._params[0].data.dtype))
+        for window, array in zip(self.windows(flat), arrays, strict=True):
+            window[...] = array
+        return flat
+
+    def windows(self, flat: FloatArray) -> list[FloatArray]:
+        """Return views of a flat array, in the shapes of the parameters."""
+        return [
+            flat[part].reshape(-1, room)[:, : p.data.shape[-1]].reshape(p.data.shape)
+            for p, (part, room) in zip(self._params, self._places, strict=True)
+        ]
+
+
+def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[str, Rule]:
+    """Return the layers' rules by their paths, or refuse what no kernel can do."""
+    remedy = "; use the eager loop"
+    rules = {path: row(layer) for path, layer, row in rows_of(owner, model, ROWS, remedy)}
+    if type(loss) not in (MSELoss, CrossEntropyLoss):
+        contract, found = "an MSELoss or a CrossEntropyLoss", type(loss).__name__ + remedy
+        raise TypeError(check.expected(owner, contract, found))
+    if type(optimizer) is not SGD:
+        raise TypeError(check.expected(owner, "an SGD", type(optimizer).__name__ + remedy))
+    if not any(rule.kind == LINEAR for rule in rules.values()):
+        raise ValueError(check.expected(owner, "at least one Linear", "none"))
+    params = [p for rule in rules.values() for p in (rule.weight, rule.bias) if p is not None]
+    if {id(p) for p in params} != {id(p) for p in optimizer.params}:
+        raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
+    shared_dtype(owner, params, remedy)
+    return rules
+
+
+def _rows_and_divisors(
+    loss: MSELoss | CrossEntropyLoss,
+    t: NDArray[Any],
+    ends: NDArray[Any],
+    K: int,
+    dtype: np.dtype[Any],
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return targets (samples, K), and by what the loss of each batch is divided."""
+    sizes = np.diff(ends).astype(np.float64)
+    if isinstance(loss, MSELoss):
+        n = {"mean": sizes * K, "batchmean": sizes, "sum": np.ones_like(sizes)}[loss.reduction]
+        return t, n
+    t = t if t.ndim == 1 else t.astype(dtype, copy=False)
+    rows, _ = loss.weighted(_like((len(t), K), dtype), t)
+    if loss.reduction == "sum":
+        return rows, np.ones_like(sizes)
+    if t.ndim == 1 and loss.class_weight is not None:
+        parts = [t[start:end] for start, end in pairwise(ends)]
+        sizes = np.array([loss.weighted(_like((len(p), K), dtype), p)[1] for p in parts])
+    return rows, sizes
+
+
+def _like(shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+    """Return an array of this shape and dtype that takes no memory."""
+    return np.broadcast_to(dtype.type(0), shape)
+
+
+def _classes(t: NDArray[Any]) -> NDArray[Any]:
+    return t if t.ndim == 1 else t.argmax(axis=1)
+
+
+def _refuse_shared_memory(arrays: dict[str, NDArray[Any]], optimizer: SGD) -> None:
+    """Refuse data that a step of the loop would change: the kernel works on copies."""
+    for name, array in arrays.items():
+        if any(np.may_share_memory(array, p.data) for p in optimizer.params):
+            contract = f"{name} that share no memory with a parameter"
+            raise ValueError(check.expected("train", contract, "a view of one"))
+
+
+def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:
+    """Return rows in dtype and always read-only, so that numba compiles one kernel, not two."""
+    view = np.ascontiguousarray(rows, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+def _indices(order: ArrayLike, n: int) -> NDArray[Any]:
+    indices = check.real_array("train", "order", order)
+    if indices.size and indices.dtype.kind not in "iu":
+        raise TypeError(check.expected("train", "order of indices", f"dtype {indices.dtype}"))
+    if indices.ndim != 1 or np.any(indices >= n) or np.any(indices < 0):
+        raise ValueError(check.expected("train", f"order of indices in [0, {n})", indices))
+    return indices.astype(np.intp)
