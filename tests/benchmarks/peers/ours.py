@@ -67,8 +67,8 @@ def compiled(case, dtype=np.float32):
     x, t = networks.data(case, dtype)
 
     def step(steps):
-        images = slice(steps.start, steps.stop)
-        error, _ = train(x[images], t[images])
+        images = slice(steps.start * case.rows, steps.stop * case.rows)
+        error, _ = train(x[images], t[images], batch_size=case.rows)
         return error * len(steps)
 
     return step
