@@ -14,7 +14,18 @@ from numba import njit
 
 from tinygrad_mnist.compiled.kernel import BLOCKS
 from tinygrad_mnist.compiled.plan import block_of, room_of
-from tinygrad_mnist.compiled.vectors import load, nonzero, popcount, prefetch, splat, store, total
+from tinygrad_mnist.compiled.vectors import (
+    entry,
+    larger,
+    load,
+    nonzero,
+    popcount,
+    prefetch,
+    splat,
+    store,
+    total,
+    where,
+)
 
 SIZES = 1, 3, 8, 12, 16, 40, 104  # of one part or more, which have 1 to 16 numbers
 PLACES = 130  # of the arrays below
@@ -66,6 +77,28 @@ def test_nan_is_not_zero_and_stays_what_it_is(dtype):
         np.testing.assert_array_equal(y, 4 * x)
 
 
+@every_dtype
+@pytest.mark.parametrize("n", [n for n in SIZES if n <= 64])
+def test_the_larger_of_two_numbers_is_chosen_and_nan_is_larger_than_all(n, dtype):
+    def words(x, y, z, at):
+        """Write the larger ones to z from at on; return where x is, and the first one."""
+        a = load(x, at, n)
+        bits = larger(a, load(y, at, len(a)))
+        store(z, at, where(bits, a, load(y, at, n)))
+        return bits, entry(z, at)
+
+    rng = np.random.default_rng(n)
+    x, y = rng.integers(-1, 2, (2, n + 2)).astype(dtype)
+    x[rng.random(n + 2) < 0.2] = np.nan
+    wanted = (x > y) | np.isnan(x)
+    for function in words, njit(words):
+        z = np.zeros(n + 2, dtype)
+        bits, first = function(x, y, z, 1)
+        assert f"{bits:0{n}b}"[::-1] == "".join(map(str, wanted[1:-1].astype(int)))
+        np.testing.assert_array_equal(z, [0, *np.where(wanted, x, y)[1:-1], 0])
+        np.testing.assert_equal(first, z[1])
+
+
 @pytest.mark.parametrize("at", [-1, 3, 100])
 @pytest.mark.parametrize("word", ["load", "store"])
 def test_what_lies_outside_an_array_is_refused_if_numba_checks_bounds(word, at):
@@ -85,6 +118,20 @@ def test_what_lies_outside_an_array_is_refused_if_numba_checks_bounds(word, at):
         compiled.py_func(x, at)
     compiled(x, 2)
     compiled.py_func(x, 2)
+
+
+@pytest.mark.parametrize("at", [-1, 10])
+def test_an_entry_outside_an_array_is_refused_if_numba_checks_bounds(at):
+    @njit(boundscheck=True)
+    def entry_of(x, at):
+        return entry(x, at)
+
+    x = np.arange(10.0)
+    with pytest.raises(IndexError):
+        entry_of(x, at)
+    with pytest.raises(ValueError, match="reshape"):
+        entry_of.py_func(x, at)
+    assert entry_of(x, 9) == entry_of.py_func(x, 9) == 9
 
 
 @every_dtype

@@ -19,7 +19,7 @@ from tinygrad_mnist._extras import needing
 with needing("tinygrad_mnist.compiled", "compiled"):
     from numba import njit
 
-LINEAR, RELU, DROPOUT, FLATTEN, UNFLATTEN = range(5)
+LINEAR, RELU, DROPOUT, FLATTEN, UNFLATTEN, CONV2D, MAXPOOL2D = range(7)
 SQUARED_ERROR, CROSS_ENTROPY = range(2)
 NOWHERE = -1  # the offset of a bias where there is none
 BLOCKS = 8, 16, 24, 32, 40, 56, 64, 104  # numbers of columns that fill registers: see block_of
@@ -38,6 +38,7 @@ _OPTIONS: Any = {
     "_nrt": False,
 }
 compiled = njit(**_OPTIONS)
+apart = njit(**_OPTIONS | {"forceinline": False})  # a function that stays one: large ones are
 
 
 class Plan(NamedTuple):

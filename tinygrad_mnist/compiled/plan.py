@@ -13,7 +13,7 @@ an eager one.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,9 @@ class Rule(NamedTuple):
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
     axes: int = 0  # how many last axes a FLATTEN makes one
     shape: tuple[int, ...] = ()  # what an UNFLATTEN makes of the last axis
+    window: tuple[int, int] = (1, 1)  # rows and columns that a MAXPOOL2D sees
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] | Literal["same"] = (0, 0)  # of a CONV2D
 
 
 class Dropped(NamedTuple):

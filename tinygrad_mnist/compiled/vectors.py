@@ -38,6 +38,11 @@ def load(array: NDArray[Any], at: int, n: int) -> NDArray[Any]:
     return array[at : at + n].reshape(n).copy()  # refuses what the array's end cuts short
 
 
+def entry(array: NDArray[Any], at: int) -> Any:
+    """Return array[at] for at >= 0. Compiled code need not ask whether to count from the end."""
+    return load(array, at, 1)[0]
+
+
 def store(array: NDArray[Any], at: int, v: NDArray[Any]) -> None:
     """Write v to array[at : at + n]."""
     array[at : at + len(v)].reshape(len(v))[:] = v
@@ -60,6 +65,16 @@ def total(v: NDArray[np.floating[Any]]) -> Any:
 def nonzero(v: NDArray[Any]) -> int:
     """Return an integer whose bit i is 1 where v[i] is not 0, for up to 64 numbers."""
     return sum(1 << i for i in np.flatnonzero(v).tolist())
+
+
+def larger(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Return an integer whose bit i is 1 where a[i] > b[i], or a[i] is NaN."""
+    return nonzero((a > b) | np.isnan(a))
+
+
+def where(bits: int, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Return a vector with a[i] where bit i is 1, else b[i]."""
+    return np.where([int(bits) >> i & 1 for i in range(len(a))], a, b)
 
 
 def popcount(bits: int) -> int:
@@ -126,6 +141,16 @@ def _load(context, builder, signature, arguments):
     vector = signature.return_type
     places = _places(context, builder, signature, arguments, vector)
     return _joined(builder, [builder.load(p, align=vector.dtype.bitwidth // 8) for p in places])
+
+
+@_word(
+    entry, lambda array, at: array.dtype if _is_flat(array) else None, types.Array, types.Integer
+)
+def _entry(context, builder, signature, arguments):
+    array, at, place = _place(context, builder, signature, arguments)
+    if context.enable_boundscheck:
+        cgutils.do_boundscheck(context, builder, at, array.nitems)
+    return builder.load(place)
 
 
 @_word(store, _stored, types.Array, types.Integer, Vector)
@@ -199,6 +224,11 @@ def _splat(context, builder, signature, arguments):
     return _spread(builder, arguments[0], context.get_value_type(signature.return_type))
 
 
+@_word(len, lambda v: types.literal(v.n), Vector)
+def _len(context, builder, signature, arguments):
+    return ir.Constant(context.get_value_type(types.intp), signature.args[0].n)
+
+
 @_word(total, lambda v: v.dtype if isinstance(v.dtype, types.Float) else None, Vector)
 def _total(context, builder, signature, arguments):
     part = reduce(partial(builder.fadd, flags=["contract"]), _parts(builder, arguments[0]))
@@ -211,16 +241,50 @@ def _total(context, builder, signature, arguments):
 
 @_word(nonzero, lambda v: types.uint64 if v.n <= 64 else None, Vector)
 def _nonzero(context, builder, signature, arguments):
-    (vector,), bits = signature.args, ir.IntType(64)(0)
-    for i, part in enumerate(_parts(builder, arguments[0])):
-        zero = part.type(None)
-        if isinstance(vector.dtype, types.Float):
-            differs = builder.fcmp_unordered("!=", part, zero)  # NaN does, too
-        else:
-            differs = builder.icmp_unsigned("!=", part, zero)
-        some = builder.zext(builder.bitcast(differs, ir.IntType(vector.size)), bits.type)
-        bits = builder.or_(bits, builder.shl(some, bits.type(i * vector.size)))
+    (vector,), parts = signature.args, _parts(builder, arguments[0])
+    if isinstance(vector.dtype, types.Float):
+        differ = builder.fcmp_unordered  # NaN does, too
+    else:
+        differ = builder.icmp_unsigned
+    return _bits(builder, [differ("!=", part, part.type(None)) for part in parts])
+
+
+@_word(larger, lambda a, b: types.uint64 if _floats(a, b) and a.n <= 64 else None, Vector, Vector)
+def _larger(context, builder, signature, arguments):
+    pairs = zip(*(_parts(builder, x) for x in arguments), strict=True)
+    return _bits(
+        builder,
+        [
+            builder.or_(builder.fcmp_ordered(">", a, b), builder.fcmp_unordered("uno", a, a))
+            for a, b in pairs
+        ],
+    )
+
+
+def _floats(a, b):
+    return a == b and isinstance(a.dtype, types.Float)
+
+
+def _bits(builder, parts):
+    """Return an integer of 64 bits, of what is true in the parts of a vector."""
+    bits = ir.IntType(64)(0)
+    for i, part in enumerate(parts):
+        size = part.type.count
+        some = builder.zext(builder.bitcast(part, ir.IntType(size)), bits.type)
+        bits = builder.or_(bits, builder.shl(some, bits.type(i * size)))
     return bits
+
+
+@_word(where, lambda bits, a, b: a if a == b and a.n <= 64 else None, types.Integer, Vector, Vector)
+def _where(context, builder, signature, arguments):
+    bits = context.cast(builder, arguments[0], signature.args[0], types.uint64)
+    chosen = []
+    for i, (a, b) in enumerate(zip(*(_parts(builder, x) for x in arguments[1:]), strict=True)):
+        size = a.type.count
+        some = builder.trunc(builder.lshr(bits, bits.type(i * size)), ir.IntType(size))
+        flags = builder.bitcast(some, ir.VectorType(ir.IntType(1), size))
+        chosen.append(builder.select(flags, a, b))
+    return _joined(builder, chosen)
 
 
 @_word(popcount, lambda bits: types.intp if bits.bitwidth == 64 else None, types.Integer)

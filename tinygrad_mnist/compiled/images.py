@@ -1,0 +1,386 @@
+"""What a kernel does with images: eight samples are the lanes of a vector.
+
+A group is LANES samples. An image of a group is an array (C, H, W, LANES), so one vector has the
+same pixel of all its samples, and each loop below is written as for one sample. Lanes without a
+sample hold zeros, and their gradients are 0. A `trunk` is the part of a network before Flatten.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist._extras import needing
+from tinygrad_mnist.compiled.kernel import CONV2D, LANES, MAXPOOL2D, NOWHERE, RELU, apart, compiled
+from tinygrad_mnist.compiled.vectors import entry, larger, load, splat, store, total, where
+
+with needing("tinygrad_mnist.compiled", "compiled"):
+    from numba import literal_unroll
+
+TILES = 8, 16, 24  # numbers of a row that are computed at a time: LANES for each column
+TAPS = 3  # weights of a channel whose gradients are computed at a time
+CHANNELS = 4  # channels that are computed at a time
+_ALL = (1 << LANES) - 1  # a bit for each lane
+
+
+def _integers(names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+# Where an image of a group is: pixel (c, h, w) of group g is the vector that begins at
+# begin + g * step + c * plane + h * row + w * LANES.
+PLACE = _integers("channels rows columns begin step plane row")
+
+# The weights of a correlation, in the order of the kernel's rows, its columns, and the channels of
+# x. From begin on the tables have two lists for them, of count numbers each: how far a weight's
+# pixel is from the window's first one, and where its weight for channel 0 of y is in params. That
+# for channel o is o * apart further on.
+WEIGHTS = _integers("rows columns top left begin count apart bias tile")
+
+OPERATION = np.dtype(
+    [(name, np.int64) for name in ("kind", "mask", "gated", "exact", "bits", "bits_step")]
+    + [("scale", np.float64)]  # 1 / (1 - p) of a Dropout
+    + [(name, PLACE) for name in ("x", "dx", "y", "dy")]
+    + [("forward", WEIGHTS), ("backward", WEIGHTS)]
+    + [("window", _integers("rows columns down across"))]
+    + [("gradient", _integers("begin count W numbers b room"))]
+)
+
+
+class Trunk(NamedTuple):
+    """The operations, and the tables of their correlations."""
+
+    operations: NDArray[Any]
+    tables: NDArray[np.int64]
+    first: int  # the first operation with weights: no gradient goes below it
+
+
+class Work(NamedTuple):
+    """What each part of a pass works on: a row for each part."""
+
+    memory: NDArray[Any]  # images
+    bits: NDArray[np.uint8]  # one for each lane
+    gradients: NDArray[Any]  # of the weights, summed over the part's groups
+
+
+@compiled
+def forward_images(trunk, params, memory, bits, inputs, masks, features, s, group):
+    """Compute the features of a group, the samples from s on."""
+    operations = trunk.operations
+    _gather(memory, operations[0].x, group, inputs, s)
+    for k in range(len(operations)):
+        op = operations[k]
+        if op.kind == CONV2D:
+            _correlate(memory, group, op.x, op.y, op.forward, trunk.tables, params)
+        elif op.kind == MAXPOOL2D:
+            _pool(memory, group, op, bits)
+        elif op.kind == RELU:
+            _rectify(memory, group, op, bits)
+        else:
+            _drop(memory, group, op.x, op.y, op.mask, op.scale, masks, s)
+    _scatter(memory, operations[len(operations) - 1].y, group, features, s)
+
+
+@compiled
+def backward_images(trunk, params, memory, bits, gradients, masks, dfeatures, s, group):
+    """Add the gradients of all weights, given those of a group's features."""
+    operations = trunk.operations
+    _gather(memory, operations[len(operations) - 1].dy, group, dfeatures, s)
+    for k in range(len(operations) - 1, trunk.first - 1, -1):
+        op = operations[k]
+        if op.kind == CONV2D:
+            _add_products(memory, group, op.x, op.dy, op.gradient, trunk.tables, gradients)
+            if op.gradient.b != NOWHERE:
+                _add_sums(memory, group, op.dy, op.gradient.b, gradients)
+            if k > trunk.first:
+                _correlate(memory, group, op.dy, op.dx, op.backward, trunk.tables, params)
+        elif op.kind == MAXPOOL2D:
+            _unpool(memory, group, op, bits)
+        elif op.kind == RELU:
+            _gate(memory, group, op, bits)
+        else:
+            _drop(memory, group, op.dy, op.dx, op.mask, op.scale, masks, s)
+
+
+@apart
+def _gather(memory, place, group, rows, s):
+    """Write the rows from s on, (H, W, C), as lanes; zeros if there are no more."""
+    here, plane, C = min(LANES, len(rows) - s), place.plane, place.channels
+    for h in range(place.rows):
+        for w in range(place.columns):
+            at = place.begin + group * place.step + h * place.row + w * LANES
+            first = (h * place.columns + w) * C
+            for c in range(C):
+                for lane in range(LANES):
+                    x = rows[s + lane, first + c] if lane < here else 0
+                    memory[at + c * plane + lane] = x
+
+
+@apart
+def _scatter(memory, place, group, rows, s):
+    """Write the lanes as rows from s on, (H, W, C), as many as there are."""
+    here, plane, C = min(LANES, len(rows) - s), place.plane, place.channels
+    for h in range(place.rows):
+        for w in range(place.columns):
+            at = place.begin + group * place.step + h * place.row + w * LANES
+            first = (h * place.columns + w) * C
+            for c in range(C):
+                for lane in range(here):
+                    rows[s + lane, first + c] = memory[at + c * plane + lane]
+
+
+@apart
+def _correlate(memory, group, x, y, weights, tables, params):
+    """y[o, h, w] = b[o] + sum(W[i, j, c, o] * x[c, h + i - top, w + j - left] for all i, j, c).
+
+    Where x ends there are zeros. This is a convolution's forward, and the gradient of its input:
+    there x is dy, y is dx, and W is read from its end.
+    """
+    for n in literal_unroll(TILES):
+        if n == weights.tile:
+            zeros = splat(memory.dtype.type(0), n)
+            _correlate_by(zeros, memory, group, x, y, weights, tables, params)
+
+
+class _Tile(NamedTuple):
+    """Some columns of a row of y, and the weights of all that their windows see."""
+
+    at: int  # where the window of the first column begins
+    to: int  # where that column of channel 0 of y is
+    first: int  # the weights are first ... first + length, and as many each span further on
+    length: int
+    times: int
+    span: int
+
+
+@compiled
+def _correlate_by(zeros, memory, group, x, y, weights, tables, params):
+    """The same, as many columns at a time as there are zeros, and four channels or one.
+
+    The last ones may be some of those before. Rows of zeros above and below x are left out, and
+    columns where a whole tile sees zeros; the other columns of zeros are in memory.
+    """
+    columns, span = len(zeros) // LANES, weights.columns * x.channels
+    begin = x.begin + group * x.step - weights.top * x.row - weights.left * LANES
+    for h in range(y.rows):
+        top, bottom = max(0, weights.top - h), min(weights.rows, weights.top - h + x.rows)
+        for next_w in range(0, y.columns, columns):
+            w = min(next_w, y.columns - columns)
+            left = max(0, weights.left - w - columns + 1)
+            right = min(weights.columns, weights.left - w + x.columns)
+            at = begin + h * x.row + w * LANES
+            to = y.begin + group * y.step + h * y.row + w * LANES
+            first, length = top * span + left * x.channels, (right - left) * x.channels
+            tile = _Tile(at, to, first, length, bottom - top, span)
+            if y.channels < CHANNELS:
+                for o in range(y.channels):
+                    _one_channel(zeros, memory, tile, o, y.plane, weights, tables, params)
+            else:
+                for next_o in range(0, y.channels, CHANNELS):
+                    o = min(next_o, y.channels - CHANNELS)
+                    _four_channels(zeros, memory, tile, o, y.plane, weights, tables, params)
+
+
+@compiled
+def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
+    """Compute channel o of a tile."""
+    pixels, places, b = weights.begin, weights.begin + weights.count, weights.bias
+    sums = zeros if b == NOWHERE else splat(params[b + o], len(zeros))
+    for begin in range(tile.first, tile.first + tile.times * tile.span, tile.span):
+        for q in range(begin, begin + tile.length):
+            x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
+            sums = sums + entry(params, entry(tables, places + q) + o * weights.apart) * x
+    store(memory, tile.to + o * plane, sums)
+
+
+@compiled
+def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
+    """Compute the channels of a tile from o on."""
+    pixels, places, apart = weights.begin, weights.begin + weights.count, weights.apart
+    a, b, c, d = zeros, zeros, zeros, zeros
+    if weights.bias != NOWHERE:
+        bias, n = weights.bias + o, len(zeros)
+        a, b = splat(params[bias], n), splat(params[bias + 1], n)
+        c, d = splat(params[bias + 2], n), splat(params[bias + 3], n)
+    for begin in range(tile.first, tile.first + tile.times * tile.span, tile.span):
+        for q in range(begin, begin + tile.length):
+            x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
+            W = entry(tables, places + q) + o * apart
+            a = a + entry(params, W) * x
+            b = b + entry(params, W + apart) * x
+            c = c + entry(params, W + 2 * apart) * x
+            d = d + entry(params, W + 3 * apart) * x
+    to = tile.to + o * plane
+    store(memory, to, a)
+    store(memory, to + plane, b)
+    store(memory, to + 2 * plane, c)
+    store(memory, to + 3 * plane, d)
+
+
+@apart
+def _add_products(memory, group, x, dy, gradient, tables, gradients):
+    """dW[i, j, c, o] += sum(dy[o, h, w] * x[c, h + i - top, w + j - left] for all h, w, lanes).
+
+    TAPS of the (i, j, c) and CHANNELS of the o at a time. There is room for them: behind the last
+    weights others, which nobody reads, and behind the last channels of dy zeros.
+    """
+    zero = splat(memory.dtype.type(0), LANES)
+    first = x.begin + group * x.step
+    for o in range(0, dy.channels, CHANNELS):
+        there, plane = dy.begin + group * dy.step + o * dy.plane, dy.plane
+        for q in range(gradient.begin, gradient.begin + gradient.count, TAPS):
+            x0, x1, x2 = first + tables[q], first + tables[q + 1], first + tables[q + 2]
+            a0, a1, a2, b0, b1, b2 = zero, zero, zero, zero, zero, zero
+            c0, c1, c2, d0, d1, d2 = zero, zero, zero, zero, zero, zero
+            for h in range(dy.rows):
+                at, to = h * x.row, there + h * dy.row
+                for w in range(0, dy.columns * LANES, LANES):
+                    pixels0 = load(memory, x0 + at + w, LANES)
+                    pixels1 = load(memory, x1 + at + w, LANES)
+                    pixels2 = load(memory, x2 + at + w, LANES)
+                    a, b = load(memory, to + w, LANES), load(memory, to + plane + w, LANES)
+                    a0, a1, a2 = a0 + a * pixels0, a1 + a * pixels1, a2 + a * pixels2
+                    b0, b1, b2 = b0 + b * pixels0, b1 + b * pixels1, b2 + b * pixels2
+                    c = load(memory, to + 2 * plane + w, LANES)
+                    d = load(memory, to + 3 * plane + w, LANES)
+                    c0, c1, c2 = c0 + c * pixels0, c1 + c * pixels1, c2 + c * pixels2
+                    d0, d1, d2 = d0 + d * pixels0, d1 + d * pixels1, d2 + d * pixels2
+            q += gradient.count
+            _add_totals(gradients, tables[q] + o, a0, b0, c0, d0)
+            _add_totals(gradients, tables[q + 1] + o, a1, b1, c1, d1)
+            _add_totals(gradients, tables[q + 2] + o, a2, b2, c2, d2)
+
+
+@apart
+def _add_sums(memory, group, dy, begin, gradients):
+    """db[o] += sum(dy[o, h, w] for all h, w, lanes), CHANNELS of the o at a time."""
+    zero = splat(memory.dtype.type(0), LANES)
+    for o in range(0, dy.channels, CHANNELS):
+        a, b, c, d = zero, zero, zero, zero
+        for h in range(dy.rows):
+            at = dy.begin + group * dy.step + o * dy.plane + h * dy.row
+            for w in range(at, at + dy.columns * LANES, LANES):
+                a, b = a + load(memory, w, LANES), b + load(memory, w + dy.plane, LANES)
+                c = c + load(memory, w + 2 * dy.plane, LANES)
+                d = d + load(memory, w + 3 * dy.plane, LANES)
+        _add_totals(gradients, begin + o, a, b, c, d)
+
+
+@compiled
+def _add_totals(gradients, at, a, b, c, d):
+    gradients[at] += total(a)
+    gradients[at + 1] += total(b)
+    gradients[at + 2] += total(c)
+    gradients[at + 3] += total(d)
+
+
+@apart
+def _pool(memory, group, op, bits):
+    """y = the largest of each window of x; bits say at which pixels one was larger than before.
+
+    If gated only what is larger than 0 counts, else y is 0: a ReLU is done, too.
+    """
+    x, y, window = op.x, op.y, op.window
+    rows, columns, row = window.rows, window.columns, x.row
+    zero, flags = splat(memory.dtype.type(0), LANES), op.bits + group * op.bits_step
+    for c in range(y.channels):
+        for h in range(y.rows):
+            at = x.begin + group * x.step + c * x.plane + h * window.down * row
+            to = y.begin + group * y.step + c * y.plane + h * y.row
+            for _ in range(y.columns):
+                largest, always = zero, 0 if op.gated else _ALL  # the first one counts anyway
+                for i in range(rows):
+                    for j in range(columns):
+                        pixel = load(memory, at + i * row + j * LANES, LANES)
+                        found = larger(pixel, largest) | always
+                        largest, always = where(found, pixel, largest), 0
+                        bits[flags] = found
+                        flags += 1
+                store(memory, to, largest)
+                at, to = at + window.across * LANES, to + LANES
+
+
+@apart
+def _unpool(memory, group, op, bits):
+    """dx = dy where the largest of each window was, the last that was found; added if not exact.
+
+    It is exact if each pixel of x is in one window.
+    """
+    dx, dy, window, exact = op.dx, op.dy, op.window, op.exact
+    rows, columns, row = window.rows, window.columns, dx.row
+    zero, flags = splat(memory.dtype.type(0), LANES), op.bits + group * op.bits_step
+    if not exact:
+        _clear(memory, group, dx)
+    for c in range(dy.channels):
+        for h in range(dy.rows):
+            to = dx.begin + group * dx.step + c * dx.plane + h * window.down * row
+            at = dy.begin + group * dy.step + c * dy.plane + h * dy.row
+            for _ in range(dy.columns):
+                rest = load(memory, at, LANES)
+                flags += rows * columns
+                flag = flags
+                for i in range(rows - 1, -1, -1):
+                    for j in range(columns - 1, -1, -1):
+                        flag -= 1
+                        place, found = to + i * row + j * LANES, bits[flag]
+                        part, rest = where(found, rest, zero), where(found, zero, rest)
+                        store(memory, place, part if exact else part + load(memory, place, LANES))
+                at, to = at + LANES, to + window.across * LANES
+
+
+@compiled
+def _clear(memory, group, place):
+    zero = splat(memory.dtype.type(0), LANES)
+    for c in range(place.channels):
+        for h in range(place.rows):
+            at = place.begin + group * place.step + c * place.plane + h * place.row
+            for w in range(at, at + place.columns * LANES, LANES):
+                store(memory, w, zero)
+
+
+@apart
+def _rectify(memory, group, op, bits):
+    """y = max(x, 0), where NaN stays NaN; bits say where it is x."""
+    x, y, zero = op.x, op.y, splat(memory.dtype.type(0), LANES)
+    flags = op.bits + group * op.bits_step
+    for c in range(y.channels):
+        for h in range(y.rows):
+            at = x.begin + group * x.step + c * x.plane + h * x.row
+            to = y.begin + group * y.step + c * y.plane + h * y.row
+            for w in range(0, y.columns * LANES, LANES):
+                pixel = load(memory, at + w, LANES)
+                found = larger(pixel, zero)
+                store(memory, to + w, where(found, pixel, zero))
+                bits[flags] = found
+                flags += 1
+
+
+@apart
+def _gate(memory, group, op, bits):
+    """dx = dy where y is x, else 0."""
+    dx, dy, zero = op.dx, op.dy, splat(memory.dtype.type(0), LANES)
+    flags = op.bits + group * op.bits_step
+    for c in range(dy.channels):
+        for h in range(dy.rows):
+            at = dy.begin + group * dy.step + c * dy.plane + h * dy.row
+            to = dx.begin + group * dx.step + c * dx.plane + h * dx.row
+            for w in range(0, dy.columns * LANES, LANES):
+                store(memory, to + w, where(bits[flags], load(memory, at + w, LANES), zero))
+                flags += 1
+
+
+@apart
+def _drop(memory, group, x, y, mask, scale, masks, s):
+    """y = x * scale where a sample's mask is 1, else x * 0: also what backward does with dy."""
+    here, scale = min(LANES, len(masks) - s), memory.dtype.type(scale)
+    for c in range(x.channels):
+        for h in range(x.rows):
+            at = x.begin + group * x.step + c * x.plane + h * x.row
+            to = y.begin + group * y.step + c * y.plane + h * y.row
+            for w in range(x.columns):
+                k = mask + (h * x.columns + w) * x.channels + c
+                for lane in range(here):
+                    memory[to + lane] = memory[at + lane] * (scale * masks[s + lane, k])
+                for lane in range(here, LANES):
+                    memory[to + lane] = 0
+                at, to = at + LANES, to + LANES

@@ -1,0 +1,244 @@
+"""The part of a network before Flatten in numbers: where its images are, and tables of offsets.
+
+What backward needs of a group is kept until then: what convolutions have read, and bits of ReLUs
+and pools. All other images are where each group has its own in turn. There y and its gradient dy
+have one place: y has been read before there is a dy. Nothing is written to the zeros around an
+image.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist import _blas
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.compiled.images import CHANNELS, OPERATION, TAPS, TILES, Trunk, Work
+from tinygrad_mnist.compiled.kernel import (
+    CONV2D,
+    DROPOUT,
+    LANES,
+    LINEAR,
+    MAXPOOL2D,
+    NOWHERE,
+    RELU,
+)
+from tinygrad_mnist.compiled.plan import Dropped, Rule, places, room_of
+from tinygrad_mnist.parameter import Parameter
+
+Shape = tuple[int, ...]
+Margins = tuple[int, int, int, int]  # how many zeros are above and below, left and right
+_NONE = (0, 0, 0, 0)
+_LINE = 64  # bytes that a cache holds or does not hold together
+
+
+class _Step(NamedTuple):
+    """An operation from x to y. A Linear is a CONV2D of one pixel."""
+
+    kind: int
+    rule: Rule
+    x: Shape  # (H, W, C)
+    y: Shape
+    margins: Margins = _NONE  # of x
+    gated: bool = False  # whether a MAXPOOL2D is a ReLU, too
+
+
+class PlannedTrunk:
+    """A trunk as the kernel needs it, and how much memory it works on.
+
+    Args:
+        owner: Who refuses what does not fit.
+        rules: Those of the layers before Flatten, by their paths.
+        params: The parameters, as they are in the flat array.
+        shape: (H, W, C) of a sample.
+    """
+
+    def __init__(
+        self, owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: Shape
+    ) -> None:
+        steps = _steps(owner, rules, shape)
+        self.shape = steps[-1].y  # of a sample's features
+        self.dropouts = _dropouts(steps)
+        self._dtype = params[0].data.dtype
+        begins = {id(p): part.start for p, (part, _) in zip(params, places(params), strict=True)}
+        *_, (last, _) = places(params)
+        self._nobody = last.stop  # where gradients go that nobody reads
+        self._kept, self._scratch = _Region(self._dtype), _Region(self._dtype)
+        self._tables, self._bits = list[NDArray[np.int64]](), 0
+        first = next((k for k, step in enumerate(steps) if step.kind == CONV2D), len(steps))
+        operations = np.zeros(len(steps), OPERATION).view(np.recarray)
+        self._give_places(operations, steps, first)
+        dropouts = iter(self.dropouts)
+        for op, step in zip(operations, steps, strict=True):
+            op.kind, op.gated, op.bits = step.kind, step.gated, self._bits
+            if step.kind == CONV2D:
+                self._tabulate(op, step, begins)
+            elif step.kind == MAXPOOL2D:
+                (kh, kw), (sh, sw), (h, w, C) = step.rule.window, step.rule.stride, step.y
+                op.window = kh, kw, sh, sw
+                op.exact = (kh, kw) == (sh, sw) and (h * sh, w * sw, C) == step.x
+                self._bits += math.prod(step.y) * kh * kw
+            elif step.kind == RELU:
+                self._bits += math.prod(step.y)
+            else:
+                op.mask, op.scale = next(dropouts).begin, 1 / (1 - step.rule.p)
+        operations.bits_step = self._bits
+        self._room = max((room_of(step.y[2], self._dtype) for step in steps), default=0)
+        self.trunk = Trunk(operations, np.concatenate([*self._tables, np.zeros(1, int)]), first)
+
+    def work(self, parts: int, samples: int) -> Work:
+        """Return zeros to work on, for batches of up to so many samples in so many parts."""
+        groups = -(-samples // (LANES * parts))  # of a part
+        n = _rounded(self._scratch.used + groups * self._kept.used, self._dtype)
+        return Work(
+            _blas.aligned(np.zeros((parts, n), self._dtype)),
+            np.zeros((parts, groups * self._bits), np.uint8),
+            np.zeros((parts, self._nobody + self._room), self._dtype),
+        )
+
+    def _give_places(self, operations: Any, steps: list[_Step], first: int) -> None:
+        """Give x, y, dx and dy of each operation a place."""
+        kept = []
+        for k, (op, step) in enumerate(zip(operations, steps, strict=True)):
+            # around dy: what a window of dx sees on the left and the right
+            *_, left, right = (max(0, step.rule.window[1] - 1 - n) for n in step.margins)
+            conv = step.kind == CONV2D
+            beside = (0, 0, left, right) if conv and k > first else _NONE
+            op.dy = self._scratch.place(step.y, beside, CHANNELS)
+            if conv:
+                op.x = self._kept.place(step.x, step.margins)
+                kept.append(op)
+            else:
+                op.x = operations[k - 1].dy if k else self._scratch.place(step.x)
+        for op in kept:  # they are behind the scratch, group after group
+            op.x.begin += self._scratch.used
+            op.x.step = self._kept.used
+        operations.dx[1:], operations.y[:-1] = operations.dy[:-1], operations.x[1:]
+        operations.y[-1] = operations.dy[-1]
+
+    def _tabulate(self, op: Any, step: _Step, begins: dict[int, int]) -> None:
+        """Tell a convolution where each pixel of a window is, and its weight."""
+        rule, C, O = step.rule, step.x[2], step.y[2]  # noqa: E741
+        (kh, kw), (top, _, left, _) = rule.window, step.margins
+        room, W = room_of(O, self._dtype), begins[id(rule.weight)]
+        b = NOWHERE if rule.bias is None else begins[id(rule.bias)]
+
+        i, j, c = np.indices((kh, kw, C))
+        pixels = c * op.x.plane + i * op.x.row + j * LANES
+        weights = W + ((i * kw + j) * C + c) * room
+        begin = self._table(pixels, weights)
+        op.forward = kh, kw, top, left, begin, pixels.size, 1, b, _tile_of(op.y.columns)
+
+        # channel by channel, as a channel of x stays in the nearest cache
+        pixels, weights = (np.moveaxis(a, 2, 0).reshape(-1) for a in (pixels, weights))
+        more = 0, -pixels.size % TAPS
+        pixels = np.pad(pixels - top * op.x.row - left * LANES, more, mode="edge")
+        weights = np.pad(weights, more, constant_values=self._nobody)
+        op.gradient = self._table(pixels, weights), pixels.size, W, kh * kw * C * room, b, room
+
+        i, j, o = np.indices((kh, kw, O))
+        pixels = o * op.dy.plane + i * op.dy.row + j * LANES
+        weights = W + ((kh - 1 - i) * kw + kw - 1 - j) * C * room + o
+        begin, top, left = self._table(pixels, weights), kh - 1 - top, kw - 1 - left
+        op.backward = kh, kw, top, left, begin, pixels.size, room, NOWHERE, _tile_of(op.x.columns)
+
+    def _table(self, *lists: NDArray[np.int64]) -> int:
+        """Add lists to the tables, and return where they begin."""
+        begin = sum(table.size for table in self._tables)
+        self._tables += [numbers.reshape(-1) for numbers in lists]
+        return begin
+
+
+class _Region:
+    """Memory for images of a dtype, one behind the other."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype, self.used = dtype, 0
+
+    def place(self, shape: Shape, margins: Margins = _NONE, channels: int = 1) -> tuple[int, ...]:
+        """Return a PLACE with room for a multiple of so many channels, and step 0.
+
+        From one channel to the next there is an odd number of cache lines. With a power of two,
+        pixels of many channels would compete for a few places in the cache.
+        """
+        (H, W, C), (top, bottom, left, right) = shape, margins
+        row = (left + W + right) * LANES
+        line = _LINE // self._dtype.itemsize
+        plane = (_rounded((top + H + bottom) * row, self._dtype) // line | 1) * line
+        begin = self.used + top * row + left * LANES
+        self.used += (C + -C % channels) * plane
+        return C, H, W, begin, 0, plane, row
+
+
+def _rounded(n: int, dtype: np.dtype[Any]) -> int:
+    """Return n numbers, rounded up to whole cache lines."""
+    return n + -n % (_LINE // dtype.itemsize)
+
+
+def _tile_of(columns: int) -> int:
+    """Return how many numbers of a row to compute at a time.
+
+    What is not computed, but loaded and stored, takes as long as 7 columns.
+    """
+    fitting = [n for n in TILES if n <= columns * LANES]
+    return min(fitting, key=lambda n: -(-columns * LANES // n) * (n + 7 * LANES))
+
+
+def _steps(owner: str, rules: dict[str, Rule], shape: Shape) -> list[_Step]:
+    """Return what is to be done, or refuse layers that do not fit.
+
+    A MAXPOOL2D right behind a RELU comes first: max(y) is then found among fewer numbers.
+    """
+    steps: list[_Step] = []
+    for path, rule in rules.items():
+        step = _step(owner, path, rule, shape)
+        if step.kind == MAXPOOL2D and steps and steps[-1].kind == RELU:
+            steps.pop()
+            step = step._replace(gated=True)
+        steps.append(step)
+        shape = step.y
+    return steps
+
+
+def _step(owner: str, path: str, rule: Rule, shape: Shape) -> _Step:
+    if rule.kind in (RELU, DROPOUT):
+        return _Step(rule.kind, rule, shape, shape)
+    (H, W, C), (kh, kw), (sh, sw) = shape, rule.window, rule.stride
+    kind, margins = rule.kind, _NONE
+    if kind in (CONV2D, LINEAR):
+        O = rule.weight.data.shape[-1]  # noqa: E741
+        wanted = (kh, kw, C, O) if kind == CONV2D else (C, O)
+        check.same_shape(owner, f"weight of layer {path}", rule.weight.data, wanted)
+        if rule.bias is not None:  # one of another shape would be broadcast by forward
+            check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (O,))
+        if (sh, sw) != (1, 1):
+            got = f"{sh, sw}; use the eager loop"
+            raise ValueError(check.expected(owner, f"stride 1 in layer {path}", got))
+        kind, margins, C = CONV2D, _margins(rule), O
+    elif kind != MAXPOOL2D:
+        raise check.value_error(owner, f"a rule of the kernel's for layer {path}", kind)
+    top, bottom, left, right = margins
+    H, W = top + H + bottom, left + W + right
+    if kh > H or kw > W:
+        contract = f"a window that fits the images of layer {path}"
+        raise ValueError(check.expected(owner, contract, f"{kh} x {kw} on {H} x {W}"))
+    return _Step(kind, rule, shape, ((H - kh) // sh + 1, (W - kw) // sw + 1, C), margins)
+
+
+def _margins(rule: Rule) -> Margins:
+    (kh, kw), padding = rule.window, rule.padding
+    if padding == "same":
+        return (kh - 1) // 2, kh // 2, (kw - 1) // 2, kw // 2
+    rows, columns = padding
+    return rows, rows, columns, columns
+
+
+def _dropouts(steps: list[_Step]) -> list[Dropped]:
+    result: list[Dropped] = []
+    for step in steps:
+        if step.kind == DROPOUT:
+            begin = sum(dropout.width for dropout in result)
+            result.append(Dropped(begin, math.prod(step.x), step.rule.p, step.rule.rng))
+    return result
