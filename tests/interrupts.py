@@ -8,6 +8,7 @@ the first records of the whole one. After a load it is all of the old state or a
 a save one file or the other. `tests/training/test_interrupts.py` presses at chosen lines instead.
 """
 
+import contextlib
 import random
 import signal
 import sys
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 from helpers import bits
@@ -31,7 +33,7 @@ from tinygrad_mnist import (
     Sequential,
 )
 from tinygrad_mnist.compiled import compile_sgd
-from tinygrad_mnist.training import History, checkpoint, fit
+from tinygrad_mnist.training import History, _compiled, checkpoint, fit
 
 
 class Mean(Module):
@@ -120,16 +122,51 @@ class Fit:
     def made(self):
         return objects(0, Mean(8))
 
-    def run(self, o):
-        validation = o.x[10:20], o.t[10:20]
+    def run(self, o, **options):
+        options = {"epochs": 4, "validation": (o.x[10:20], o.t[10:20]), **options}
         try:
-            return fit(o.model, MSELoss(), o.optimizer, o.loader, epochs=4, validation=validation)
+            return fit(o.model, MSELoss(), o.optimizer, o.loader, **options)
         except KeyboardInterrupt as error:
             records = getattr(error, "history", History()).records  # none while it reads arguments
             assert records == self.records[: len(records)]
             raise
 
     found = staticmethod(state)
+
+
+class Noise:
+    """A transform that ends the run with its last call, if it has one."""
+
+    def __init__(self, calls=-1):
+        self.left = calls
+
+    def __call__(self, x, rng):
+        if not self.left:
+            raise EOFError
+        self.left -= 1
+        return x + rng.normal(0, 0.1, x.shape)
+
+
+class FitCompiled(Fit):
+    """2 epochs of 10 compiled steps, in chunks of 4, with validation."""
+
+    def __init__(self, folder):
+        self.records = self.run(self.made()).records
+        self.allowed = {state(self.made())}
+        for epochs, steps in ((1, 4), (1, 8), (1, -1), (2, 14), (2, 18), (2, -1)):
+            o = self.made(steps)
+            with contextlib.suppress(EOFError):
+                self.run(o, epochs)
+            self.allowed.add(state(o))
+
+    def made(self, steps=-1):
+        o, rng = objects(), np.random.default_rng(3)
+        o.loader = DataLoader(o.x[:10], o.t[:10], shuffle=True, rng=rng, transform=Noise(steps))
+        return o
+
+    def run(self, o, epochs=2):
+        with patch.object(_compiled, "_CHUNK", 4):
+            return super().run(o, epochs=epochs, compiled=True)
 
 
 class Load:
@@ -187,7 +224,7 @@ class Save:
         return checkpoint.load(self.path)["i"]
 
 
-CASES = [Compiled, Fit, Load, LoadModel, LoadOptimizer, Save]
+CASES = [Compiled, Fit, FitCompiled, Load, LoadModel, LoadOptimizer, Save]
 
 
 def was_interrupted(case, press):

@@ -22,8 +22,10 @@ FLOORS = """
     parameter losses
     module optim settings
     nn
-    _tables training testing
-    compiled interop plots
+    _tables testing
+    compiled
+    training
+    interop plots
 """
 # third parties, where a part may use more than NumPy and the standard library
 THIRD_PARTIES = {

@@ -15,7 +15,15 @@ from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss
 from tinygrad_mnist.training import Callback, fit
 
 pytest.importorskip("numba")
-from interrupts import Compiled, Fit, Load, LoadModel, LoadOptimizer, was_interrupted
+from interrupts import (
+    Compiled,
+    Fit,
+    FitCompiled,
+    Load,
+    LoadModel,
+    LoadOptimizer,
+    was_interrupted,
+)
 
 PACKAGE = str(Path(tinygrad_mnist.__file__).parent)
 
@@ -44,7 +52,8 @@ def at_line(n, lines):
 
 # a press at each line takes a minute; saving is pressed at each line in test_files.py
 @pytest.mark.parametrize(
-    ("make", "stride"), [(Compiled, 7), (Fit, 97), (Load, 23), (LoadModel, 1), (LoadOptimizer, 1)]
+    ("make", "stride"),
+    [(Compiled, 7), (Fit, 97), (FitCompiled, 47), (Load, 23), (LoadModel, 1), (LoadOptimizer, 1)],
 )
 def test_ctrl_c_leaves_the_state_after_one_of_the_steps(tmp_path, make, stride):
     case, n, lines = make(tmp_path), 1, []

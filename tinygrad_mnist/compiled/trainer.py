@@ -69,9 +69,7 @@ def compile_sgd(
     is an MSELoss or a CrossEntropyLoss, and optimizer an SGD of exactly the model's parameters. For
     all else, also classes derived from these, use the loop above.
     """
-    rules = _checked("compile_sgd", model, loss, optimizer)
-    if (shape := first_shape(rules.values())) is not None:
-        planned("compile_sgd", rules, optimizer.params, shape)
+    check_compilable("compile_sgd", model, loss, optimizer)
 
     def train(
         inputs: ArrayLike,
@@ -92,10 +90,17 @@ def compile_sgd(
         if not len(x if indices is None else indices):
             return 0.0, 0.0
         check.writeable("train", optimizer.params)
-        _refuse_shared_memory({"inputs": x, "targets": t}, optimizer)
+        refuse_shared_memory("train", {"inputs": x, "targets": t}, optimizer)
         return _trained(trainer, x, t, indices, batch_size)
 
     return train
+
+
+def check_compilable(owner: str, model: Module, loss: object, optimizer: Any) -> None:
+    """Refuse what no kernel can do, as far as one can see before the first sample."""
+    rules = _checked(owner, model, loss, optimizer)
+    if (shape := first_shape(rules.values())) is not None:
+        planned(owner, rules, optimizer.params, shape)
 
 
 def _trained(
@@ -142,7 +147,7 @@ class Trainer:
         owner: str,
         model: Module,
         loss: MSELoss | CrossEntropyLoss,
-        optimizer: SGD,
+        optimizer: Any,
         shape: tuple[int, ...],
     ) -> None:
         rules = _checked(owner, model, loss, optimizer)
@@ -297,12 +302,12 @@ def _classes(t: NDArray[Any]) -> NDArray[Any]:
     return t if t.ndim == 1 else t.argmax(axis=1)
 
 
-def _refuse_shared_memory(arrays: dict[str, NDArray[Any]], optimizer: SGD) -> None:
+def refuse_shared_memory(owner: str, arrays: dict[str, NDArray[Any]], optimizer: Any) -> None:
     """Refuse data that a step of the loop would change: the kernel works on copies."""
     for name, array in arrays.items():
         if any(np.may_share_memory(array, p.data) for p in optimizer.params):
             contract = f"{name} that share no memory with a parameter"
-            raise ValueError(check.expected("train", contract, "a view of one"))
+            raise ValueError(check.expected(owner, contract, "a view of one"))
 
 
 def _as_read(rows: NDArray[Any], dtype: np.dtype[Any]) -> FloatArray:

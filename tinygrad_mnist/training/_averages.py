@@ -1,5 +1,6 @@
 """The loss and the metrics of an epoch, as they would be on all its samples at once."""
 
+import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -32,12 +33,35 @@ class Averages:
     def add(self, value: float, y: Any, t: Any) -> None:
         """Count a batch, or a bare sample: the value of its loss, its outputs and its targets."""
         samples = 1 if self._bare else len(t)
+        self._count(float(value), self._divisor(samples), samples)
+        self._measure(self._metrics, y, t, samples)
+
+    def add_chunk(
+        self, values: Any, divisors: Any, y: Any, t: Any, parts: Sequence[int | slice]
+    ) -> None:
+        """Count several batches, each with a value, what that was divided by, y[part] and t[part].
+
+        All sums are in the order of the batches, so a chunk more or less changes no bit.
+        """
+        own = {name: m for name, m in self._metrics.items() if m in _NAMED.values()}
+        others = {name: m for name, m in self._metrics.items() if name not in own}
+        before = self.samples
+        for value, n, part in zip(values.tolist(), divisors.tolist(), parts, strict=True):
+            samples = 1 if self._bare else len(t[part])
+            self._count(value, n, samples)
+            if others:
+                self._measure(others, y[part], t[part], samples)
+        for name, metric in own.items():  # a fraction of the samples: the sum is a whole number
+            self.totals[name] += round(metric(y, t) * (self.samples - before))
+
+    def _count(self, value: float, n: float, samples: int) -> None:
         self.batches += 1
         self.samples += samples
-        n = self._divisor(samples)
-        self.totals["loss"] += float(value) * n
+        self.totals["loss"] += value * n
         self.n = 1.0 if self._summed else self.n + n
-        for name, metric in self._metrics.items():
+
+    def _measure(self, metrics: Mapping[str, Metric], y: Any, t: Any, samples: int) -> None:
+        for name, metric in metrics.items():
             number = metric(y, t)
             if not isinstance(number, numbers.Real):
                 raise check.type_error(name, "a metric to be one number", number)
@@ -66,6 +90,12 @@ class Averages:
             return 1.0
         n = self._loss.n if isinstance(self._loss, ReducedLoss) else None
         return samples if n is None else n
+
+
+def refuse_unless_finite(loss: float, where: str) -> None:
+    """Refuse a loss that is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(check.expected("fit", "a finite loss", f"{loss} {where}"))
 
 
 def named(owner: str, metrics: Sequence[str | Metric] | None, loader: Any) -> dict[str, Metric]:

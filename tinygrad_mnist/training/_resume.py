@@ -82,9 +82,9 @@ class RunFile:
         self._run.step, self._run.stopped = meta.get("step", 0), meta.get("stopped", False)
         return resumed_at
 
-    def is_due(self, averages: Averages) -> bool:
-        """Return whether the file is written after this batch."""
-        return self.every is not None and averages.batches % self.every == 0
+    def is_due(self, batches: int) -> bool:
+        """Return whether the file is written after so many batches of an epoch."""
+        return self.every is not None and batches % self.every == 0
 
     def save(self, at: Position | None = None) -> None:
         """Write the file, unless a parameter is NaN or infinite: the last good one stays."""

@@ -5,11 +5,10 @@ modes, averages, a progress bar, callbacks, checkpoints, and a stop when the los
 infinite.
 """
 
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+from contextlib import closing, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -27,7 +26,7 @@ from tinygrad_mnist.training._arguments import (
     checked_data,
     pairs_of,
 )
-from tinygrad_mnist.training._averages import Averages, Metric, named
+from tinygrad_mnist.training._averages import Averages, Metric, named, refuse_unless_finite
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
 from tinygrad_mnist.training.history import History
@@ -84,6 +83,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    compiled: bool = False,
 ) -> History:
     """Train for a number of epochs, and return what was measured in each.
 
@@ -110,6 +110,10 @@ def fit(
         checkpoint_every: Write it every so many batches, too.
         resume: Go on from that file, bit for bit, with the rate that it holds; start from the
             beginning if it is not there. Without resume, a file that is there is replaced.
+        compiled: Make the steps in compiled kernels (extra `compiled`: numba). All is the same up
+            to rounding, but that gradients are cleared, and that metrics are called, and Ctrl-C
+            waits, until a chunk of some hundred samples has been trained on. What
+            `compiled.compile_sgd` refuses is refused.
 
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. Parameters, buffers and
@@ -129,6 +133,11 @@ def fit(
     run.columns += columns
     callbacks = checked_callbacks(callbacks, run)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
+    steps: Callable[..., Generator[None]] = _steps
+    if check.flag("fit", "compiled", compiled):
+        from tinygrad_mnist.training._compiled import checked_steps  # imports numba
+
+        steps = checked_steps(run, loss, train_loader, file)
     with _interruptible(run) as hold, _modes_kept(model):
         resumed_at = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
         for epoch in range(len(run.history.records) + 1, run.epochs + 1):
@@ -139,11 +148,12 @@ def fit(
             with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
                 averages = Averages(loss, functions, train_loader)
                 start, pairs = opened(train_loader, resumed_at, averages)
-                for _ in _steps(run, loss, pairs, averages, callbacks):
-                    with hold:  # Ctrl-C may come
-                        if file.is_due(averages):
-                            file.save(position(start, averages))
-                        _show(bar, averages)
+                with closing(steps(run, loss, pairs, averages, callbacks)) as made:
+                    for _ in made:
+                        with hold:  # Ctrl-C may come
+                            if file.is_due(averages.batches):
+                                file.save(position(start, averages))
+                            _show(bar, averages)
                 measured = averages.result("fit")
                 if validation is not None:
                     with hold:
@@ -168,7 +178,7 @@ def _begins(run: Run, callbacks: Sequence[Callback]) -> bool:
 
 def _steps(
     run: Run, loss: Loss, pairs: Pairs, averages: Averages, callbacks: Sequence[Callback]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Train on each pair, and yield after each step."""
     model, optimizer = run.model, run.optimizer
     model.train()
@@ -177,7 +187,7 @@ def _steps(
             callback.before_step(run)
         y = model(x)
         value = loss(y, t)
-        _refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
+        refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
         optimizer.zero_grad()
         model.backward(loss.backward())
         averages.add(value, y, t)  # before the step: a metric may refuse
@@ -190,7 +200,7 @@ def _validated(
     run: Run, loss: Loss, validation: Pairs, functions: Mapping[str, Metric]
 ) -> dict[str, float]:
     measured = evaluate(run.model, loss, validation, metrics=[*functions.values()])
-    _refuse_unless_finite(measured["loss"], f"in the validation of epoch {run.epoch}")
+    refuse_unless_finite(measured["loss"], f"in the validation of epoch {run.epoch}")
     return {f"val_{name}": value for name, value in measured.items()}
 
 
@@ -213,11 +223,6 @@ def _set_back_unless_finite(run: Run) -> Iterator[None]:
             "Parameters and optimizer are as before this epoch, or as resumed within it."
         )
         raise
-
-
-def _refuse_unless_finite(loss: float, where: str) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(check.expected("fit", "a finite loss", f"{loss} {where}"))
 
 
 @contextmanager
@@ -254,6 +259,8 @@ def _bar(run: Run, loader: Pairs, shown: bool) -> Any:
 
 
 def _show(bar: Any, averages: Averages) -> None:
-    bar.update(averages.batches - bar.n)
-    if averages.batches % _SHOWN_EVERY == 0:
+    if bar.disable:
+        return
+    if averages.batches // _SHOWN_EVERY > bar.n // _SHOWN_EVERY:
         bar.set_postfix(averages.result("fit"), refresh=False)
+    bar.update(averages.batches - bar.n)

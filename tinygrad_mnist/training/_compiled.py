@@ -1,0 +1,178 @@
+"""The steps of `fit` in compiled kernels: those of some batches at a time, in one call."""
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.compiled.trainer import Trainer, check_compilable, refuse_shared_memory
+from tinygrad_mnist.data import DataLoader
+from tinygrad_mnist.training._arguments import Pairs
+from tinygrad_mnist.training._averages import Averages, refuse_unless_finite
+from tinygrad_mnist.training._resume import RunFile
+from tinygrad_mnist.training.callbacks import Callback, LearningRate, Run
+
+_CHUNK = 512  # samples, about: some milliseconds in a kernel
+
+
+def checked_steps(
+    run: Run, loss: Any, loader: Pairs, file: RunFile
+) -> Callable[..., Generator[None]]:
+    """Return what trains on the pairs of an epoch; refuse what no kernel can do."""
+    check_compilable("fit", run.model, loss, run.optimizer)
+    if isinstance(loader, DataLoader):
+        refuse_shared_memory(
+            "fit", {"inputs": loader.inputs, "targets": loader.targets}, run.optimizer
+        )
+    return partial(_steps, loader=loader, is_due=file.is_due)
+
+
+def _steps(
+    run: Run,
+    loss: Any,
+    pairs: Pairs,
+    averages: Averages,
+    callbacks: Sequence[Callback],
+    loader: Pairs,
+    is_due: Callable[[int], bool],
+) -> Generator[None]:
+    """Train on the pairs, and yield after each chunk of them.
+
+    The model has its weights back where a checkpoint is due, at the end, and when this is closed.
+    """
+    run.model.train()
+    with _Chunks(run, loss, averages, callbacks, loader) as chunks:
+        for x, t in pairs:
+            chunks.take(x, t)
+            due = is_due(averages.batches + len(chunks.taken))
+            if due or chunks.alone or chunks.samples >= _CHUNK:
+                chunks.train()
+                if due:
+                    chunks.write_back()
+                yield
+        if chunks.taken:
+            chunks.train()
+            yield
+
+
+class _Chunks:
+    """Takes pairs one by one, and trains on some together: a context that loses none.
+
+    To take a pair is what a step of the eager loop begins with, so that all random numbers come in
+    the same order: the loader's, those of callbacks, the masks. At the end of a `with` block, also
+    after an error, a step was made for each pair taken, and the model has its weights back.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        loss: Any,
+        averages: Averages,
+        callbacks: Sequence[Callback],
+        loader: Any,
+    ) -> None:
+        self._run, self._loss, self._averages, self._loader = run, loss, averages, loader
+        self._before_step = [c.before_step for c in callbacks if not _inherits(c, Callback)]
+        # another callback may look at the weights before each step, or change them
+        self.alone = not all(_inherits(c, Callback, LearningRate) for c in callbacks)
+        # pairs are then rows of two arrays, which can be looked at once and need no copies
+        plain = type(loader) is DataLoader and loader.transform is None
+        self._plain = plain and not self.alone
+        self._trainer: Any = None
+        self._drawing: list[Any] = []  # the Dropouts that drop
+        self.taken: list[Any] = []
+        self.samples = 0
+
+    def __enter__(self) -> "_Chunks":
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Train on what is left."""
+        try:
+            self.train()
+        finally:
+            self.write_back()
+
+    def take(self, x: Any, t: Any) -> None:
+        """Begin a step."""
+        run = self._run
+        for before_step in self._before_step:
+            before_step(run)
+        if not self._plain:
+            x, t = check.real_array("fit", "x", x), check.real_array("fit", "t", t)
+        trainer = self._trainer or self._new_trainer(x)
+        bare = x.ndim == len(trainer.shape)
+        if bare:
+            x, t = x[None], t[None]
+        n = len(x)
+        if n > 1:  # until batches have a kernel
+            raise check.value_error("fit", "batches of one sample; use the eager loop", x.shape)
+        if x.shape[1:] != trainer.shape or not n:
+            contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))}), N > 0"
+            raise check.value_error("fit", contract, x.shape)
+        if not self._plain:
+            x, t = x.copy(), trainer.checked_targets("fit", t, n).copy()
+        draws = [d.rng.random((n, d.width), dtype=np.float32) for d in self._drawing]
+        # at once, so that no Ctrl-C comes in between
+        self.taken.append((x, t, bare, run.optimizer.lr, draws))
+        self.samples += n
+        run.step += 1
+
+    def train(self) -> None:
+        """Make the steps of what was taken."""
+        taken, self.taken, self.samples = self.taken, [], 0
+        if not taken:
+            return
+        xs, ts, bare, rates, draws = zip(*taken, strict=True)
+        x, t, ends = np.concatenate(xs), np.concatenate(ts), np.cumsum([0, *map(len, xs)])
+        done = self._trainer.train(x, t, ends, self._masks(len(x), draws), rates)
+        averages, largest = self._averages, np.finfo(done.outputs.dtype).max
+        # kernels add in float64 what a loss adds in the dtype of the outputs
+        losses = np.where(done.losses * done.n > largest, np.inf, done.losses)
+        for j in np.flatnonzero(~np.isfinite(losses))[:1]:
+            where = f"in batch {averages.batches + j + 1} of epoch {self._run.epoch}"
+            refuse_unless_finite(losses[j], where)
+        batches = zip(bare, pairwise(ends.tolist()), strict=True)
+        parts = [start if one else slice(start, end) for one, (start, end) in batches]
+        averages.add_chunk(losses, done.n, done.outputs, t, parts)
+        if self.alone:
+            self.write_back()
+
+    def write_back(self) -> None:
+        """Give the model its weights back."""
+        if self._trainer is not None:
+            self._trainer.write_back()
+        if self.alone:
+            self._trainer = None  # the next one is made of what the model is then
+
+    def _new_trainer(self, x: NDArray[Any]) -> Trainer:
+        """Return one of what the model is now, and of the shape of x or of its rows."""
+        model, optimizer = self._run.model, self._run.optimizer
+        shape = x.shape[x.ndim - model.sample_axes :]
+        trainer = Trainer("fit", model, self._loss, optimizer, shape)
+        check.writeable("fit", optimizer.params)
+        if self._plain:
+            trainer.checked_targets("fit", self._loader.targets, len(self._loader.targets))
+        self._trainer = trainer
+        self._drawing = [dropout for dropout in trainer.dropouts if dropout.p]
+        return trainer
+
+    def _masks(self, samples: int, draws: Sequence[Any]) -> NDArray[np.bool_]:
+        """Return what the Dropouts keep of each sample, side by side."""
+        dropouts = self._trainer.dropouts
+        masks = np.ones((samples, sum(dropout.width for dropout in dropouts)), np.bool_)
+        for dropout, drawn in zip(self._drawing, zip(*draws, strict=True), strict=True):
+            columns = slice(dropout.begin, dropout.begin + dropout.width)
+            np.greater_equal(np.concatenate(drawn), dropout.p, out=masks[:, columns])
+        return masks
+
+
+def _inherits(callback: Callback, *kinds: type[Callback]) -> bool:
+    """Return whether its before_step is the one of these classes."""
+    own = getattr(callback.before_step, "__func__", None)
+    return any(own is kind.before_step for kind in kinds)
