@@ -35,7 +35,7 @@ THIRD_PARTIES = {
     "nn": {"scipy"},
     "training": {"tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
-    "compiled": {"llvmlite", "numba"},
+    "compiled": {"llvmlite", "numba", "tqdm"},
     "interop": {"jax", "keras", "safetensors"},
     "plots": {"matplotlib"},
 }

@@ -34,6 +34,7 @@ from tinygrad_mnist.compiled.plan import (
     places,
     planned,
 )
+from tinygrad_mnist.compiled.waiting import compiling
 from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
@@ -206,7 +207,8 @@ class Trainer:
             SQUARED_ERROR if squares else CROSS_ENTROPY,
         )
         state = self.plan, self.flat, self.velocity, settings
-        samples.run_samples(*state, chunk, self._scratch)
+        with compiling(samples.run_samples, dtype):
+            samples.run_samples(*state, chunk, self._scratch)
         return Done(chunk.totals / n, n, chunk.outputs)
 
     def checked_targets(self, owner: str, t: NDArray[Any], n: int) -> NDArray[Any]:
