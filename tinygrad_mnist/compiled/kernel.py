@@ -39,6 +39,7 @@ _OPTIONS: Any = {
 }
 compiled = njit(**_OPTIONS)
 apart = njit(**_OPTIONS | {"forceinline": False})  # a function that stays one: large ones are
+view = njit(**_OPTIONS | {"inline": "always"})  # one may return a view, whose references count
 
 
 class Plan(NamedTuple):

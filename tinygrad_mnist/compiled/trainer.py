@@ -17,7 +17,7 @@ from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist._tables import rows_of, shared_dtype
-from tinygrad_mnist.compiled import samples
+from tinygrad_mnist.compiled import batches, samples, threads
 from tinygrad_mnist.compiled.kernel import (
     CROSS_ENTROPY,
     LINEAR,
@@ -164,6 +164,8 @@ class Trainer:
         self.velocity = self.flat[:0]
         if optimizer.momentum:
             self.velocity = self.weights.packed(velocities or zeros)
+        self._largest = 1, 1  # batch, and the number of its parts
+        self._scratch: samples.Scratch | batches.Scratch
         self._scratch = samples.new_scratch(self.plan, self.flat.dtype)
 
     def __enter__(self) -> "Trainer":
@@ -206,10 +208,22 @@ class Trainer:
             optimizer.nesterov,
             SQUARED_ERROR if squares else CROSS_ENTROPY,
         )
-        state = self.plan, self.flat, self.velocity, settings
-        with compiling(samples.run_samples, dtype):
-            samples.run_samples(*state, chunk, self._scratch)
+        self._run(settings, chunk)
         return Done(chunk.totals / n, n, chunk.outputs)
+
+    def _run(self, settings: Settings, chunk: Chunk) -> None:
+        size, dtype = int(np.diff(chunk.ends).max()), self.flat.dtype
+        if size > self._largest[0]:
+            products = (self.plan.widths[:-1] * self.plan.widths[1:])[self.plan.kinds == LINEAR]
+            self._largest = size, threads.threads_for(size * int(products.max()))
+            self._scratch = batches.new_scratch(self.plan, *self._largest, dtype)
+        arguments = self.plan, self.flat, self.velocity, settings, chunk, self._scratch
+        if isinstance(self._scratch, samples.Scratch):
+            with compiling(samples.run_samples, dtype):
+                samples.run_samples(*arguments)
+        else:
+            with compiling(batches.run_batches, dtype):
+                threads.run(batches.run_batches, self._largest[1], *arguments)
 
     def checked_targets(self, owner: str, t: NDArray[Any], n: int) -> NDArray[Any]:
         """Return the targets of n samples as `train` takes them, or refuse them."""

@@ -82,6 +82,11 @@ def popcount(bits: int) -> int:
     return bits.bit_count()
 
 
+def lowest(bits: int) -> int:
+    """Return the number of the lowest bit that is 1, for bits other than 0."""
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
 # Their LLVM code
 
 
@@ -290,6 +295,12 @@ def _where(context, builder, signature, arguments):
 @_word(popcount, lambda bits: types.intp if bits.bitwidth == 64 else None, types.Integer)
 def _popcount(context, builder, signature, arguments):
     return builder.ctpop(arguments[0])
+
+
+@_word(lowest, lambda bits: types.intp if bits.bitwidth == 64 else None, types.Integer)
+def _lowest(context, builder, signature, arguments):
+    of_zero_undefined = ir.IntType(1)(1)
+    return builder.cttz(arguments[0], of_zero_undefined)
 
 
 # In LLVM a vector is an array of its parts

@@ -1,0 +1,338 @@
+"""A kernel that trains in batches of rows.
+
+A batch has two phases, and of each every part of the pass has its part: forward and back for its
+own samples, then the steps of its own rows of each W. The parts meet after each phase. In products
+with the data zeros are left out; the others are BLAS's.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, apart, compiled, view
+from tinygrad_mnist.compiled.products import gemm
+from tinygrad_mnist.compiled.rows import all_finite, loss_of_row, step
+from tinygrad_mnist.compiled.sparse import (
+    WORD,
+    add_product,
+    mark_nonzero,
+    transpose_marks,
+    words_for,
+)
+from tinygrad_mnist.compiled.threads import meet
+
+_GRADIENT = 32_768  # numbers of a gradient that are computed at a time: a cache holds them
+
+
+class Scratch(NamedTuple):
+    """What the phases tell each other.
+
+    outputs and gradients have a row for each sample, of each layer's input and of the last output:
+    a layer's rows lie one after the other, with their room behind.
+    """
+
+    starts: NDArray[np.int64]  # where a layer's rows begin
+    outputs: NDArray[Any]
+    inputs: NDArray[Any]  # a read-only view of outputs, of one type with the data
+    gradients: NDArray[Any]
+    losses: NDArray[np.float64]  # of each sample
+    finite: NDArray[np.bool_]  # of each part: is all that it has met?
+    marks: NDArray[np.uint64]  # of the data: what is not 0
+    transposed: NDArray[np.uint64]  # the marks transposed
+    gradient: NDArray[Any]  # for each part, of some rows of a W
+
+
+def new_scratch(plan: Plan, size: int, parts: int, dtype: np.dtype[Any]) -> Scratch:
+    """Return zeros for batches of up to this size, in so many parts."""
+    starts = np.append(0, np.cumsum(size * plan.rooms))
+    outputs, gradients = np.zeros((2, starts[-1]), dtype)
+    inputs = outputs.view()
+    inputs.flags.writeable = False
+    words = words_for(plan.widths[first_linear(plan)])
+    return Scratch(
+        starts,
+        outputs,
+        inputs,
+        gradients,
+        losses=np.zeros(size),
+        finite=np.zeros(parts, np.bool_),
+        marks=np.zeros((size, words), np.uint64),
+        transposed=np.zeros((WORD * words, words_for(size)), np.uint64),
+        gradient=np.zeros((parts, max(_GRADIENT, plan.rooms.max())), dtype),
+    )
+
+
+@compiled
+def run_batches(part, parts, meeting, plan, params, velocity, settings, chunk, scratch):
+    """Train on one batch after the other."""
+    data, finite = first_linear(plan), all_finite(params)
+    for j in range(len(chunk.rates)):
+        begin, end = chunk.ends[j], chunk.ends[j + 1]
+        x, masks = chunk.inputs[begin:end], chunk.masks[begin:end]
+        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+
+        # a product with 0 can be left out only while all is finite: 0 * inf is NaN
+        sparse = data if finite else NOWHERE
+        finite = forward(plan, params, x, masks, first, last, sparse, scratch) and finite
+        write_losses(plan, settings.loss, chunk, j, first, last, scratch)
+        backward(plan, params, masks, first, last, data, scratch)
+        dy = scratch.gradients[place(plan, scratch, data + 1, first, last)]
+        scratch.finite[part] = finite and all_finite(dy)
+        meet(meeting, parts)
+
+        for p in range(parts):
+            finite = finite and scratch.finite[p]
+        if part == 0:
+            chunk.totals[j] = scratch.losses[: len(x)].sum()
+        sparse = data if finite else NOWHERE
+        update(plan, params, velocity, settings, chunk.rates[j], x, part, parts, sparse, scratch)
+        meet(meeting, parts)
+
+
+@compiled
+def first_linear(plan):
+    """Return the layer that multiplies data."""
+    layer = 0
+    while plan.kinds[layer] != LINEAR:
+        layer += 1
+    return layer
+
+
+# Where things are
+
+
+@compiled
+def place(plan, scratch, layer, first, last):
+    """Return the slice of these samples' rows, of a layer's input."""
+    start, room = scratch.starts[layer], plan.rooms[layer]
+    return slice(start + first * room, start + last * room)
+
+
+@compiled
+def place_of_weights(plan, layer, first, last):
+    """Return the slice of these rows of a Linear's W."""
+    start, room = plan.weights[layer], plan.rooms[layer + 1]
+    return slice(start + first * room, start + last * room)
+
+
+@view
+def matrix(rows, room, width):
+    """Return rows as a matrix, without the room behind each."""
+    return rows.reshape(len(rows) // room, room)[:, :width]
+
+
+@view
+def input_row(plan, x, layer, s, scratch):
+    """Return a sample's input of a layer."""
+    start = scratch.starts[layer] + s * plan.rooms[layer]
+    return x[s] if layer == 0 else scratch.inputs[start : start + plan.widths[layer]]
+
+
+@view
+def input_matrix(plan, x, layer, first, last, scratch):
+    """Return these samples' inputs of a layer."""
+    rows = scratch.inputs[place(plan, scratch, layer, first, last)]
+    return x[first:last] if layer == 0 else matrix(rows, plan.rooms[layer], plan.widths[layer])
+
+
+# Forward
+
+
+@compiled
+def forward(plan, params, x, masks, first, last, sparse, scratch):
+    """Compute these samples' outputs of each layer; return whether a sparse input is finite.
+
+    x (samples, I) is the first layer's input. sparse is the Linear that takes an input with many
+    zeros, if there is one: else it is NOWHERE.
+    """
+    finite = True
+    for layer in range(len(plan.kinds)):
+        if plan.kinds[layer] != LINEAR:
+            _apply(plan, x, masks, layer, first, last, scratch)
+            continue
+        _write_bias(plan, params, layer, first, last, scratch)
+        if layer == sparse:
+            finite = _add_sparse(plan, params, x, layer, first, last, scratch)
+        else:
+            _add_dense(plan, params, x, layer, first, last, scratch)
+    return finite
+
+
+@apart
+def _apply(plan, x, masks, layer, first, last, scratch):
+    """y = max(a, 0), where NaN stays NaN, or y = a * scale."""
+    for s in range(first, last):
+        a = input_row(plan, x, layer, s, scratch)
+        y = scratch.outputs[place(plan, scratch, layer + 1, s, s + 1)]
+        if plan.kinds[layer] == RELU:
+            for i in range(len(a)):
+                y[i] = 0 if a[i] <= 0 else a[i]
+        else:
+            mask, scale = masks[s, plan.masks[layer] :], plan.scales[layer]
+            for i in range(len(a)):
+                y[i] = a[i] * mask[i] * scale
+
+
+@apart
+def _write_bias(plan, params, layer, first, last, scratch):
+    """y = b, or 0."""
+    b = plan.biases[layer]
+    for s in range(first, last):
+        y = scratch.outputs[place(plan, scratch, layer + 1, s, s + 1)]
+        for o in range(len(y)):
+            y[o] = 0 if b == NOWHERE else params[b + o]
+
+
+@apart
+def _add_sparse(plan, params, x, layer, first, last, scratch):
+    """y += a @ W for an a that is mostly 0; return whether a is finite."""
+    finite, words = True, words_for(plan.widths[layer])
+    marks = scratch.marks[first:last, :words]
+    for s in range(first, last):
+        a = input_row(plan, x, layer, s, scratch)
+        finite = mark_nonzero(a, marks[s - first]) and finite
+    a = input_matrix(plan, x, layer, first, last, scratch)
+    W = params[place_of_weights(plan, layer, 0, plan.widths[layer])]
+    y = scratch.outputs[place(plan, scratch, layer + 1, first, last)]
+    one = y.dtype.type(1)
+    add_product(y, one, a, marks, W, plan.rooms[layer + 1], plan.blocks[layer])
+    return finite
+
+
+@apart
+def _add_dense(plan, params, x, layer, first, last, scratch):
+    """y += a @ W."""
+    room, width = plan.rooms[layer + 1], plan.widths[layer + 1]
+    a = input_matrix(plan, x, layer, first, last, scratch)
+    W = params[place_of_weights(plan, layer, 0, plan.widths[layer])]
+    y = scratch.outputs[place(plan, scratch, layer + 1, first, last)]
+    gemm(1, a, matrix(W, room, width), 1, matrix(y, room, width))
+
+
+@apart
+def write_losses(plan, loss, chunk, j, first, last, scratch):
+    """Compute these samples' losses and dy; note their outputs."""
+    layers, begin = len(plan.kinds), chunk.ends[j]
+    for s in range(first, last):
+        at = place(plan, scratch, layers, s, s + 1)
+        y, dy = scratch.outputs[at], scratch.gradients[at]
+        scratch.losses[s] = loss_of_row(loss, y, chunk.targets[begin + s], chunk.factors[j], dy)
+        for o in range(plan.widths[layers]):
+            chunk.outputs[begin + s, o] = y[o]
+
+
+# Back
+
+
+@compiled
+def backward(plan, params, masks, first, last, lowest, scratch):
+    """Compute these samples' gradients, of the outputs of all layers from the lowest on.
+
+    lowest = -1 stands for the first layer's input.
+    """
+    for layer in range(len(plan.kinds) - 1, lowest, -1):
+        if plan.kinds[layer] == LINEAR:  # da = dy @ W.T
+            room, width = plan.rooms[layer + 1], plan.widths[layer + 1]
+            da = scratch.gradients[place(plan, scratch, layer, first, last)]
+            dy = scratch.gradients[place(plan, scratch, layer + 1, first, last)]
+            W = params[place_of_weights(plan, layer, 0, plan.widths[layer])]
+            da = matrix(da, plan.rooms[layer], plan.widths[layer])
+            gemm(1, matrix(dy, room, width), matrix(W, room, width).T, 0, da)
+        else:
+            _apply_back(plan, masks, layer, first, last, scratch)
+
+
+@apart
+def _apply_back(plan, masks, layer, first, last, scratch):
+    """da = dy * (y > 0), or da = dy * scale."""
+    for s in range(first, last):
+        at = place(plan, scratch, layer + 1, s, s + 1)
+        y, dy = scratch.outputs[at], scratch.gradients[at]
+        da = scratch.gradients[place(plan, scratch, layer, s, s + 1)]
+        if plan.kinds[layer] == RELU:
+            for i in range(plan.widths[layer]):
+                da[i] = dy[i] * (y[i] > 0)
+        else:
+            mask, scale = masks[s, plan.masks[layer] :], plan.scales[layer]
+            for i in range(plan.widths[layer]):
+                da[i] = dy[i] * mask[i] * scale
+
+
+# The step
+
+
+@compiled
+def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch):
+    """Take a part's rows of each W, and the biases, a step along their gradients."""
+    if lr == 0 and settings.momentum == 0:  # moves nothing, not even where a gradient is NaN
+        return
+    for layer in range(len(plan.kinds)):
+        if plan.kinds[layer] == LINEAR:
+            features = plan.widths[layer]
+            words = words_for(features)
+            first = min(features, words * part // parts * WORD)
+            last = min(features, words * (part + 1) // parts * WORD)
+            if layer == sparse:
+                transpose_marks(scratch.marks[: len(x)], scratch.transposed, first, last)
+            if settings.momentum == 0 and settings.decay == 0:
+                W = params[place_of_weights(plan, layer, first, last)]
+                _add_gradient(W, -lr, plan, x, layer, first, last, sparse, scratch)
+            else:
+                _step_some(
+                    plan,
+                    params,
+                    velocity,
+                    settings,
+                    lr,
+                    x,
+                    layer,
+                    first,
+                    last,
+                    sparse,
+                    scratch,
+                    part,
+                )
+            if part == parts - 1 and plan.biases[layer] != NOWHERE:
+                _step_bias(plan, params, velocity, settings, lr, len(x), layer, scratch, part)
+
+
+@apart
+def _add_gradient(out, scale, plan, x, layer, first, last, sparse, scratch):
+    """out += scale * a.T @ dy, for these rows of dW."""
+    room, width, samples = plan.rooms[layer + 1], plan.widths[layer + 1], len(x)
+    a = input_matrix(plan, x, layer, 0, samples, scratch)[:, first:last]
+    dy = scratch.gradients[place(plan, scratch, layer + 1, 0, samples)]
+    if layer == sparse:
+        marks = scratch.transposed[first:last, : words_for(samples)]
+        add_product(out, scale, a.T, marks, dy, room, plan.blocks[layer])
+    else:
+        gemm(scale, a.T, matrix(dy, room, width), 1, matrix(out, room, width))
+
+
+@apart
+def _step_some(plan, params, velocity, settings, lr, x, layer, first, last, sparse, scratch, part):
+    """Step along dW in these rows, a few at a time."""
+    start, room, one = plan.weights[layer], plan.rooms[layer + 1], x.dtype.type(1)
+    rows = len(scratch.gradient[part]) // room
+    for begin in range(first, last, rows):
+        end = min(begin + rows, last)
+        dW = scratch.gradient[part, : (end - begin) * room]
+        dW[:] = 0
+        _add_gradient(dW, one, plan, x, layer, begin, end, sparse, scratch)
+        for i in range(end - begin):
+            row = dW[i * room : (i + 1) * room]
+            step(params, velocity, start + (begin + i) * room, row, one, lr, settings)
+
+
+@apart
+def _step_bias(plan, params, velocity, settings, lr, samples, layer, scratch, part):
+    """Step along db = dy.sum(axis=0)."""
+    b, room = plan.biases[layer], plan.rooms[layer + 1]
+    db = scratch.gradient[part, :room]
+    db[:] = 0
+    for s in range(samples):
+        dy = scratch.gradients[place(plan, scratch, layer + 1, s, s + 1)]
+        for o in range(room):
+            db[o] += dy[o]
+    step(params, velocity, b, db, db.dtype.type(1), lr, settings)

@@ -1,0 +1,95 @@
+"""Products of matrices with many zeros, which are left out: beside a matrix stand its marks.
+
+marks (M, words) belong to a matrix (M, K): bit i of marks[m, j] is 1 where its entry m, 64 j + i is
+not 0. Two kinds of products need only these entries, as long as all numbers are finite: a @ W, and
+with the marks transposed a.T @ dy. Both take 64 rows of the right matrix at a time, some columns of
+them, as much as the first-level cache holds.
+"""
+
+import numpy as np
+
+from tinygrad_mnist._extras import needing
+from tinygrad_mnist.compiled.kernel import BLOCKS, apart, compiled
+from tinygrad_mnist.compiled.vectors import load, lowest, nonzero, popcount, splat, store, total
+
+with needing("tinygrad_mnist.compiled", "compiled"):
+    from numba import literal_unroll
+
+WORD = 64  # bits
+
+
+@compiled
+def words_for(n):
+    """Return how many words have a bit for each of n."""
+    return (n + WORD - 1) // WORD
+
+
+@compiled
+def mark_nonzero(a, marks):
+    """Write down the marks of a row; return whether it is finite, as its sum is."""
+    whole, sums = len(a) // WORD, splat(a.dtype.type(0), WORD)
+    for j in range(whole):
+        entries = load(a, WORD * j, WORD)
+        marks[j] = nonzero(entries)
+        sums = sums + entries
+    result, last = total(sums), np.uint64(0)
+    for i in range(WORD * whole, len(a)):
+        last |= np.uint64(a[i] != 0) << np.uint64(i % WORD)
+        result += a[i]
+    if len(a) % WORD:
+        marks[whole] = last
+    return np.isfinite(result)
+
+
+@apart
+def transpose_marks(marks, transposed, first, last):
+    """Write rows first to last of the transposed marks; first is a multiple of 64."""
+    rows = len(marks)
+    for k in range(words_for(rows)):
+        for j in range(first // WORD, words_for(last)):
+            square = transposed[WORD * j : WORD * (j + 1), k]
+            for i in range(WORD):
+                row = WORD * k + i
+                square[i] = marks[row, j] if row < rows else np.uint64(0)
+            _transpose(square)
+
+
+@compiled
+def _transpose(square):
+    """Transpose 64 words of 64 bits: swap quarters, then quarters of quarters, and so on."""
+    size, low = WORD // 2, np.uint64(0x00000000FFFFFFFF)
+    while size > 0:
+        shift = np.uint64(size)
+        for begin in range(0, WORD, 2 * size):
+            for i in range(begin, begin + size):
+                swap = (square[i] >> shift ^ square[i + size]) & low
+                square[i] ^= swap << shift
+                square[i + size] ^= swap
+        size //= 2
+        low ^= low << np.uint64(size)
+
+
+@apart
+def add_product(out, scale, a, marks, W, room, block):
+    """out += scale * a @ W. out and W are flat, their rows have this room.
+
+    a of shape (M, K) is read only where it is marked.
+    """
+    for at in range(0, room, block):
+        for n in literal_unroll(BLOCKS):
+            if n == block:
+                _add_columns(out, scale, a, marks, W, room, at, n)
+
+
+@compiled
+def _add_columns(out, scale, a, marks, W, room, at, n):
+    for j in range(marks.shape[1]):
+        for m in range(len(marks)):
+            bits = marks[m, j]
+            if bits != 0:
+                sums = load(out, m * room + at, n)
+                for _ in range(popcount(bits)):
+                    k = WORD * j + lowest(bits)
+                    bits &= bits - np.uint64(1)
+                    sums = sums + scale * a[m, k] * load(W, k * room + at, n)
+                store(out, m * room + at, sums)
