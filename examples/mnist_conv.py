@@ -3,6 +3,8 @@
 It reads 98.5 % of the test images. With all 60,000 images to learn from, 99 %:
 
     python examples/mnist_conv.py --data keras
+
+With --compiled (needs numba), it learns in a third of the time.
 """
 
 import argparse
@@ -14,12 +16,13 @@ from tinygrad_mnist.data import mnist
 from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from tinygrad_mnist.optim.schedules import one_cycle
-from tinygrad_mnist.training import evaluate
+from tinygrad_mnist.training import Callback, LearningRate, fit
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="bundled", help="bundled, keras, keras-fashion, or a path")
 parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--compiled", action="store_true", help="train in kernels (needs numba)")
 args = parser.parse_args()
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
@@ -42,14 +45,20 @@ optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
 batches = DataLoader(x_train, labels, 64, shuffle=True, rng=rng, transform=random_shift(1))
 rate = one_cycle(0.1, steps=args.epochs * len(batches))
 
-step = 0
-for epoch in range(1, args.epochs + 1):
-    for x, t in batches:
-        optimizer.lr = rate(step)
-        loss(model(x), t)
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
-        step += 1
-    accuracy = evaluate(model, loss, (x_test, test_labels))["accuracy"]
-    print(f"epoch {epoch}  test accuracy {accuracy:.4f}")
+
+class Report(Callback):
+    def after_epoch(self, run):
+        accuracy = run.history.records[-1]["val_accuracy"]
+        print(f"epoch {run.epoch}  test accuracy {accuracy:.4f}")
+
+
+fit(
+    model,
+    loss,
+    optimizer,
+    batches,
+    epochs=args.epochs,
+    validation=(x_test, test_labels),
+    callbacks=[LearningRate(rate, "step"), Report()],
+    compiled=args.compiled,
+)

@@ -37,6 +37,7 @@ add("--momentum", type=float, default=0.9)
 add("--weight-decay", type=float, default=3e-4)
 add("--schedule", choices=["cosine", "step", "constant"], default="cosine")
 add("--epochs", type=int, default=30, help="the first of them is the warm-up")
+add("--compiled", action="store_true", help="train in kernels (needs numba)")
 add("--seed", type=int, default=1, help="of weights, masks and the order of images")
 add("--out", type=Path, default=Path("runs/mnist"), help="folder to write to")
 add("--resume", action="store_true", help="go on with the run in --out, with its settings")
@@ -100,6 +101,7 @@ try:
         ],
         checkpoint=args.out / "run.npz",
         resume=args.resume,
+        compiled=args.compiled,
     )
 except KeyboardInterrupt:
     sys.exit(f"interrupted: go on with --out {args.out} --resume")

@@ -22,6 +22,7 @@ parser.add_argument(
     "--data", default="bundled", help="bundled, keras, keras-fashion, or a path to files"
 )
 parser.add_argument("--seed", type=int, default=1, help="of weights and masks")
+parser.add_argument("--compiled", action="store_true", help="train in one kernel (needs numba)")
 args = parser.parse_args()
 
 (x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)
@@ -38,17 +39,24 @@ model = Sequential(
 loss = MSELoss("batchmean")
 optimizer = SGD(model.parameters(), lr=0.1 / 2)  # the notebook steps along y - t, not 2 (y - t)
 batches = DataLoader(x_train, t_train, batch_size=100)
+if args.compiled:
+    from tinygrad_mnist.compiled import compile_sgd
+
+    train = compile_sgd(model, loss, optimizer)
 
 for epoch in trange(1, args.epochs + 1, unit="epoch", disable=None):
     model.train()
-    error, accuracy = 0.0, 0.0
-    for x, t in batches:
-        y = model(x)
-        error += loss(y, t) * len(x) / len(x_train)
-        accuracy += metrics.accuracy(y, t) * len(x) / len(x_train)
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
+    if args.compiled:
+        error, accuracy = train(x_train, t_train, batch_size=100)
+    else:
+        error, accuracy = 0.0, 0.0
+        for x, t in batches:
+            y = model(x)
+            error += loss(y, t) * len(x) / len(x_train)
+            accuracy += metrics.accuracy(y, t) * len(x) / len(x_train)
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
 
     if epoch % 10 == 1 or epoch == args.epochs:
         model.eval()

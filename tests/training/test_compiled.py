@@ -23,6 +23,7 @@ from tinygrad_mnist import (
     ReLU,
     Sequential,
     Tanh,
+    num_threads,
 )
 from tinygrad_mnist.optim.schedules import one_cycle
 from tinygrad_mnist.testing.strategies import seeds
@@ -42,22 +43,22 @@ LOSSES = [
     lambda: CrossEntropyLoss(class_weight=[3, 0.5, 2]),
     lambda: CrossEntropyLoss(label_smoothing=0.1),
 ]
-SIZES = [None, 1]
+SIZES = [None, 1, 3, 4]
 
 
 def noisy(x, rng):
     return x + 0.1 * rng.standard_normal(x.shape)
 
 
-def made(seed=0, loss=None, batch_size=1, **options):
+def made(seed=0, loss=None, batch_size=1, width=8, **options):
     """Return model, loss, optimizer and loader of 10 samples, with one generator for all."""
     rng = np.random.default_rng(seed)
     model = Sequential(
         Flatten(2),
-        Linear(6, 8, rng=rng, dtype=np.float64),
+        Linear(6, width, rng=rng, dtype=np.float64),
         ReLU(),
         Dropout(0.3, rng=rng),
-        Linear(8, 3, rng=rng, dtype=np.float64),
+        Linear(width, 3, rng=rng, dtype=np.float64),
         Dropout(0.1, rng=rng),
     )
     loss, data = loss or MSELoss(), np.random.default_rng(1)
@@ -204,25 +205,27 @@ class Kills:
         return noisy(x, rng)
 
 
-RUNS = [(0, 18), (7, -1), (0, -1)]
-
-
 @pytest.mark.parametrize("compiled", [(True, True), (True, False), (False, True)], ids=str)
-@pytest.mark.parametrize("every", [3, None])
+@pytest.mark.parametrize("every", [1, 3, None])
 @pytest.mark.parametrize("batch_size", SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
 def test_a_killed_run_resumes_bit_for_bit_and_after_the_other_loop_to_rounding(
-    tmp_path, compiled, every, batch_size
+    tmp_path, compiled, every, batch_size, threads
 ):
-    """Killed in the second epoch, after 6 batches, and resumed from the 6th or from the first."""
+    """Killed before the last batch of the second epoch, which has perhaps fewer samples."""
+    steps = len(made(batch_size=batch_size)[3])
     killed, resumed, whole = (
-        made(seed, batch_size=batch_size, transform=Kills(at)) for seed, at in RUNS
+        made(seed, batch_size=batch_size, width=60, transform=Kills(at))
+        for seed, at in ((0, 2 * steps), (7, -1), (0, -1))
     )
     saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": every}
-    with pytest.raises(Killed):
-        fit(*killed, epochs=3, compiled=compiled[0], **saving)
-    assert checkpoint.load(tmp_path / "run.npz")["step"] == 10 + (6 if every else 0)
-    found = fit(*resumed, epochs=3, compiled=compiled[1], resume=True, **saving)
-    wanted = fit(*whole, epochs=3, compiled=True)
+    with num_threads(threads):
+        with pytest.raises(Killed):
+            fit(*killed, epochs=3, compiled=compiled[0], **saving)
+        written = (steps - 1) // every * every if every else 0
+        assert checkpoint.load(tmp_path / "run.npz")["step"] == steps + written
+        found = fit(*resumed, epochs=3, compiled=compiled[1], resume=True, **saving)
+        wanted = fit(*whole, epochs=3, compiled=True)
     if all(compiled):
         assert found == wanted
         assert_same_bits(resumed, whole)

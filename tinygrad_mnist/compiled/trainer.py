@@ -82,7 +82,7 @@ def compile_sgd(
         x = check.real_array("train", "inputs", inputs)
         t = check.real_array("train", "targets", targets)
         batch_size = check.integer("train", "batch_size", batch_size, at_least=1)
-        trainer = Trainer("compile_sgd", model, loss, optimizer, x.shape[1:])
+        trainer = Trainer("compile_sgd", model, loss, optimizer, x.shape[1:], batch_size)
         contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))})"
         if x.ndim == 0 or x.shape[1:] != trainer.shape:
             raise check.value_error("train", contract, x.shape)
@@ -141,6 +141,9 @@ class Trainer:
 
     Parameters and velocities are copied when it is made, and back at the end of a `with` block, or
     by `write_back`. In between, those of the model stay as they were.
+
+    What batch_size it is made for decides the kernel and its threads, so that a short batch alone
+    gives the bits that it gives after others.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class Trainer:
         loss: MSELoss | CrossEntropyLoss,
         optimizer: Any,
         shape: tuple[int, ...],
+        batch_size: int = 1,
     ) -> None:
         rules = _checked(owner, model, loss, optimizer)
         self.shape = first_shape(rules.values()) or shape
@@ -164,6 +168,7 @@ class Trainer:
         self.velocity = self.flat[:0]
         if optimizer.momentum:
             self.velocity = self.weights.packed(velocities or zeros)
+        self._batch_size = batch_size
         self._largest = 1, 1  # batch, and the number of its parts
         self._scratch: samples.Scratch | batches.Scratch
         self._scratch = samples.new_scratch(self.plan, self.flat.dtype)
@@ -212,7 +217,7 @@ class Trainer:
         return Done(chunk.totals / n, n, chunk.outputs)
 
     def _run(self, settings: Settings, chunk: Chunk) -> None:
-        size, dtype = int(np.diff(chunk.ends).max()), self.flat.dtype
+        size, dtype = max(self._batch_size, int(np.diff(chunk.ends).max())), self.flat.dtype
         if size > self._largest[0]:
             products = (self.plan.widths[:-1] * self.plan.widths[1:])[self.plan.kinds == LINEAR]
             self._largest = size, threads.threads_for(size * int(products.max()))

@@ -82,6 +82,9 @@ class _Chunks:
         # pairs are then rows of two arrays, which can be looked at once and need no copies
         plain = type(loader) is DataLoader and loader.transform is None
         self._plain = plain and not self.alone
+        self._batch_size = 1
+        if isinstance(loader, DataLoader):
+            self._batch_size = min(loader.batch_size or 1, len(loader.inputs))
         self._trainer: Any = None
         self._drawing: list[Any] = []  # the Dropouts that drop
         self.taken: list[Any] = []
@@ -110,8 +113,6 @@ class _Chunks:
         if bare:
             x, t = x[None], t[None]
         n = len(x)
-        if n > 1:  # until batches have a kernel
-            raise check.value_error("fit", "batches of one sample; use the eager loop", x.shape)
         if x.shape[1:] != trainer.shape or not n:
             contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))}), N > 0"
             raise check.value_error("fit", contract, x.shape)
@@ -154,7 +155,7 @@ class _Chunks:
         """Return one of what the model is now, and of the shape of x or of its rows."""
         model, optimizer = self._run.model, self._run.optimizer
         shape = x.shape[x.ndim - model.sample_axes :]
-        trainer = Trainer("fit", model, self._loss, optimizer, shape)
+        trainer = Trainer("fit", model, self._loss, optimizer, shape, self._batch_size)
         check.writeable("fit", optimizer.params)
         if self._plain:
             trainer.checked_targets("fit", self._loader.targets, len(self._loader.targets))
