@@ -35,7 +35,7 @@ from tinygrad_mnist.compiled import ROWS, compile_sgd, rows, samples
 from tinygrad_mnist.compiled.kernel import BLOCKS, LINEAR
 from tinygrad_mnist.compiled.plan import Rule
 
-NAMES = "Sequential, Linear, ReLU, Dropout, Flatten and Unflatten"
+NAMES = "Sequential, Linear, ReLU, Dropout, Flatten, Unflatten, Conv2d and MaxPool2d"
 OPTIMIZERS = [
     {},
     {"weight_decay": 0.01},

@@ -503,7 +503,7 @@ class Began(Callback):
         raise AssertionError
 
 
-LAYERS = "Sequential, Linear, ReLU, Dropout, Flatten and Unflatten alone"
+LAYERS = "Sequential, Linear, ReLU, Dropout, Flatten, Unflatten, Conv2d and MaxPool2d alone"
 
 
 @pytest.mark.parametrize(

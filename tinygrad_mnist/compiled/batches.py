@@ -144,7 +144,8 @@ def forward(plan, params, x, masks, first, last, sparse, scratch):
     """Compute these samples' outputs of each layer; return whether a sparse input is finite.
 
     x (samples, I) is the first layer's input. sparse is the Linear that takes an input with many
-    zeros, if there is one: else it is NOWHERE.
+    zeros; it is NOWHERE if there is none now, and None if there is none ever: then nothing is
+    compiled for it.
     """
     finite = True
     for layer in range(len(plan.kinds)):
@@ -152,7 +153,7 @@ def forward(plan, params, x, masks, first, last, sparse, scratch):
             _apply(plan, x, masks, layer, first, last, scratch)
             continue
         _write_bias(plan, params, layer, first, last, scratch)
-        if layer == sparse:
+        if sparse is not None and layer == sparse:
             finite = _add_sparse(plan, params, x, layer, first, last, scratch)
         else:
             _add_dense(plan, params, x, layer, first, last, scratch)
@@ -273,7 +274,7 @@ def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch
             words = words_for(features)
             first = min(features, words * part // parts * WORD)
             last = min(features, words * (part + 1) // parts * WORD)
-            if layer == sparse:
+            if sparse is not None and layer == sparse:
                 transpose_marks(scratch.marks[: len(x)], scratch.transposed, first, last)
             if settings.momentum == 0 and settings.decay == 0:
                 W = params[place_of_weights(plan, layer, first, last)]
@@ -303,7 +304,7 @@ def _add_gradient(out, scale, plan, x, layer, first, last, sparse, scratch):
     room, width, samples = plan.rooms[layer + 1], plan.widths[layer + 1], len(x)
     a = input_matrix(plan, x, layer, 0, samples, scratch)[:, first:last]
     dy = scratch.gradients[place(plan, scratch, layer + 1, 0, samples)]
-    if layer == sparse:
+    if sparse is not None and layer == sparse:
         marks = scratch.transposed[first:last, : words_for(samples)]
         add_product(out, scale, a.T, marks, dy, room, plan.blocks[layer])
     else:

@@ -11,13 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist._extras import needing
-from tinygrad_mnist.compiled.kernel import CONV2D, LANES, MAXPOOL2D, NOWHERE, RELU, apart, compiled
+from tinygrad_mnist.compiled import batches
+from tinygrad_mnist.compiled.kernel import (
+    CONV2D,
+    LANES,
+    MAXPOOL2D,
+    NOWHERE,
+    RELU,
+    apart,
+    compiled,
+    view,
+)
+from tinygrad_mnist.compiled.rows import step
+from tinygrad_mnist.compiled.threads import meet
 from tinygrad_mnist.compiled.vectors import entry, larger, load, splat, store, total, where
 
 with needing("tinygrad_mnist.compiled", "compiled"):
     from numba import literal_unroll
 
-TILES = 8, 16, 24  # numbers of a row that are computed at a time: LANES for each column
+TILES = 8, 16, 24, 32  # numbers of a row that are computed at a time: LANES for each column
 TAPS = 3  # weights of a channel whose gradients are computed at a time
 CHANNELS = 4  # channels that are computed at a time
 _ALL = (1 << LANES) - 1  # a bit for each lane
@@ -42,7 +54,7 @@ OPERATION = np.dtype(
     + [("scale", np.float64)]  # 1 / (1 - p) of a Dropout
     + [(name, PLACE) for name in ("x", "dx", "y", "dy")]
     + [("forward", WEIGHTS), ("backward", WEIGHTS)]
-    + [("window", _integers("rows columns down across"))]
+    + [("window", _integers("begin count down across"))]  # and how far each pixel is, in tables
     + [("gradient", _integers("begin count W numbers b room"))]
 )
 
@@ -56,36 +68,76 @@ class Trunk(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What each part of a pass works on: a row for each part."""
+    """What a pass works on. Of the first three each part has its row."""
 
     memory: NDArray[Any]  # images
     bits: NDArray[np.uint8]  # one for each lane
-    gradients: NDArray[Any]  # of the weights, summed over the part's groups
+    gradients: NDArray[Any]  # of params, summed over the part's samples
+    features: NDArray[Any]  # (samples, features)
+    inputs: NDArray[Any]  # a read-only view of features
 
 
 @compiled
-def forward_images(trunk, params, memory, bits, inputs, masks, features, s, group):
-    """Compute the features of a group, the samples from s on."""
+def run_images(part, parts, meeting, trunk, plan, params, velocity, settings, chunk, scratch, work):
+    """Train on one batch after the other. plan and scratch are of the layers behind the trunk."""
+    memory, bits, gradients = work.memory[part], work.bits[part], work.gradients[part]
+    for j in range(len(chunk.rates)):
+        begin, end = chunk.ends[j], chunk.ends[j + 1]
+        x, masks, n = chunk.inputs[begin:end], chunk.masks[begin:end], end - begin
+        groups = (n + LANES - 1) // LANES
+        first, last = (
+            LANES * (groups * part // parts),
+            min(n, LANES * (groups * (part + 1) // parts)),
+        )
+
+        rows, features = x.reshape(-1), work.features.reshape(-1)
+        for s in range(first, last, LANES):
+            group = (s - first) // LANES
+            forward_images(trunk, params, memory, bits, rows, masks, features, s, n, group)
+        inputs = work.inputs[:n]
+        batches.forward(plan, params, inputs, masks, first, last, None, scratch)
+        batches.write_losses(plan, settings.loss, chunk, j, first, last, scratch)
+        batches.backward(plan, params, masks, first, last, -1, scratch)
+        dfeatures = scratch.gradients[batches.place(plan, scratch, 0, 0, n)]
+        _clear_gradients(trunk, gradients)
+        for s in range(first, last, LANES):
+            group = (s - first) // LANES
+            state = memory, bits, gradients
+            backward_images(trunk, params, state, masks, dfeatures, plan.rooms[0], s, n, group)
+        meet(meeting, parts)
+
+        if part == 0:
+            chunk.totals[j] = scratch.losses[:n].sum()
+        lr = chunk.rates[j]
+        _update(trunk, params, velocity, settings, lr, part, parts, work.gradients)
+        batches.update(plan, params, velocity, settings, lr, inputs, part, parts, None, scratch)
+        meet(meeting, parts)
+
+
+@view
+def forward_images(trunk, params, memory, bits, rows, masks, features, s, n, group):
+    """Compute the features of a group: of the samples from s on, up to n."""
     operations = trunk.operations
-    _gather(memory, operations[0].x, group, inputs, s)
+    x, last = operations[0].x, operations[len(operations) - 1].y
+    _gather(memory, x, group, rows, x.channels * x.rows * x.columns, s, n)
     for k in range(len(operations)):
         op = operations[k]
         if op.kind == CONV2D:
             _correlate(memory, group, op.x, op.y, op.forward, trunk.tables, params)
         elif op.kind == MAXPOOL2D:
-            _pool(memory, group, op, bits)
+            _pool(memory, group, op, trunk.tables, bits)
         elif op.kind == RELU:
             _rectify(memory, group, op, bits)
         else:
             _drop(memory, group, op.x, op.y, op.mask, op.scale, masks, s)
-    _scatter(memory, operations[len(operations) - 1].y, group, features, s)
+    _scatter(memory, last, group, features, last.channels * last.rows * last.columns, s, n)
 
 
-@compiled
-def backward_images(trunk, params, memory, bits, gradients, masks, dfeatures, s, group):
-    """Add the gradients of all weights, given those of a group's features."""
-    operations = trunk.operations
-    _gather(memory, operations[len(operations) - 1].dy, group, dfeatures, s)
+@view
+def backward_images(trunk, params, state, masks, dfeatures, room, s, n, group):
+    """Add the gradients of all weights, given those of a group's features, room for each sample."""
+    operations, (memory, bits, gradients) = trunk.operations, state
+    _gather(memory, operations[len(operations) - 1].dy, group, dfeatures, room, s, n)
     for k in range(len(operations) - 1, trunk.first - 1, -1):
         op = operations[k]
         if op.kind == CONV2D:
@@ -95,7 +147,7 @@ def backward_images(trunk, params, memory, bits, gradients, masks, dfeatures, s,
             if k > trunk.first:
                 _correlate(memory, group, op.dy, op.dx, op.backward, trunk.tables, params)
         elif op.kind == MAXPOOL2D:
-            _unpool(memory, group, op, bits)
+            _unpool(memory, group, op, trunk.tables, bits)
         elif op.kind == RELU:
             _gate(memory, group, op, bits)
         else:
@@ -103,30 +155,66 @@ def backward_images(trunk, params, memory, bits, gradients, masks, dfeatures, s,
 
 
 @apart
-def _gather(memory, place, group, rows, s):
-    """Write the rows from s on, (H, W, C), as lanes; zeros if there are no more."""
-    here, plane, C = min(LANES, len(rows) - s), place.plane, place.channels
-    for h in range(place.rows):
-        for w in range(place.columns):
-            at = place.begin + group * place.step + h * place.row + w * LANES
-            first = (h * place.columns + w) * C
-            for c in range(C):
-                for lane in range(LANES):
-                    x = rows[s + lane, first + c] if lane < here else 0
-                    memory[at + c * plane + lane] = x
+def _clear_gradients(trunk, gradients):
+    for k in range(len(trunk.operations)):
+        op = trunk.operations[k]
+        if op.kind == CONV2D:
+            gradients[op.gradient.W : op.gradient.W + op.gradient.numbers] = 0
+            if op.gradient.b != NOWHERE:
+                gradients[op.gradient.b : op.gradient.b + op.gradient.room] = 0
 
 
 @apart
-def _scatter(memory, place, group, rows, s):
-    """Write the lanes as rows from s on, (H, W, C), as many as there are."""
-    here, plane, C = min(LANES, len(rows) - s), place.plane, place.channels
-    for h in range(place.rows):
-        for w in range(place.columns):
-            at = place.begin + group * place.step + h * place.row + w * LANES
-            first = (h * place.columns + w) * C
-            for c in range(C):
-                for lane in range(here):
-                    rows[s + lane, first + c] = memory[at + c * plane + lane]
+def _update(trunk, params, velocity, settings, lr, part, parts, gradients):
+    """Take a part's rows of each W, and the biases, a step along the gradients of all parts."""
+    for k in range(len(trunk.operations)):
+        op = trunk.operations[k]
+        if op.kind == CONV2D:
+            W, b, room = op.gradient.W, op.gradient.b, op.gradient.room
+            rows = op.gradient.numbers // room
+            first, last = W + rows * part // parts * room, W + rows * (part + 1) // parts * room
+            _step(params, velocity, settings, lr, first, last, gradients)
+            if b != NOWHERE and part == parts - 1:
+                _step(params, velocity, settings, lr, b, b + room, gradients)
+
+
+@apart
+def _step(params, velocity, settings, lr, first, last, gradients):
+    total = gradients[0, first:last]
+    for p in range(1, len(gradients)):
+        for i in range(last - first):
+            total[i] += gradients[p, first + i]
+    step(params, velocity, first, total, total.dtype.type(1), lr, settings)
+
+
+@apart
+def _gather(memory, place, group, rows, room, s, n):
+    """Write the rows of samples s, s + 1, ... as lanes; zeros if there are no more than n.
+
+    A row is (H, W, C), and the next one begins room further on.
+    """
+    W, C, zero = place.columns, place.channels, splat(memory.dtype.type(0), 1)
+    for lane in range(LANES):
+        for c in range(C):
+            for h in range(place.rows):
+                at = place.begin + group * place.step + c * place.plane + h * place.row + lane
+                first = (s + lane) * room + h * W * C + c
+                for w in range(W):
+                    x = load(rows, first + w * C, 1) if s + lane < n else zero
+                    store(memory, at + w * LANES, x)
+
+
+@apart
+def _scatter(memory, place, group, rows, room, s, n):
+    """Write the lanes as rows of samples s, s + 1, ..., but no more than n."""
+    W, C = place.columns, place.channels
+    for lane in range(min(LANES, n - s)):
+        for c in range(C):
+            for h in range(place.rows):
+                at = place.begin + group * place.step + c * place.plane + h * place.row + lane
+                first = (s + lane) * room + h * W * C + c
+                for w in range(W):
+                    store(rows, first + w * C, load(memory, at + w * LANES, 1))
 
 
 @apart
@@ -275,57 +363,60 @@ def _add_totals(gradients, at, a, b, c, d):
 
 
 @apart
-def _pool(memory, group, op, bits):
+def _pool(memory, group, op, tables, bits):
     """y = the largest of each window of x; bits say at which pixels one was larger than before.
 
     If gated only what is larger than 0 counts, else y is 0: a ReLU is done, too.
     """
-    x, y, window = op.x, op.y, op.window
-    rows, columns, row = window.rows, window.columns, x.row
-    zero, flags = splat(memory.dtype.type(0), LANES), op.bits + group * op.bits_step
+    x, y, window, zero = op.x, op.y, op.window, splat(memory.dtype.type(0), LANES)
+    down, across, count = window.down * x.row, window.across * LANES, window.count
+    always = 0 if op.gated else _ALL  # the first pixel counts anyway
+    flags = op.bits + group * op.bits_step
     for c in range(y.channels):
         for h in range(y.rows):
-            at = x.begin + group * x.step + c * x.plane + h * window.down * row
+            at = x.begin + group * x.step + c * x.plane + h * down
             to = y.begin + group * y.step + c * y.plane + h * y.row
             for _ in range(y.columns):
-                largest, always = zero, 0 if op.gated else _ALL  # the first one counts anyway
-                for i in range(rows):
-                    for j in range(columns):
-                        pixel = load(memory, at + i * row + j * LANES, LANES)
-                        found = larger(pixel, largest) | always
-                        largest, always = where(found, pixel, largest), 0
-                        bits[flags] = found
-                        flags += 1
+                pixel = load(memory, at, LANES)
+                found = larger(pixel, zero) | always
+                largest = where(found, pixel, zero)
+                _put(bits, flags, found)
+                for k in range(1, count):
+                    pixel = load(memory, at + entry(tables, window.begin + k), LANES)
+                    found = larger(pixel, largest)
+                    largest = where(found, pixel, largest)
+                    _put(bits, flags + k, found)
                 store(memory, to, largest)
-                at, to = at + window.across * LANES, to + LANES
+                at, to, flags = at + across, to + LANES, flags + count
 
 
 @apart
-def _unpool(memory, group, op, bits):
+def _unpool(memory, group, op, tables, bits):
     """dx = dy where the largest of each window was, the last that was found; added if not exact.
 
     It is exact if each pixel of x is in one window.
     """
-    dx, dy, window, exact = op.dx, op.dy, op.window, op.exact
-    rows, columns, row = window.rows, window.columns, dx.row
-    zero, flags = splat(memory.dtype.type(0), LANES), op.bits + group * op.bits_step
+    dx, dy, window, zero = op.dx, op.dy, op.window, splat(memory.dtype.type(0), LANES)
+    down, across, count = window.down * dx.row, window.across * LANES, window.count
+    exact, flags = op.exact, op.bits + group * op.bits_step
     if not exact:
         _clear(memory, group, dx)
     for c in range(dy.channels):
         for h in range(dy.rows):
-            to = dx.begin + group * dx.step + c * dx.plane + h * window.down * row
+            to = dx.begin + group * dx.step + c * dx.plane + h * down
             at = dy.begin + group * dy.step + c * dy.plane + h * dy.row
             for _ in range(dy.columns):
                 rest = load(memory, at, LANES)
-                flags += rows * columns
-                flag = flags
-                for i in range(rows - 1, -1, -1):
-                    for j in range(columns - 1, -1, -1):
-                        flag -= 1
-                        place, found = to + i * row + j * LANES, bits[flag]
-                        part, rest = where(found, rest, zero), where(found, zero, rest)
-                        store(memory, place, part if exact else part + load(memory, place, LANES))
-                at, to = at + LANES, to + window.across * LANES
+                for k in range(count - 1, -1, -1):
+                    found, place = entry(bits, flags + k), to + entry(tables, window.begin + k)
+                    part, rest = where(found, rest, zero), where(found, zero, rest)
+                    store(memory, place, part if exact else part + load(memory, place, LANES))
+                at, to, flags = at + LANES, to + across, flags + count
+
+
+@compiled
+def _put(bits, at, found):
+    store(bits, at, splat(np.uint8(found), 1))
 
 
 @compiled
@@ -351,7 +442,7 @@ def _rectify(memory, group, op, bits):
                 pixel = load(memory, at + w, LANES)
                 found = larger(pixel, zero)
                 store(memory, to + w, where(found, pixel, zero))
-                bits[flags] = found
+                _put(bits, flags, found)
                 flags += 1
 
 
@@ -365,7 +456,7 @@ def _gate(memory, group, op, bits):
             at = dy.begin + group * dy.step + c * dy.plane + h * dy.row
             to = dx.begin + group * dx.step + c * dx.plane + h * dx.row
             for w in range(0, dy.columns * LANES, LANES):
-                store(memory, to + w, where(bits[flags], load(memory, at + w, LANES), zero))
+                store(memory, to + w, where(entry(bits, flags), load(memory, at + w, LANES), zero))
                 flags += 1
 
 

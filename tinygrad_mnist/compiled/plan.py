@@ -21,16 +21,18 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.compiled.kernel import (
     BLOCKS,
+    CONV2D,
     DROPOUT,
     FLATTEN,
     LINEAR,
+    MAXPOOL2D,
     NOWHERE,
     RELU,
     UNFLATTEN,
     Plan,
 )
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Dropout, Flatten, Linear, ReLU, Unflatten
+from tinygrad_mnist.nn import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Unflatten
 from tinygrad_mnist.parameter import Parameter
 
 
@@ -38,13 +40,13 @@ class Rule(NamedTuple):
     """What the kernel is told about a layer as it is now."""
 
     kind: int  # LINEAR: y = x @ W + b; RELU: y = max(x, 0); DROPOUT: y = x * scale; FLATTEN, ...
-    weight: Any = None  # a Parameter, W (I, O)
+    weight: Any = None  # a Parameter, W (I, O), of a CONV2D (kh, kw, I, O)
     bias: Parameter | None = None  # b (O,)
     p: float = 0.0  # probability of zeroing, 0 in evaluation mode
     rng: Any = None  # draws the masks: a value is kept where rng.random(dtype=float32) >= p
     axes: int = 0  # how many last axes a FLATTEN makes one
     shape: tuple[int, ...] = ()  # what an UNFLATTEN makes of the last axis
-    window: tuple[int, int] = (1, 1)  # rows and columns that a MAXPOOL2D sees
+    window: tuple[int, int] = (1, 1)  # rows and columns that a CONV2D or a MAXPOOL2D sees
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] | Literal["same"] = (0, 0)  # of a CONV2D
 
@@ -64,6 +66,15 @@ ROWS: dict[type[Module], Callable[[Any], Rule]] = {
     Dropout: lambda layer: Rule(DROPOUT, p=layer.p if layer.training else 0.0, rng=layer.rng),
     Flatten: lambda layer: Rule(FLATTEN, axes=layer.axes),
     Unflatten: lambda layer: Rule(UNFLATTEN, shape=layer.shape),
+    Conv2d: lambda layer: Rule(
+        CONV2D,
+        layer.weight,
+        layer.bias,
+        window=layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+    ),
+    MaxPool2d: lambda layer: Rule(MAXPOOL2D, window=layer.kernel_size, stride=layer.stride),
 }
 
 
@@ -95,26 +106,32 @@ def places(params: Sequence[Parameter]) -> Iterator[tuple[slice, int]]:
 
 
 def first_shape(rules: Iterable[Rule]) -> tuple[int, ...] | None:
-    """Return the shape of a sample if the layers tell, which is so if a Linear comes first."""
-    kinds = {RELU, DROPOUT}
-    first = next((rule for rule in rules if rule.kind not in kinds), None)
-    return first.weight.data.shape[:1] if first is not None and first.kind == LINEAR else None
+    """Return the shape of a sample if the layers tell: if a Linear is first, and not on images."""
+    rules = [rule for rule in rules if rule.kind not in (RELU, DROPOUT)]
+    if rules[0].kind != LINEAR or any(rule.kind in (CONV2D, MAXPOOL2D) for rule in rules):
+        return None
+    return rules[0].weight.data.shape[:1]  # type: ignore[no-any-return]
 
 
 def planned(
-    owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: tuple[int, ...]
+    owner: str,
+    rules: dict[str, Rule],
+    params: Sequence[Parameter],
+    shape: tuple[int, ...],
+    before: Sequence[Dropped] = (),
 ) -> tuple[Plan, list[Dropped]]:
-    """Return the chain in numbers for samples of a shape; refuse what does not fit.
+    """Return the chain in numbers for samples of a shape, and its Dropouts; refuse what is unfit.
 
-    The rules go by the paths of their layers; the kernel will find params in this order.
+    The rules go by the paths of their layers; the kernel will find params in this order. Before the
+    chain there are other Dropouts.
     """
     offsets = {id(p): part.start for p, (part, _) in zip(params, places(params), strict=True)}
     dtype = params[0].data.dtype
-    widths, rows, dropouts, gated = [math.prod(shape)], [], list[Dropped](), False
+    widths, rows, dropouts, gated = [math.prod(shape)], [], list(before), False
     for path, rule in rules.items():
         width, mask = widths[-1], NOWHERE
         if rule.kind in (FLATTEN, UNFLATTEN):
-            shape = _reshaped(owner, path, rule, shape)
+            shape = reshaped(owner, path, rule, shape)
             continue  # the numbers stay where they are
         if rule.kind == LINEAR:
             features, width = rule.weight.data.shape
@@ -140,7 +157,8 @@ def planned(
     return Plan._make([*numbers, np.array(scales, dtype)]), dropouts
 
 
-def _reshaped(owner: str, path: str, rule: Rule, shape: tuple[int, ...]) -> tuple[int, ...]:
+def reshaped(owner: str, path: str, rule: Rule, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what a FLATTEN or an UNFLATTEN makes of a sample's shape."""
     if rule.kind == FLATTEN:
         if rule.axes > len(shape):
             contract = f"samples of {rule.axes} axes or more for layer {path}"

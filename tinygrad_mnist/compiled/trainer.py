@@ -17,12 +17,14 @@ from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist._tables import rows_of, shared_dtype
-from tinygrad_mnist.compiled import batches, samples, threads
+from tinygrad_mnist.compiled import batches, images, samples, threads
 from tinygrad_mnist.compiled.kernel import (
     CROSS_ENTROPY,
+    LANES,
     LINEAR,
     SQUARED_ERROR,
     Chunk,
+    Plan,
     Settings,
 )
 from tinygrad_mnist.compiled.plan import (
@@ -34,6 +36,7 @@ from tinygrad_mnist.compiled.plan import (
     places,
     planned,
 )
+from tinygrad_mnist.compiled.trunk import PlannedTrunk, parted
 from tinygrad_mnist.compiled.waiting import compiling
 from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
 from tinygrad_mnist.module import Module
@@ -158,8 +161,7 @@ class Trainer:
         rules = _checked(owner, model, loss, optimizer)
         self.shape = first_shape(rules.values()) or shape
         self.loss, self.optimizer = loss, optimizer
-        self.dropouts: list[Dropped]
-        self.plan, self.dropouts = planned(owner, rules, optimizer.params, self.shape)
+        self.trunk, self.plan, self.dropouts = _planned(owner, rules, optimizer.params, self.shape)
         self.outputs = int(self.plan.widths[-1])
         self.weights = Weights(optimizer.params)
         self.flat = self.weights.packed([p.data for p in optimizer.params])
@@ -169,9 +171,8 @@ class Trainer:
         if optimizer.momentum:
             self.velocity = self.weights.packed(velocities or zeros)
         self._batch_size = batch_size
-        self._largest = 1, 1  # batch, and the number of its parts
-        self._scratch: samples.Scratch | batches.Scratch
-        self._scratch = samples.new_scratch(self.plan, self.flat.dtype)
+        self._largest, self._parts = 0, 1  # batch so far, and in how many parts it is trained
+        self._memory: tuple[Any, ...] = ()  # what the kernel works on
 
     def __enter__(self) -> "Trainer":
         """Begin."""
@@ -218,17 +219,33 @@ class Trainer:
 
     def _run(self, settings: Settings, chunk: Chunk) -> None:
         size, dtype = max(self._batch_size, int(np.diff(chunk.ends).max())), self.flat.dtype
-        if size > self._largest[0]:
-            products = (self.plan.widths[:-1] * self.plan.widths[1:])[self.plan.kinds == LINEAR]
-            self._largest = size, threads.threads_for(size * int(products.max()))
-            self._scratch = batches.new_scratch(self.plan, *self._largest, dtype)
-        arguments = self.plan, self.flat, self.velocity, settings, chunk, self._scratch
-        if isinstance(self._scratch, samples.Scratch):
+        if size > self._largest:
+            self._make_room(size)
+        arguments = self.plan, self.flat, self.velocity, settings, chunk, *self._memory
+        if self.trunk is not None:
+            with compiling(images.run_images, dtype):
+                threads.run(images.run_images, self._parts, self.trunk.trunk, *arguments)
+        elif self._largest == 1:
             with compiling(samples.run_samples, dtype):
                 samples.run_samples(*arguments)
         else:
             with compiling(batches.run_batches, dtype):
-                threads.run(batches.run_batches, self._largest[1], *arguments)
+                threads.run(batches.run_batches, self._parts, *arguments)
+
+    def _make_room(self, size: int) -> None:
+        """Get memory for batches of up to this size."""
+        self._largest, dtype = size, self.flat.dtype
+        if self.trunk is not None:
+            parts = threads.threads_for(size * self.trunk.multiply_adds)
+            self._parts = min(parts, -(-size // LANES))
+            scratch = batches.new_scratch(self.plan, size, self._parts, dtype)
+            self._memory = scratch, self.trunk.work(self._parts, size)
+        elif size == 1:
+            self._memory = (samples.new_scratch(self.plan, dtype),)
+        else:
+            products = (self.plan.widths[:-1] * self.plan.widths[1:])[self.plan.kinds == LINEAR]
+            self._parts = threads.threads_for(size * int(products.max()))
+            self._memory = (batches.new_scratch(self.plan, size, self._parts, dtype),)
 
     def checked_targets(self, owner: str, t: NDArray[Any], n: int) -> NDArray[Any]:
         """Return the targets of n samples as `train` takes them, or refuse them."""
@@ -274,6 +291,18 @@ class Weights:
         ]
 
 
+def _planned(
+    owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: tuple[int, ...]
+) -> tuple[PlannedTrunk | None, Plan, list[Dropped]]:
+    """Return the layers before Flatten if these see images, all others, and all Dropouts."""
+    before, behind = parted(owner, rules)
+    if not before:
+        return None, *planned(owner, rules, params, shape)
+    trunk = PlannedTrunk(owner, before, params, shape)
+    features = (math.prod(trunk.shape),)
+    return trunk, *planned(owner, behind, params, features, trunk.dropouts)
+
+
 def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[str, Rule]:
     """Return the layers' rules by their paths, or refuse what no kernel can do."""
     remedy = "; use the eager loop"
@@ -289,6 +318,7 @@ def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[st
     if {id(p) for p in params} != {id(p) for p in optimizer.params}:
         raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
     shared_dtype(owner, params, remedy)
+    parted(owner, rules)
     return rules
 
 

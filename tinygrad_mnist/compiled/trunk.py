@@ -19,13 +19,16 @@ from tinygrad_mnist.compiled.images import CHANNELS, OPERATION, TAPS, TILES, Tru
 from tinygrad_mnist.compiled.kernel import (
     CONV2D,
     DROPOUT,
+    FLATTEN,
     LANES,
     LINEAR,
     MAXPOOL2D,
     NOWHERE,
     RELU,
+    UNFLATTEN,
 )
-from tinygrad_mnist.compiled.plan import Dropped, Rule, places, room_of
+from tinygrad_mnist.compiled.plan import Dropped, Rule, places, reshaped, room_of
+from tinygrad_mnist.compiled.vectors import REGISTERS
 from tinygrad_mnist.parameter import Parameter
 
 Shape = tuple[int, ...]
@@ -50,9 +53,9 @@ class PlannedTrunk:
 
     Args:
         owner: Who refuses what does not fit.
-        rules: Those of the layers before Flatten, by their paths.
+        rules: Those of the layers before Flatten, by their paths; an Unflatten may come first.
         params: The parameters, as they are in the flat array.
-        shape: (H, W, C) of a sample.
+        shape: That of a sample.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class PlannedTrunk:
     ) -> None:
         steps = _steps(owner, rules, shape)
         self.shape = steps[-1].y  # of a sample's features
+        self.multiply_adds = max(map(_multiply_adds, steps))  # of a sample in one operation
         self.dropouts = _dropouts(steps)
         self._dtype = params[0].data.dtype
         begins = {id(p): part.start for p, (part, _) in zip(params, places(params), strict=True)}
@@ -77,7 +81,8 @@ class PlannedTrunk:
                 self._tabulate(op, step, begins)
             elif step.kind == MAXPOOL2D:
                 (kh, kw), (sh, sw), (h, w, C) = step.rule.window, step.rule.stride, step.y
-                op.window = kh, kw, sh, sw
+                i, j = np.indices((kh, kw))
+                op.window = self._table(i * op.x.row + j * LANES), kh * kw, sh, sw
                 op.exact = (kh, kw) == (sh, sw) and (h * sh, w * sw, C) == step.x
                 self._bits += math.prod(step.y) * kh * kw
             elif step.kind == RELU:
@@ -92,10 +97,15 @@ class PlannedTrunk:
         """Return zeros to work on, for batches of up to so many samples in so many parts."""
         groups = -(-samples // (LANES * parts))  # of a part
         n = _rounded(self._scratch.used + groups * self._kept.used, self._dtype)
+        features = np.zeros((samples, math.prod(self.shape)), self._dtype)
+        inputs = features.view()
+        inputs.flags.writeable = False
         return Work(
             _blas.aligned(np.zeros((parts, n), self._dtype)),
             np.zeros((parts, groups * self._bits), np.uint8),
             np.zeros((parts, self._nobody + self._room), self._dtype),
+            features,
+            inputs,
         )
 
     def _give_places(self, operations: Any, steps: list[_Step], first: int) -> None:
@@ -129,7 +139,17 @@ class PlannedTrunk:
         pixels = c * op.x.plane + i * op.x.row + j * LANES
         weights = W + ((i * kw + j) * C + c) * room
         begin = self._table(pixels, weights)
-        op.forward = kh, kw, top, left, begin, pixels.size, 1, b, _tile_of(op.y.columns)
+        op.forward = (
+            kh,
+            kw,
+            top,
+            left,
+            begin,
+            pixels.size,
+            1,
+            b,
+            _tile_of(op.y.columns, self._dtype),
+        )
 
         # channel by channel, as a channel of x stays in the nearest cache
         pixels, weights = (np.moveaxis(a, 2, 0).reshape(-1) for a in (pixels, weights))
@@ -142,7 +162,17 @@ class PlannedTrunk:
         pixels = o * op.dy.plane + i * op.dy.row + j * LANES
         weights = W + ((kh - 1 - i) * kw + kw - 1 - j) * C * room + o
         begin, top, left = self._table(pixels, weights), kh - 1 - top, kw - 1 - left
-        op.backward = kh, kw, top, left, begin, pixels.size, room, NOWHERE, _tile_of(op.x.columns)
+        op.backward = (
+            kh,
+            kw,
+            top,
+            left,
+            begin,
+            pixels.size,
+            room,
+            NOWHERE,
+            _tile_of(op.x.columns, self._dtype),
+        )
 
     def _table(self, *lists: NDArray[np.int64]) -> int:
         """Add lists to the tables, and return where they begin."""
@@ -177,13 +207,51 @@ def _rounded(n: int, dtype: np.dtype[Any]) -> int:
     return n + -n % (_LINE // dtype.itemsize)
 
 
-def _tile_of(columns: int) -> int:
+def _tile_of(columns: int, dtype: np.dtype[Any]) -> int:
     """Return how many numbers of a row to compute at a time.
 
-    What is not computed, but loaded and stored, takes as long as 7 columns.
+    CHANNELS tiles stay in three quarters of the registers. What is loaded and stored for them takes
+    as long as 7 columns.
     """
-    fitting = [n for n in TILES if n <= columns * LANES]
+    fitting = [n for n in TILES if n * dtype.itemsize * CHANNELS <= REGISTERS * 3 // 4]
+    fitting = [n for n in fitting if n <= columns * LANES] or [LANES]
     return min(fitting, key=lambda n: -(-columns * LANES // n) * (n + 7 * LANES))
+
+
+def parted(owner: str, rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[str, Rule]]:
+    """Return the rules before and behind Flatten, or none and all where no images are.
+
+    Refuse what no kernel can do with images.
+    """
+    of_images = [path for path, rule in rules.items() if rule.kind in (CONV2D, MAXPOOL2D)]
+    flattens = [path for path, rule in rules.items() if rule.kind == FLATTEN]
+    if not of_images:
+        return {}, rules
+    paths, remedy = list(rules), "; use the eager loop"
+    if not flattens:
+        raise ValueError(
+            check.expected(owner, "a Flatten and a Linear behind images", "none" + remedy)
+        )
+    at = paths.index(flattens[0])
+    trunk = {path: rules[path] for path in paths[:at]}
+    behind = {path: rules[path] for path in paths[at + 1 :]}
+    if rules[flattens[0]].axes != 3:
+        contract, got = f"layer {flattens[0]} to flatten 3 axes", rules[flattens[0]].axes
+        raise ValueError(check.expected(owner, contract, f"{got}{remedy}"))
+    if not any(rule.kind == LINEAR for rule in behind.values()):
+        raise ValueError(
+            check.expected(owner, "a Flatten and a Linear behind images", "none" + remedy)
+        )
+    late = [path for path in of_images if path in behind]
+    late += [path for path in paths[1:at] if rules[path].kind == UNFLATTEN]
+    if late:
+        contract = "images in the beginning alone"
+        raise ValueError(check.expected(owner, contract, f"some at layer {late[0]}{remedy}"))
+    for path, rule in trunk.items():
+        if rule.kind == CONV2D and rule.stride != (1, 1):
+            contract = f"stride 1 in layer {path}"
+            raise ValueError(check.expected(owner, contract, f"{rule.stride}{remedy}"))
+    return trunk, behind
 
 
 def _steps(owner: str, rules: dict[str, Rule], shape: Shape) -> list[_Step]:
@@ -193,6 +261,11 @@ def _steps(owner: str, rules: dict[str, Rule], shape: Shape) -> list[_Step]:
     """
     steps: list[_Step] = []
     for path, rule in rules.items():
+        if rule.kind == UNFLATTEN:
+            shape = reshaped(owner, path, rule, shape)
+            continue
+        if len(shape) != 3:
+            raise ValueError(check.expected(owner, "samples of shape (H, W, C)", shape))
         step = _step(owner, path, rule, shape)
         if step.kind == MAXPOOL2D and steps and steps[-1].kind == RELU:
             steps.pop()
@@ -213,18 +286,18 @@ def _step(owner: str, path: str, rule: Rule, shape: Shape) -> _Step:
         check.same_shape(owner, f"weight of layer {path}", rule.weight.data, wanted)
         if rule.bias is not None:  # one of another shape would be broadcast by forward
             check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (O,))
-        if (sh, sw) != (1, 1):
-            got = f"{sh, sw}; use the eager loop"
-            raise ValueError(check.expected(owner, f"stride 1 in layer {path}", got))
         kind, margins, C = CONV2D, _margins(rule), O
-    elif kind != MAXPOOL2D:
-        raise check.value_error(owner, f"a rule of the kernel's for layer {path}", kind)
     top, bottom, left, right = margins
     H, W = top + H + bottom, left + W + right
     if kh > H or kw > W:
         contract = f"a window that fits the images of layer {path}"
         raise ValueError(check.expected(owner, contract, f"{kh} x {kw} on {H} x {W}"))
     return _Step(kind, rule, shape, ((H - kh) // sh + 1, (W - kw) // sw + 1, C), margins)
+
+
+def _multiply_adds(step: _Step) -> int:
+    (h, w, O), C = step.y, step.x[2]  # noqa: E741
+    return h * w * math.prod(step.rule.window) * C * O if step.kind == CONV2D else 0
 
 
 def _margins(rule: Rule) -> Margins:

@@ -27,7 +27,7 @@ from tinygrad_mnist._extras import needing
 
 with needing("tinygrad_mnist.compiled", "compiled"):
     from llvmlite import ir
-    from numba.core import cgutils, types
+    from numba.core import cgutils, codegen, config, types
     from numba.extending import lower_builtin, models, register_model, type_callable
 
 # The words, beside + - * of two vectors, or of a vector and a number of its dtype
@@ -88,6 +88,11 @@ def lowest(bits: int) -> int:
 
 
 # Their LLVM code
+
+_features = config.CPU_FEATURES  # type: ignore[attr-defined]
+if _features is None:
+    _features = codegen.get_host_cpu_features()
+REGISTERS = 32 * 64 if "+avx512f" in _features else 16 * 32  # bytes that a kernel should count on
 
 
 class Vector(types.Type):
