@@ -139,7 +139,7 @@ def input_matrix(plan, x, layer, first, last, scratch):
 # Forward
 
 
-@compiled
+@view
 def forward(plan, params, x, masks, first, last, sparse, scratch):
     """Compute these samples' outputs of each layer; return whether a sparse input is finite.
 
@@ -226,7 +226,7 @@ def write_losses(plan, loss, chunk, j, first, last, scratch):
 # Back
 
 
-@compiled
+@view
 def backward(plan, params, masks, first, last, lowest, scratch):
     """Compute these samples' gradients, of the outputs of all layers from the lowest on.
 
@@ -263,7 +263,7 @@ def _apply_back(plan, masks, layer, first, last, scratch):
 # The step
 
 
-@compiled
+@view
 def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch):
     """Take a part's rows of each W, and the biases, a step along their gradients."""
     if lr == 0 and settings.momentum == 0:  # moves nothing, not even where a gradient is NaN

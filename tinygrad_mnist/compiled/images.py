@@ -241,7 +241,7 @@ class _Tile(NamedTuple):
     span: int
 
 
-@compiled
+@view
 def _correlate_by(zeros, memory, group, x, y, weights, tables, params):
     """The same, as many columns at a time as there are zeros, and four channels or one.
 
@@ -269,7 +269,7 @@ def _correlate_by(zeros, memory, group, x, y, weights, tables, params):
                     _four_channels(zeros, memory, tile, o, y.plane, weights, tables, params)
 
 
-@compiled
+@view
 def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute channel o of a tile."""
     pixels, places, b = weights.begin, weights.begin + weights.count, weights.bias
@@ -281,7 +281,7 @@ def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
     store(memory, tile.to + o * plane, sums)
 
 
-@compiled
+@view
 def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute the channels of a tile from o on."""
     pixels, places, apart = weights.begin, weights.begin + weights.count, weights.apart
@@ -354,7 +354,7 @@ def _add_sums(memory, group, dy, begin, gradients):
         _add_totals(gradients, begin + o, a, b, c, d)
 
 
-@compiled
+@view
 def _add_totals(gradients, at, a, b, c, d):
     gradients[at] += total(a)
     gradients[at + 1] += total(b)
@@ -414,12 +414,12 @@ def _unpool(memory, group, op, tables, bits):
                 at, to, flags = at + LANES, to + across, flags + count
 
 
-@compiled
+@view
 def _put(bits, at, found):
     store(bits, at, splat(np.uint8(found), 1))
 
 
-@compiled
+@view
 def _clear(memory, group, place):
     zero = splat(memory.dtype.type(0), LANES)
     for c in range(place.channels):
