@@ -246,7 +246,7 @@ def test_the_museum_shows_what_the_checker_sees_and_what_it_costs():
         assert re.search(r"accuracy +(0\.\d{4}|cannot train).*without the mistake 0\.\d{4}$", block)
 
 
-@pytest.mark.parametrize("name", ["notebook/mnist_sgd", "notebook/mnist_dropout"])
+@pytest.mark.parametrize("name", [f"notebook/mnist_{s}" for s in ("sgd", "dropout", "minibatch")])
 def test_compiled_passes_print_the_same_rows(name):
     pytest.importorskip("numba")
     eager, fast = (run(name, "--epochs", "1", *flag) for flag in ((), ("--compiled",)))
@@ -281,6 +281,23 @@ def test_train_leaves_model_history_and_pictures(trained):
     (accuracy,) = re.findall(r"best epoch \d of 3: test accuracy (0\.\d{4})", text)
     assert float(accuracy) > 0.9
     assert all((folder / name).stat().st_size > 10_000 for name in ("curves.png", "mistakes.png"))
+
+
+def test_train_compiled_is_a_setting_that_a_resumed_run_keeps(tmp_path):
+    pytest.importorskip("numba")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    folder = tmp_path / "out"
+    text = run("train", "--out", folder, "--hidden", "64", "--epochs", "2", "--compiled")
+    (accuracy,) = re.findall(r"best epoch \d of 2: test accuracy (0\.\d{4})", text)
+    assert float(accuracy) > 0.9
+    assert json.loads((folder / "settings.json").read_text())["compiled"] is True
+    with patch("tinygrad_mnist.training.fit", side_effect=Seen) as fit:
+        ended("train", "--out", folder, "--resume")
+    assert fit.call_args.kwargs["compiled"] is True
+
+
+class Seen(Exception):
+    """Ends a script where it would train."""
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Kill a training run with SIGKILL at random moments, resume it each time, compare every bit.
 
     python tests/training/kill_and_resume.py 50
+    python tests/training/kill_and_resume.py 50 compiled
 
 The run has dropout, shuffling, momentum, a schedule and validation, and a checkpoint every other
 batch. It is started over and over, each time killed after a random time, until it ends; what it
@@ -24,7 +25,7 @@ from tinygrad_mnist.optim.schedules import cosine_decay, warm_up
 from tinygrad_mnist.training import LearningRate, fit
 
 
-def train(folder):
+def train(folder, compiled):
     """Train, or go on training, and write down what it ends with."""
     (images, labels), _ = mnist.load_data()
     x, t = mnist.preprocess(images[:1050], labels[:1050])
@@ -48,6 +49,7 @@ def train(folder):
         checkpoint=folder / "run.npz",
         checkpoint_every=2,
         resume=True,
+        compiled=compiled,
     )
     result = {
         "parameters": {name: a.tobytes().hex() for name, a in model.state_dict().items()},
@@ -71,7 +73,7 @@ def run(folder, seconds=None):
     It is killed so many seconds after its first checkpoint: an earlier kill proves nothing.
     """
     before = written(folder)
-    process = subprocess.Popen([sys.executable, __file__, "train", folder])
+    process = subprocess.Popen([sys.executable, __file__, "train", folder, *sys.argv[2:]])
     while process.poll() is None and written(folder) == before:
         time.sleep(0.001)
     started = time.perf_counter()
@@ -104,6 +106,6 @@ def main(kills):
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train(Path(sys.argv[2]))
+        train(Path(sys.argv[2]), "compiled" in sys.argv)
     else:
         main(int(sys.argv[1]))

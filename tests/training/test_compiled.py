@@ -538,6 +538,7 @@ BAD_PAIRS = {
     "another shape": (np.ones((1, 3, 2)), None, "inputs of shape (N, 2, 3), N > 0, got (1, 3, 2)"),
     "too many axes": (np.ones((1, 1, 2, 3)), None, "inputs of shape (N, 2, 3), N > 0, got (1, 1,"),
     "no sample": (np.ones((0, 2, 3)), None, "inputs of shape (N, 2, 3), N > 0, got (0, 2, 3)"),
+    "a number": (np.array(1.0), None, "inputs of shape (N, 2, 3), N > 0, got ()"),
     "words": (np.array(["a"]), None, "x to be an array of real numbers, got an array of dtype"),
     "masked": (np.ma.ones((1, 2, 3)), None, "x to be an array of real numbers, got a masked"),
     "more targets": (None, np.ones((2, 3)), "targets of shape (1, 3), got (2, 3)"),

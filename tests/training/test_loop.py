@@ -909,8 +909,11 @@ def test_evaluate_refuses_no_samples():
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_loses_nothing():
+@pytest.mark.parametrize("how", [[], ["compiled"]])
+def test_kill_9_at_random_moments_loses_nothing(how):
     """The whole test kills 50 times: python tests/training/kill_and_resume.py 50."""
-    done = run_python(Path(__file__).with_name("kill_and_resume.py"), 3)
+    if how:
+        pytest.importorskip("numba")
+    done = run_python(Path(__file__).with_name("kill_and_resume.py"), 3, *how)
     assert done.stderr == ""
     assert re.fullmatch(r"3 kills in \d+ runs: all bits the same\n", done.stdout)

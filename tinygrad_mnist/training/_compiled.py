@@ -112,10 +112,10 @@ class _Chunks:
         bare = x.ndim == len(trainer.shape)
         if bare:
             x, t = x[None], t[None]
-        n = len(x)
-        if x.shape[1:] != trainer.shape or not n:
+        if x.shape[1:] != trainer.shape or not x.size:
             contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))}), N > 0"
             raise check.value_error("fit", contract, x.shape)
+        n = len(x)
         if not self._plain:
             x, t = x.copy(), trainer.checked_targets("fit", t, n).copy()
         draws = [d.rng.random((n, d.width), dtype=np.float32) for d in self._drawing]
