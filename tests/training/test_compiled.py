@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from tinygrad_mnist import (
     SGD,
     Adam,
+    Conv2d,
     CrossEntropyLoss,
     DataLoader,
     Dropout,
     Flatten,
     HuberLoss,
     Linear,
+    MaxPool2d,
     MSELoss,
     ReLU,
     Sequential,
@@ -50,10 +53,8 @@ def noisy(x, rng):
     return x + 0.1 * rng.standard_normal(x.shape)
 
 
-def made(seed=0, loss=None, batch_size=1, width=8, **options):
-    """Return model, loss, optimizer and loader of 10 samples, with one generator for all."""
-    rng = np.random.default_rng(seed)
-    model = Sequential(
+def rows(rng, width):
+    return Sequential(
         Flatten(2),
         Linear(6, width, rng=rng, dtype=np.float64),
         ReLU(),
@@ -61,12 +62,35 @@ def made(seed=0, loss=None, batch_size=1, width=8, **options):
         Linear(width, 3, rng=rng, dtype=np.float64),
         Dropout(0.1, rng=rng),
     )
-    loss, data = loss or MSELoss(), np.random.default_rng(1)
-    x, t = data.standard_normal((10, 2, 3)), data.integers(0, 3, 10)
+
+
+def images(rng, width):
+    return Sequential(
+        Conv2d(1, 2, 3, rng=rng),
+        ReLU(),
+        MaxPool2d(),
+        Dropout(0.3, rng=rng),
+        Flatten(),
+        Linear(8, width, rng=rng),
+        Dropout(0.1, rng=rng),
+        ReLU(),
+        Linear(width, 3, rng=rng),
+    ).astype(np.float64)
+
+
+SHAPES = {rows: (2, 3), images: (6, 7, 1)}
+
+
+def made(seed=0, loss=None, batch_size=1, net=rows, width=8, **options):
+    """Return model, loss, optimizer and loader of 10 samples, with one generator for all."""
+    rng = np.random.default_rng(seed)
+    model, loss, data = net(rng, width), loss or MSELoss(), np.random.default_rng(1)
+    x, t = data.standard_normal((10, *SHAPES[net])), data.integers(0, 3, 10)
     t = t if isinstance(loss, CrossEntropyLoss) else np.eye(3)[t]
     loading = {k: options.pop(k) for k in ("transform", "drop_last", "shuffle") if k in options}
     loader = DataLoader(x, t, batch_size, rng=rng, **{"shuffle": True, **loading})
-    return model, loss, SGD(model.parameters(), **{"lr": 0.01, "momentum": 0.9, **options}), loader
+    options = {"lr": 0.01 if net is rows else 0.001, "momentum": 0.9, **options}
+    return model, loss, SGD(model.parameters(), **options), loader
 
 
 def repeated(run, times):
@@ -113,6 +137,7 @@ def assert_records_alike(found, wanted):
 
 @given(
     seed=seeds(),
+    net=st.sampled_from([rows, images]),
     make_loss=st.sampled_from(LOSSES),
     options=st.sampled_from(OPTIMIZERS),
     batch_size=st.sampled_from(SIZES),
@@ -124,13 +149,13 @@ def assert_records_alike(found, wanted):
 )
 @settings(max_examples=40)
 def test_a_compiled_run_is_the_eager_one(
-    seed, make_loss, options, batch_size, shuffle, drop_last, transform, per, chunk
+    seed, net, make_loss, options, batch_size, shuffle, drop_last, transform, per, chunk
 ):
     rate = one_cycle(0.01, steps=20) if per == "step" else (lambda epoch: 0.01 / (epoch + 1))
     loading = {"shuffle": shuffle, "drop_last": drop_last, "transform": transform}
     runs, histories = [], []
     for compiled in (True, False):
-        run = made(seed, make_loss(), batch_size, **options, **loading)
+        run = made(seed, make_loss(), batch_size, net, **options, **loading)
         run[0][3].eval()
         with pytest.MonkeyPatch.context() as patch:
             chunks_of(patch, chunk)
@@ -161,13 +186,14 @@ def test_in_float32_it_is_the_eager_run_too():
         assert record == pytest.approx(other, rel=1e-4)
 
 
+@pytest.mark.parametrize("net", [rows, images])
 @pytest.mark.parametrize("batch_size", SIZES)
 @pytest.mark.parametrize("transform", [None, noisy])
-def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, batch_size, transform):
+def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, net, batch_size, transform):
     runs, histories = [], []
     for chunk in (1, 49, 512):
         chunks_of(monkeypatch, chunk)
-        runs.append(repeated(made(batch_size=batch_size, transform=transform), 10))
+        runs.append(repeated(made(0, None, batch_size, net, transform=transform), 10))
         metrics = ["accuracy", mean_error]
         histories.append(fit(*runs[-1], epochs=2, metrics=metrics, compiled=True))
     assert histories[0] == histories[1] == histories[2]
@@ -205,33 +231,43 @@ class Kills:
         return noisy(x, rng)
 
 
-@pytest.mark.parametrize("compiled", [(True, True), (True, False), (False, True)], ids=str)
+def resumed_after_a_kill(path, made, every, compiled=(True, True)):
+    """Return a run that was killed, then resumed; one that was not; and what both recorded.
+
+    It is killed before the last batch of the second epoch, which has perhaps fewer samples.
+    """
+    steps = len(made(0)[3])
+    killed, resumed, whole = (
+        made(seed, transform=Kills(at)) for seed, at in ((0, 2 * steps), (7, -1), (0, -1))
+    )
+    saving = {"checkpoint": path, "checkpoint_every": every}
+    with pytest.raises(Killed):
+        fit(*killed, epochs=3, compiled=compiled[0], **saving)
+    written = (steps - 1) // every * every if every else 0
+    assert checkpoint.load(path)["step"] == steps + written
+    records = fit(*resumed, epochs=3, compiled=compiled[1], resume=True, **saving).records
+    return resumed, whole, records, fit(*whole, epochs=3, compiled=True).records
+
+
 @pytest.mark.parametrize("every", [1, 3, None])
 @pytest.mark.parametrize("batch_size", SIZES)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_killed_run_resumes_bit_for_bit_and_after_the_other_loop_to_rounding(
-    tmp_path, compiled, every, batch_size, threads
-):
-    """Killed before the last batch of the second epoch, which has perhaps fewer samples."""
-    steps = len(made(batch_size=batch_size)[3])
-    killed, resumed, whole = (
-        made(seed, batch_size=batch_size, width=60, transform=Kills(at))
-        for seed, at in ((0, 2 * steps), (7, -1), (0, -1))
-    )
-    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": every}
+@pytest.mark.parametrize(("net", "threads"), [(rows, 1), (rows, 2), (images, 2)])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, every, batch_size, net, threads):
+    make = partial(made, batch_size=batch_size, net=net, width=60)
     with num_threads(threads):
-        with pytest.raises(Killed):
-            fit(*killed, epochs=3, compiled=compiled[0], **saving)
-        written = (steps - 1) // every * every if every else 0
-        assert checkpoint.load(tmp_path / "run.npz")["step"] == steps + written
-        found = fit(*resumed, epochs=3, compiled=compiled[1], resume=True, **saving)
-        wanted = fit(*whole, epochs=3, compiled=True)
-    if all(compiled):
-        assert found == wanted
-        assert_same_bits(resumed, whole)
-    else:
-        assert_records_alike(found.records, wanted.records)
-        assert_alike(resumed, whole)
+        resumed, whole, records, wanted = resumed_after_a_kill(tmp_path / "run", make, every)
+    assert records == wanted
+    assert_same_bits(resumed, whole)
+
+
+@pytest.mark.parametrize("compiled", [(True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("every", [1, None])
+@pytest.mark.parametrize("net", [rows, images])
+def test_a_run_may_go_on_in_the_other_loop(tmp_path, compiled, every, net):
+    make = partial(made, batch_size=4, net=net)
+    run, whole, records, wanted = resumed_after_a_kill(tmp_path / "run", make, every, compiled)
+    assert_records_alike(records, wanted)
+    assert_alike(run, whole)
 
 
 @pytest.mark.parametrize("every", [4, 5])

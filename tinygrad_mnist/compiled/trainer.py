@@ -85,7 +85,7 @@ def compile_sgd(
         x = check.real_array("train", "inputs", inputs)
         t = check.real_array("train", "targets", targets)
         batch_size = check.integer("train", "batch_size", batch_size, at_least=1)
-        trainer = Trainer("compile_sgd", model, loss, optimizer, x.shape[1:], batch_size)
+        trainer = Trainer("compile_sgd", model, loss, optimizer, x.shape[1:])
         contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))})"
         if x.ndim == 0 or x.shape[1:] != trainer.shape:
             raise check.value_error("train", contract, x.shape)
