@@ -87,9 +87,12 @@ def test_mnist_reaches_97_percent_in_ten_epochs():
     assert found[-1] > 0.97
 
 
-def test_the_convolutional_network_learns_more_from_fewer_epochs(tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--compiled"]])
+def test_the_convolutional_network_learns_more_from_fewer_epochs(flags):
+    if flags:
+        pytest.importorskip("numba")
     path = str(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz")
-    found = accuracies(run("mnist_conv", "--epochs", "1", "--data", path).splitlines())
+    found = accuracies(run("mnist_conv", "--epochs", "1", "--data", path, *flags).splitlines())
     assert len(found) == 1
     assert found[-1] > 0.95
 
