@@ -534,6 +534,19 @@ def with_layer(layer):
     return {"model": model, "optimizer": SGD(model.parameters(), 0.1)}
 
 
+def with_optimizer(make):
+    model = made()[0]
+    return {"model": model, "optimizer": make(model)}
+
+
+def with_own(method):
+    """Return a run whose optimizer or loss has its own method, as if to clip gradients."""
+    model, loss, optimizer, _ = made()
+    part = loss if method == "backward" else optimizer
+    setattr(part, method, getattr(part, method))
+    return {"model": model, "loss": loss, "optimizer": optimizer}
+
+
 class Began(Callback):
     def before_epoch(self, run):
         raise AssertionError
@@ -552,14 +565,27 @@ LAYERS = "Sequential, Linear, ReLU, Dropout, Flatten, Unflatten, Conv2d and MaxP
             TypeError,
             "an MSELoss or a CrossEntropyLoss, got HuberLoss; use the eager loop",
         ),
-        ({"optimizer": Adam}, TypeError, "an SGD, got Adam; use the eager loop"),
+        (
+            with_optimizer(lambda model: Adam(model.parameters())),
+            TypeError,
+            "an SGD, got Adam; use the eager loop",
+        ),
+        (with_own("step"), TypeError, "an SGD, got a custom SGD; use the eager loop"),
+        (
+            with_own("backward"),
+            TypeError,
+            "an MSELoss or a CrossEntropyLoss, got a custom MSELoss; use the eager loop",
+        ),
+        (
+            with_optimizer(lambda model: SGD(model[4].parameters(), 0.1)),
+            ValueError,
+            "an optimizer of the model's parameters, got one of some; use the eager loop",
+        ),
         ({"compiled": 1}, TypeError, "compiled to be a bool, got 1"),
     ],
 )
 def test_what_no_kernel_knows_is_refused_before_anything_changes(change, error, text):
     run = made()
-    if change.get("optimizer") is Adam:
-        change = {"optimizer": Adam(run[0].parameters())}
     arguments = dict(zip(("model", "loss", "optimizer", "train_loader"), run, strict=True))
     arguments |= {"epochs": 1, "callbacks": [Began()], "compiled": True, **change}
     model, now = arguments["model"], run[3].rng.bit_generator.state

@@ -307,19 +307,30 @@ def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[st
     """Return the layers' rules by their paths, or refuse what no kernel can do."""
     remedy = "; use the eager loop"
     rules = {path: row(layer) for path, layer, row in rows_of(owner, model, ROWS, remedy)}
-    if type(loss) not in (MSELoss, CrossEntropyLoss):
-        contract, found = "an MSELoss or a CrossEntropyLoss", type(loss).__name__ + remedy
-        raise TypeError(check.expected(owner, contract, found))
-    if type(optimizer) is not SGD:
-        raise TypeError(check.expected(owner, "an SGD", type(optimizer).__name__ + remedy))
+    contract = "an MSELoss or a CrossEntropyLoss"
+    if type(loss) not in (MSELoss, CrossEntropyLoss) or _has_own_method(loss):
+        raise TypeError(check.expected(owner, contract, _kind(loss) + remedy))
+    if type(optimizer) is not SGD or _has_own_method(optimizer):
+        raise TypeError(check.expected(owner, "an SGD", _kind(optimizer) + remedy))
     if not any(rule.kind == LINEAR for rule in rules.values()):
         raise ValueError(check.expected(owner, "at least one Linear", "none"))
     params = [p for rule in rules.values() for p in (rule.weight, rule.bias) if p is not None]
-    if {id(p) for p in params} != {id(p) for p in optimizer.params}:
-        raise ValueError(check.expected(owner, "an optimizer of the model's parameters", "another"))
+    own, moved = {id(p) for p in params}, {id(p) for p in optimizer.params}
+    if moved != own:
+        found = f"one of some{remedy}" if moved < own else "another"
+        raise ValueError(check.expected(owner, "an optimizer of the model's parameters", found))
     shared_dtype(owner, params, remedy)
     parted(owner, rules)
     return rules
+
+
+def _has_own_method(part: object) -> bool:
+    own = getattr(part, "__dict__", {})
+    return any(callable(getattr(type(part), name, None)) for name in own)
+
+
+def _kind(part: object) -> str:
+    return f"{'a custom ' if _has_own_method(part) else ''}{type(part).__name__}"
 
 
 def _rows_and_divisors(
