@@ -95,7 +95,7 @@ row = partial(Case, contenders="ours notebook torch jax", batch=1)
 convolution = partial(
     Case,
     layers=CONVOLUTION,
-    contenders="ours ours1 torch torch-last torch1 torch-last1 jax",
+    contenders="ours ours1 compiled torch torch-last torch1 torch-last1 jax",
     lr=0.05,
     bias=True,
     cross_entropy=True,

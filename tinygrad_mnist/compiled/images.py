@@ -274,7 +274,8 @@ def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute channel o of a tile."""
     pixels, places, b = weights.begin, weights.begin + weights.count, weights.bias
     sums = zeros if b == NOWHERE else splat(params[b + o], len(zeros))
-    for begin in range(tile.first, tile.first + tile.times * tile.span, tile.span):
+    for i in range(tile.times):
+        begin = tile.first + i * tile.span
         for q in range(begin, begin + tile.length):
             x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
             sums = sums + entry(params, entry(tables, places + q) + o * weights.apart) * x
@@ -290,7 +291,8 @@ def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
         bias, n = weights.bias + o, len(zeros)
         a, b = splat(params[bias], n), splat(params[bias + 1], n)
         c, d = splat(params[bias + 2], n), splat(params[bias + 3], n)
-    for begin in range(tile.first, tile.first + tile.times * tile.span, tile.span):
+    for i in range(tile.times):
+        begin = tile.first + i * tile.span
         for q in range(begin, begin + tile.length):
             x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
             W = entry(tables, places + q) + o * apart
@@ -368,8 +370,16 @@ def _pool(memory, group, op, tables, bits):
 
     If gated only what is larger than 0 counts, else y is 0: a ReLU is done, too.
     """
+    if op.window.count == 4:  # as a constant: LLVM then writes the loop out
+        _pool_by(4, memory, group, op, tables, bits)
+    else:
+        _pool_by(op.window.count, memory, group, op, tables, bits)
+
+
+@view
+def _pool_by(count, memory, group, op, tables, bits):
     x, y, window, zero = op.x, op.y, op.window, splat(memory.dtype.type(0), LANES)
-    down, across, count = window.down * x.row, window.across * LANES, window.count
+    down, across, pixels = window.down * x.row, window.across * LANES, window.begin
     always = 0 if op.gated else _ALL  # the first pixel counts anyway
     flags = op.bits + group * op.bits_step
     for c in range(y.channels):
@@ -382,7 +392,7 @@ def _pool(memory, group, op, tables, bits):
                 largest = where(found, pixel, zero)
                 _put(bits, flags, found)
                 for k in range(1, count):
-                    pixel = load(memory, at + entry(tables, window.begin + k), LANES)
+                    pixel = load(memory, at + entry(tables, pixels + k), LANES)
                     found = larger(pixel, largest)
                     largest = where(found, pixel, largest)
                     _put(bits, flags + k, found)
@@ -396,11 +406,18 @@ def _unpool(memory, group, op, tables, bits):
 
     It is exact if each pixel of x is in one window.
     """
+    if op.window.count == 4 and op.exact:
+        _unpool_by(4, True, memory, group, op, tables, bits)
+    else:
+        _clear(memory, group, op.dx)
+        _unpool_by(op.window.count, False, memory, group, op, tables, bits)
+
+
+@view
+def _unpool_by(count, exact, memory, group, op, tables, bits):
     dx, dy, window, zero = op.dx, op.dy, op.window, splat(memory.dtype.type(0), LANES)
-    down, across, count = window.down * dx.row, window.across * LANES, window.count
-    exact, flags = op.exact, op.bits + group * op.bits_step
-    if not exact:
-        _clear(memory, group, dx)
+    down, across, pixels = window.down * dx.row, window.across * LANES, window.begin
+    flags = op.bits + group * op.bits_step
     for c in range(dy.channels):
         for h in range(dy.rows):
             to = dx.begin + group * dx.step + c * dx.plane + h * down
@@ -408,7 +425,7 @@ def _unpool(memory, group, op, tables, bits):
             for _ in range(dy.columns):
                 rest = load(memory, at, LANES)
                 for k in range(count - 1, -1, -1):
-                    found, place = entry(bits, flags + k), to + entry(tables, window.begin + k)
+                    found, place = entry(bits, flags + k), to + entry(tables, pixels + k)
                     part, rest = where(found, rest, zero), where(found, zero, rest)
                     store(memory, place, part if exact else part + load(memory, place, LANES))
                 at, to, flags = at + LANES, to + across, flags + count

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.compiled.images import CHANNELS, OPERATION, TAPS, TILES, Trunk, Work
 from tinygrad_mnist.compiled.kernel import (
@@ -101,7 +100,7 @@ class PlannedTrunk:
         inputs = features.view()
         inputs.flags.writeable = False
         return Work(
-            _blas.aligned(np.zeros((parts, n), self._dtype)),
+            _aligned_zeros((parts, n), self._dtype),
             np.zeros((parts, groups * self._bits), np.uint8),
             np.zeros((parts, self._nobody + self._room), self._dtype),
             features,
@@ -138,41 +137,24 @@ class PlannedTrunk:
         i, j, c = np.indices((kh, kw, C))
         pixels = c * op.x.plane + i * op.x.row + j * LANES
         weights = W + ((i * kw + j) * C + c) * room
-        begin = self._table(pixels, weights)
-        op.forward = (
-            kh,
-            kw,
-            top,
-            left,
-            begin,
-            pixels.size,
-            1,
-            b,
-            _tile_of(op.y.columns, self._dtype),
-        )
+        tile = _tile_of(op.y, op.x, kw, left, self._dtype)
+        begin, count = self._table(pixels, weights), pixels.size
+        op.forward = kh, kw, top, left, begin, count, 1, b, tile
 
         # channel by channel, as a channel of x stays in the nearest cache
         pixels, weights = (np.moveaxis(a, 2, 0).reshape(-1) for a in (pixels, weights))
         more = 0, -pixels.size % TAPS
         pixels = np.pad(pixels - top * op.x.row - left * LANES, more, mode="edge")
         weights = np.pad(weights, more, constant_values=self._nobody)
-        op.gradient = self._table(pixels, weights), pixels.size, W, kh * kw * C * room, b, room
+        op.gradient = self._table(pixels, weights), pixels.size, W, count * room, b, room
 
         i, j, o = np.indices((kh, kw, O))
         pixels = o * op.dy.plane + i * op.dy.row + j * LANES
         weights = W + ((kh - 1 - i) * kw + kw - 1 - j) * C * room + o
-        begin, top, left = self._table(pixels, weights), kh - 1 - top, kw - 1 - left
-        op.backward = (
-            kh,
-            kw,
-            top,
-            left,
-            begin,
-            pixels.size,
-            room,
-            NOWHERE,
-            _tile_of(op.x.columns, self._dtype),
-        )
+        top, left = kh - 1 - top, kw - 1 - left
+        tile = _tile_of(op.x, op.y, kw, left, self._dtype)
+        begin, count = self._table(pixels, weights), pixels.size
+        op.backward = kh, kw, top, left, begin, count, room, NOWHERE, tile
 
     def _table(self, *lists: NDArray[np.int64]) -> int:
         """Add lists to the tables, and return where they begin."""
@@ -202,20 +184,38 @@ class _Region:
         return C, H, W, begin, 0, plane, row
 
 
+def _aligned_zeros(shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that start with a cache line."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def _rounded(n: int, dtype: np.dtype[Any]) -> int:
     """Return n numbers, rounded up to whole cache lines."""
     return n + -n % (_LINE // dtype.itemsize)
 
 
-def _tile_of(columns: int, dtype: np.dtype[Any]) -> int:
-    """Return how many numbers of a row to compute at a time.
+def _tile_of(y: Any, x: Any, columns: int, left: int, dtype: np.dtype[Any]) -> int:
+    """Return how many numbers of a row of y to compute at a time, from so many columns of x.
 
-    CHANNELS tiles stay in three quarters of the registers. What is loaded and stored for them takes
-    as long as 7 columns.
+    CHANNELS tiles stay in three quarters of the registers. A weight takes as long as a tile has
+    numbers, but as 22 at least: each sum waits for the one before.
     """
     fitting = [n for n in TILES if n * dtype.itemsize * CHANNELS <= REGISTERS * 3 // 4]
-    fitting = [n for n in fitting if n <= columns * LANES] or [LANES]
-    return min(fitting, key=lambda n: -(-columns * LANES // n) * (n + 7 * LANES))
+    fitting = [n for n in fitting if n <= y.columns * LANES] or [LANES]
+
+    def time(n: int) -> int:
+        width = n // LANES
+        at = np.minimum(np.arange(0, y.columns, width), y.columns - width)
+        first, last = (
+            np.maximum(0, left - at - width + 1),
+            np.minimum(columns, left - at + x.columns),
+        )
+        return max(n, 22) * int((last - first).sum())
+
+    return min(reversed(fitting), key=time)
 
 
 def parted(owner: str, rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[str, Rule]]:
