@@ -1,12 +1,12 @@
-"""How well two convolutional networks read digits, and what learning to costs.
+"""How well two convolutional networks read digits, and what it costs to train them.
 
     python tests/benchmarks/accuracy.py small --by compiled eager torch --seeds 1 2 3 4 5
     python tests/benchmarks/accuracy.py large --data FILE.npz
 
 Each network is trained from each seed by each contender, on the same batches of the same moved
-images. A line says which part of the test images is read right after the last epoch, and the
-seconds of training: CPU seconds of all threads, and how many of them went into moving images.
-For PyTorch on one thread, set OMP_NUM_THREADS=1.
+images. A line has the accuracy on the test images after the last epoch, and what the training took:
+CPU seconds of all threads, and how many of them went into moving images. For PyTorch
+on one thread, set OMP_NUM_THREADS=1.
 """
 
 import argparse

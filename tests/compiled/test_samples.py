@@ -3,10 +3,12 @@
 import copy
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from subprocess import PIPE
 
 import numpy as np
@@ -15,6 +17,7 @@ from cases import OwnLinear, Twice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinygrad_mnist
 from tinygrad_mnist import (
     SGD,
     CrossEntropyLoss,
@@ -511,7 +514,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-def test_a_second_process_finds_the_kernel_on_disk():
+def test_a_kernel_on_disk_is_used_until_a_file_that_it_imports_changes(tmp_path):
     code = """
 import numpy as np
 from tinygrad_mnist import SGD, Linear, MSELoss, Sequential
@@ -521,8 +524,19 @@ model = Sequential(Linear(2, 1, rng=0))
 compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))(np.ones((1, 2)), np.ones((1, 1)))
 print(sum(samples.run_samples.stats.cache_hits.values()))
 """
-    runs = [subprocess.run([sys.executable, "-c", code], stdout=PIPE, text=True) for _ in range(2)]
-    assert runs[1].stdout == "1\n"
+    package = tmp_path / "tinygrad_mnist"
+    shutil.copytree(Path(tinygrad_mnist.__file__).parent, package)
+
+    def hits():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, stdout=PIPE, text=True, env=environment, cwd=tmp_path).stdout
+
+    assert [hits(), hits()] == ["0\n", "1\n"]
+    with (package / "compiled" / "rows.py").open("a") as file:
+        file.write("# another version\n")
+    assert hits() == "0\n"
 
 
 def test_a_read_only_parameter_is_refused_before_anything_moves():

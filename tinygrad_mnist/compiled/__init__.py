@@ -1,4 +1,4 @@
-"""Training by other means: a pass over the data in one kernel (extra `compiled`: numba)."""
+"""Training by other means: many steps in one compiled kernel (extra `compiled`: numba)."""
 
 from tinygrad_mnist.compiled.plan import ROWS
 from tinygrad_mnist.compiled.trainer import compile_sgd

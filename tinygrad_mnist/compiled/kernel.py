@@ -9,6 +9,9 @@ blocks of columns. A row of y or of dy has the same room behind it. What is comp
 NaN in a row that has met infinity.
 """
 
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,20 +29,35 @@ BLOCKS = 8, 16, 24, 32, 40, 56, 64, 104  # numbers of columns that fill register
 LANES = 8  # every block is a multiple
 
 # Sums run in any order, while NaN and infinity stay what they are. Nothing is allocated, so slices
-# need no counts of references (_nrt, a switch of numba's own), each an atomic operation. Everything
-# becomes one function: passing the arrays of a plan would take as long as the small loops. What is
-# kept on disk is compiled again when the kernel's own file has changed, but not when only a file
-# that it imports has.
+# need no counts of references (_nrt, a switch of numba's own), each an atomic operation.
 _OPTIONS: Any = {
     "cache": True,
     "fastmath": {"contract", "nsz", "reassoc"},
-    "forceinline": True,
     "nogil": True,
     "_nrt": False,
 }
-compiled = njit(**_OPTIONS)
-apart = njit(**_OPTIONS | {"forceinline": False})  # a function that stays one: large ones are
-view = njit(**_OPTIONS | {"inline": "always"})  # one may return a view, whose references count
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+_STAMP = sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+
+
+def _compiled(function: Any, **options: Any) -> Any:
+    """Compile when it is called first; keep it on disk until a file of this folder changes.
+
+    numba itself would look only at the file that the function is in, not at what that imports.
+    """
+    dispatcher = njit(**_OPTIONS | options)(function)
+    file = getattr(dispatcher._cache, "_cache_file", None)  # None where nothing can be written
+    if file is not None:
+        file._source_stamp = _STAMP
+    return dispatcher
+
+
+# Small functions become a part of those that call them: passing the arrays of a plan would take as
+# long as they do. Large ones stay apart. A view is put in before anything is compiled, so that no
+# function returns an array, whose references would be counted.
+compiled = partial(_compiled, forceinline=True)
+apart = _compiled
+view = partial(_compiled, inline="always")
 
 
 class Plan(NamedTuple):
