@@ -156,6 +156,21 @@ def test_the_first_of_equal_pixels_wins(dtype, gated, stride):
     assert_equal_passes(model, MSELoss, {}, 0.01, x, t, batch_size=40)
 
 
+@pytest.mark.parametrize(
+    ("window", "stride"), [(2, 2), (2, 3), (2, 1), (1, 2), ((1, 4), None), ((3, 2), (2, 3))]
+)
+def test_windows_with_gaps_between_them_or_that_overlap(window, stride):
+    rng = np.random.default_rng(4)
+    x, t = rng.standard_normal((20, 6, 12, 2)), rng.random((20, 2))
+    pool = MaxPool2d(window, stride=stride)
+    features = pool(x).size // 20
+    mixed = Linear(2, 5, rng=0, dtype=np.float64)
+    last = Linear(5 * features // 2, 2, rng=1, dtype=np.float64)
+    assert_equal_passes(
+        Sequential(mixed, pool, Flatten(), last), MSELoss, {}, 0.1, x, t, batch_size=10
+    )
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_nan_and_infinity_reach_the_loss_as_in_the_eager_loop(value, padding):
