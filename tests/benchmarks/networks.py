@@ -108,14 +108,14 @@ CASES = {
     "batch-16": Case(
         "784-100-10 dropout, batch 16",
         MIDDLE,
-        "ours notebook torch torch1 jax scan floor1",
+        "ours compiled notebook torch torch1 jax scan floor1",
         batch=16,
         lr=0.05,
     ),
     "batch-100": Case(
         "784-100-10 dropout, batch 100",
         MIDDLE,
-        "ours ours1 ours64 notebook torch torch1 jax scan keras sklearn floor1",
+        "ours ours1 ours64 compiled notebook torch torch1 jax scan keras sklearn floor1",
         batch=100,
         lr=0.1,
     ),
@@ -131,14 +131,14 @@ CASES = {
     "momentum-32": Case(
         "784-512-10 momentum, batch 32",
         dense(784, 512, 10),
-        "ours torch torch1 jax scan",
+        "ours compiled torch torch1 jax scan",
         batch=32,
         optimizer="momentum",
     ),
     "wide-128": Case(
         "784-1024-1024-10, batch 128",
         dense(784, 1024, 1024, 10),
-        "ours ours1 torch torch1 jax scan floor",
+        "ours ours1 compiled torch torch1 jax scan floor",
         batch=128,
         lr=0.05,
     ),

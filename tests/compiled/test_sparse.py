@@ -56,16 +56,16 @@ def test_a_bit_stands_for_what_is_not_0(width, dtype, how):
 
 @both
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("rows", [1, 16, 64, 65, 130])
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 17, 64, 65, 130])
 def test_marks_of_the_transpose(rows, width, how):
     a = matrix_with_zeros(np.random.default_rng(width), (rows, width), np.float64)
     wanted = marks_of(a.T)
-    found = np.full((64 * sparse.words_for(width), sparse.words_for(rows)), 99, np.uint64)
+    found = np.full((sparse.words_for(rows), 64 * sparse.words_for(width)), 99, np.uint64)
     middle = width // 2 // 64 * 64  # in two parts, as two threads do it
     with how():
         sparse.transpose_marks(marks_of(a), found, 0, middle)
         sparse.transpose_marks(marks_of(a), found, middle, width)
-    np.testing.assert_array_equal(found[:width], wanted)
+    np.testing.assert_array_equal(found.T[:width], wanted)
 
 
 @every_dtype

@@ -13,6 +13,7 @@ from tinygrad_mnist import _threads, num_threads
 pytest.importorskip("numba")
 from numba import njit
 
+from tinygrad_mnist.compiled import threads
 from tinygrad_mnist.compiled.threads import meet, run, threads_for
 
 ROUNDS = 200
@@ -66,17 +67,38 @@ def test_an_error_of_one_part_ends_them_all_and_is_raised(kernel, failing):
     assert seen_by(kernel, 3).min() > 0
 
 
+def test_parts_that_have_begun_end_when_another_gets_no_thread(monkeypatch):
+    class Refusing:
+        def submit(self, *_):
+            raise RuntimeError("can't start new thread")
+
+    seen_by(rounds, 2)
+    monkeypatch.setattr(threads, "_idle", [Refusing(), threads._idle[0]])
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        seen_by(rounds, 3)
+
+
+def test_numpy_is_as_quiet_in_every_part():
+    def divide(*_):
+        np.ones(1) / np.zeros(1)
+
+    with np.errstate(divide="ignore"):
+        run(divide, 2)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        run(divide, 2)
+
+
 def test_threads_that_run_at_once_meet_only_their_own_parts():
     outcomes = []
 
     def several():
         outcomes.extend(seen_by(rounds, 3) for _ in range(20))
 
-    threads = [threading.Thread(target=several) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    callers = [threading.Thread(target=several) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
     assert len(outcomes) == 80
     for seen in outcomes:
         np.testing.assert_array_equal(seen, np.tile(np.arange(1, ROUNDS + 1), (3, 1)))
@@ -94,6 +116,7 @@ def test_threads_are_kept():
 def test_a_forked_process_starts_threads_of_its_own():
     code = """
 import os, numpy as np
+from tinygrad_mnist.compiled import threads
 from tinygrad_mnist.compiled.threads import run
 def kernel(part, parts, counter, seen):
     seen[part] = part + 1

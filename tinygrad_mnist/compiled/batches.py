@@ -1,8 +1,9 @@
 """A kernel that trains in batches of rows.
 
 A batch has two phases, and of each every part of the pass has its part: forward and back for its
-own samples, then the steps of its own rows of each W. The parts meet after each phase. In products
-with the data zeros are left out; the others are BLAS's.
+own samples, then the steps of its own rows of each W. The parts meet after each phase. Products
+with a layer's input leave out what is 0 there, in data or behind a ReLU or a Dropout; those that
+cannot are BLAS's.
 """
 
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_mnist import _blas
 from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, apart, compiled, view
 from tinygrad_mnist.compiled.products import gemm
 from tinygrad_mnist.compiled.rows import all_finite, loss_of_row, step
@@ -38,7 +40,7 @@ class Scratch(NamedTuple):
     gradients: NDArray[Any]
     losses: NDArray[np.float64]  # of each sample
     finite: NDArray[np.bool_]  # of each part: is all that it has met?
-    marks: NDArray[np.uint64]  # of the data: what is not 0
+    marks: NDArray[np.uint64]  # of each layer's input: what is not 0
     transposed: NDArray[np.uint64]  # the marks transposed
     gradient: NDArray[Any]  # for each part, of some rows of a W
 
@@ -46,10 +48,10 @@ class Scratch(NamedTuple):
 def new_scratch(plan: Plan, size: int, parts: int, dtype: np.dtype[Any]) -> Scratch:
     """Return zeros for batches of up to this size, in so many parts."""
     starts = np.append(0, np.cumsum(size * plan.rooms))
-    outputs, gradients = np.zeros((2, starts[-1]), dtype)
+    outputs, gradients = (_blas.aligned(np.zeros(starts[-1], dtype)) for _ in range(2))
     inputs = outputs.view()
     inputs.flags.writeable = False
-    words = words_for(plan.widths[first_linear(plan)])
+    layers, words, numbers = len(plan.kinds), words_for(max(plan.widths)), max(plan.rooms)
     return Scratch(
         starts,
         outputs,
@@ -57,42 +59,38 @@ def new_scratch(plan: Plan, size: int, parts: int, dtype: np.dtype[Any]) -> Scra
         gradients,
         losses=np.zeros(size),
         finite=np.zeros(parts, np.bool_),
-        marks=np.zeros((size, words), np.uint64),
-        transposed=np.zeros((WORD * words, words_for(size)), np.uint64),
-        gradient=np.zeros((parts, max(_GRADIENT, plan.rooms.max())), dtype),
+        marks=np.zeros((layers, size, words), np.uint64),
+        transposed=np.zeros((layers, words_for(size), WORD * words), np.uint64),
+        gradient=_blas.aligned(np.zeros((parts, max(_GRADIENT, numbers)), dtype)),
     )
 
 
 @compiled
 def run_batches(part, parts, meeting, plan, params, velocity, settings, chunk, scratch):
     """Train on one batch after the other."""
-    data, finite = first_linear(plan), all_finite(params)
+    # a product with 0 can be left out only while all is finite: 0 * inf is NaN
+    finite, lowest = all_finite(params), first_linear(plan)
     for j in range(len(chunk.rates)):
-        begin, end = chunk.ends[j], chunk.ends[j + 1]
+        begin, end, lr = chunk.ends[j], chunk.ends[j + 1], chunk.rates[j]
         x, masks = chunk.inputs[begin:end], chunk.masks[begin:end]
         first, last = len(x) * part // parts, len(x) * (part + 1) // parts
-
-        # a product with 0 can be left out only while all is finite: 0 * inf is NaN
-        sparse = data if finite else NOWHERE
-        finite = forward(plan, params, x, masks, first, last, sparse, scratch) and finite
+        finite = forward(plan, params, x, masks, first, last, finite, scratch) and finite
         write_losses(plan, settings.loss, chunk, j, first, last, scratch)
-        backward(plan, params, masks, first, last, data, scratch)
-        dy = scratch.gradients[place(plan, scratch, data + 1, first, last)]
-        scratch.finite[part] = finite and all_finite(dy)
+        finite = backward(plan, params, masks, first, last, lowest, scratch) and finite
+        scratch.finite[part] = finite
         meet(meeting, parts)
 
         for p in range(parts):
             finite = finite and scratch.finite[p]
+        update(plan, params, velocity, settings, lr, x, part, parts, finite, scratch)
         if part == 0:
             chunk.totals[j] = scratch.losses[: len(x)].sum()
-        sparse = data if finite else NOWHERE
-        update(plan, params, velocity, settings, chunk.rates[j], x, part, parts, sparse, scratch)
         meet(meeting, parts)
 
 
 @compiled
 def first_linear(plan):
-    """Return the layer that multiplies data."""
+    """Return the lowest layer that needs the gradient of its output."""
     layer = 0
     while plan.kinds[layer] != LINEAR:
         layer += 1
@@ -141,11 +139,10 @@ def input_matrix(plan, x, layer, first, last, scratch):
 
 @view
 def forward(plan, params, x, masks, first, last, sparse, scratch):
-    """Compute these samples' outputs of each layer; return whether a sparse input is finite.
+    """Compute these samples' outputs of each layer; return whether the Linears' inputs are finite.
 
-    x (samples, I) is the first layer's input. sparse is the Linear that takes an input with many
-    zeros; it is NOWHERE if there is none now, and None if there is none ever: then nothing is
-    compiled for it.
+    x (samples, I) is the first layer's input. Zeros are left out if sparse is true. If it is None
+    they never are, nothing is compiled for it, and the result means nothing.
     """
     finite = True
     for layer in range(len(plan.kinds)):
@@ -153,8 +150,8 @@ def forward(plan, params, x, masks, first, last, sparse, scratch):
             _apply(plan, x, masks, layer, first, last, scratch)
             continue
         _write_bias(plan, params, layer, first, last, scratch)
-        if sparse is not None and layer == sparse:
-            finite = _add_sparse(plan, params, x, layer, first, last, scratch)
+        if sparse is not None and sparse:
+            finite = _add_sparse(plan, params, x, layer, first, last, scratch) and finite
         else:
             _add_dense(plan, params, x, layer, first, last, scratch)
     return finite
@@ -187,9 +184,9 @@ def _write_bias(plan, params, layer, first, last, scratch):
 
 @apart
 def _add_sparse(plan, params, x, layer, first, last, scratch):
-    """y += a @ W for an a that is mostly 0; return whether a is finite."""
+    """y += a @ W without the zeros of a; return whether a is finite."""
     finite, words = True, words_for(plan.widths[layer])
-    marks = scratch.marks[first:last, :words]
+    marks = scratch.marks[layer, first:last, :words]
     for s in range(first, last):
         a = input_row(plan, x, layer, s, scratch)
         finite = mark_nonzero(a, marks[s - first]) and finite
@@ -230,18 +227,29 @@ def write_losses(plan, loss, chunk, j, first, last, scratch):
 def backward(plan, params, masks, first, last, lowest, scratch):
     """Compute these samples' gradients, of the outputs of all layers from the lowest on.
 
-    lowest = -1 stands for the first layer's input.
+    lowest = -1 stands for the first layer's input. Return whether those of Linears are finite.
     """
-    for layer in range(len(plan.kinds) - 1, lowest, -1):
-        if plan.kinds[layer] == LINEAR:  # da = dy @ W.T
-            room, width = plan.rooms[layer + 1], plan.widths[layer + 1]
-            da = scratch.gradients[place(plan, scratch, layer, first, last)]
+    finite = True
+    for layer in range(len(plan.kinds) - 1, -1, -1):
+        if plan.kinds[layer] == LINEAR:
             dy = scratch.gradients[place(plan, scratch, layer + 1, first, last)]
-            W = params[place_of_weights(plan, layer, 0, plan.widths[layer])]
-            da = matrix(da, plan.rooms[layer], plan.widths[layer])
-            gemm(1, matrix(dy, room, width), matrix(W, room, width).T, 0, da)
-        else:
+            finite = finite and all_finite(dy)
+            if layer > lowest:
+                _multiply_back(plan, params, layer, first, last, scratch)
+        elif layer > lowest:
             _apply_back(plan, masks, layer, first, last, scratch)
+    return finite
+
+
+@apart
+def _multiply_back(plan, params, layer, first, last, scratch):
+    """da = dy @ W.T."""
+    width, room, columns = plan.widths[layer], plan.rooms[layer + 1], plan.widths[layer + 1]
+    da = scratch.gradients[place(plan, scratch, layer, first, last)]
+    dy = scratch.gradients[place(plan, scratch, layer + 1, first, last)]
+    W = params[place_of_weights(plan, layer, 0, width)]
+    da = matrix(da, plan.rooms[layer], width)
+    gemm(1, matrix(dy, room, columns), matrix(W, room, columns).T, 0, da)
 
 
 @apart
@@ -265,74 +273,70 @@ def _apply_back(plan, masks, layer, first, last, scratch):
 
 @view
 def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch):
-    """Take a part's rows of each W, and the biases, a step along their gradients."""
-    if lr == 0 and settings.momentum == 0:  # moves nothing, not even where a gradient is NaN
+    """Take a part's own rows of each W, or the biases, a step along their gradients."""
+    plain = settings.momentum == 0 and settings.decay == 0
+    if plain and lr == 0:  # moves nothing, not even where a gradient is NaN
         return
     for layer in range(len(plan.kinds)):
         if plan.kinds[layer] == LINEAR:
-            features = plan.widths[layer]
-            words = words_for(features)
-            first = min(features, words * part // parts * WORD)
-            last = min(features, words * (part + 1) // parts * WORD)
-            if sparse is not None and layer == sparse:
-                transpose_marks(scratch.marks[: len(x)], scratch.transposed, first, last)
-            if settings.momentum == 0 and settings.decay == 0:
+            rows = first, last = _own_rows(plan.widths[layer], part, parts)
+            if sparse is not None and sparse:
+                marks, transposed = scratch.marks[layer, : len(x)], scratch.transposed[layer]
+                transpose_marks(marks, transposed, first, last)
+            if plain:
                 W = params[place_of_weights(plan, layer, first, last)]
-                _add_gradient(W, -lr, plan, x, layer, first, last, sparse, scratch)
+                _add_gradient(W, -lr, plan, x, layer, rows, sparse, scratch)
             else:
                 _step_some(
-                    plan,
-                    params,
-                    velocity,
-                    settings,
-                    lr,
-                    x,
-                    layer,
-                    first,
-                    last,
-                    sparse,
-                    scratch,
-                    part,
+                    plan, params, velocity, settings, lr, x, layer, rows, part, sparse, scratch
                 )
             if part == parts - 1 and plan.biases[layer] != NOWHERE:
-                _step_bias(plan, params, velocity, settings, lr, len(x), layer, scratch, part)
+                _step_bias(plan, params, velocity, settings, lr, x, layer, part, scratch)
+
+
+@compiled
+def _own_rows(n, part, parts):
+    """Return where a part's own rows of n begin and end: whole words of marks."""
+    words = words_for(n)
+    return min(n, WORD * (words * part // parts)), min(n, WORD * (words * (part + 1) // parts))
 
 
 @apart
-def _add_gradient(out, scale, plan, x, layer, first, last, sparse, scratch):
+def _add_gradient(out, scale, plan, x, layer, rows, sparse, scratch):
     """out += scale * a.T @ dy, for these rows of dW."""
     room, width, samples = plan.rooms[layer + 1], plan.widths[layer + 1], len(x)
+    first, last = rows
     a = input_matrix(plan, x, layer, 0, samples, scratch)[:, first:last]
     dy = scratch.gradients[place(plan, scratch, layer + 1, 0, samples)]
-    if sparse is not None and layer == sparse:
-        marks = scratch.transposed[first:last, : words_for(samples)]
-        add_product(out, scale, a.T, marks, dy, room, plan.blocks[layer])
+    if sparse is not None and sparse:
+        marks = scratch.transposed[layer, : words_for(samples), first:last]
+        add_product(out, scale, a.T, marks.T, dy, room, plan.blocks[layer])
     else:
         gemm(scale, a.T, matrix(dy, room, width), 1, matrix(out, room, width))
 
 
 @apart
-def _step_some(plan, params, velocity, settings, lr, x, layer, first, last, sparse, scratch, part):
-    """Step along dW in these rows, a few at a time."""
-    start, room, one = plan.weights[layer], plan.rooms[layer + 1], x.dtype.type(1)
-    rows = len(scratch.gradient[part]) // room
-    for begin in range(first, last, rows):
-        end = min(begin + rows, last)
+def _step_some(plan, params, velocity, settings, lr, x, layer, rows, part, sparse, scratch):
+    """Step along dW in these rows, as many at a time as there is room for."""
+    (first, last), room, one = rows, plan.rooms[layer + 1], x.dtype.type(1)
+    size = len(scratch.gradient[part]) // room
+    for begin in range(first, last, size):
+        end, start = min(begin + size, last), plan.weights[layer]
         dW = scratch.gradient[part, : (end - begin) * room]
         dW[:] = 0
-        _add_gradient(dW, one, plan, x, layer, begin, end, sparse, scratch)
-        for i in range(end - begin):
-            row = dW[i * room : (i + 1) * room]
-            step(params, velocity, start + (begin + i) * room, row, one, lr, settings)
+        _add_gradient(dW, one, plan, x, layer, (begin, end), sparse, scratch)
+        for i in range(begin, end):
+            at = (i - begin) * room
+            step(params, velocity, start + i * room, dW[at : at + room], one, lr, settings)
 
 
 @apart
-def _step_bias(plan, params, velocity, settings, lr, samples, layer, scratch, part):
+def _step_bias(plan, params, velocity, settings, lr, x, layer, part, scratch):
     """Step along db = dy.sum(axis=0)."""
     b, room = plan.biases[layer], plan.rooms[layer + 1]
     db = scratch.gradient[part, :room]
     db[:] = 0
-    for s in range(samples):
+    for s in range(len(x)):
         dy = scratch.gradients[place(plan, scratch, layer + 1, s, s + 1)]
         for o in range(room):
             db[o] += dy[o]

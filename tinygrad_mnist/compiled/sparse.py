@@ -16,6 +16,7 @@ with needing("tinygrad_mnist.compiled", "compiled"):
     from numba import literal_unroll
 
 WORD = 64  # bits
+ZERO, ALL = np.uint64(0), np.uint64(2**WORD - 1)
 
 
 @compiled
@@ -32,7 +33,7 @@ def mark_nonzero(a, marks):
         entries = load(a, WORD * j, WORD)
         marks[j] = nonzero(entries)
         sums = sums + entries
-    result, last = total(sums), np.uint64(0)
+    result, last = total(sums), ZERO
     for i in range(WORD * whole, len(a)):
         last |= np.uint64(a[i] != 0) << np.uint64(i % WORD)
         result += a[i]
@@ -43,15 +44,28 @@ def mark_nonzero(a, marks):
 
 @apart
 def transpose_marks(marks, transposed, first, last):
-    """Write rows first to last of the transposed marks; first is a multiple of 64."""
-    rows = len(marks)
+    """Write the transposed marks: word k of column i is transposed[k, i].
+
+    Of the columns from first to last; first is a multiple of 64. A square takes the marks of 64
+    rows, or of fewer rows from several words: 16 rows and 4 words of a batch of 16.
+    """
+    rows, words, height = len(marks), words_for(last), WORD
+    while 2 * rows <= height > 1:
+        height //= 2
+    together, low = WORD // height, ALL >> np.uint64(WORD - height)
     for k in range(words_for(rows)):
-        for j in range(first // WORD, words_for(last)):
-            square = transposed[WORD * j : WORD * (j + 1), k]
-            for i in range(WORD):
-                row = WORD * k + i
-                square[i] = marks[row, j] if row < rows else np.uint64(0)
+        for j in range(first // WORD, words, together):
+            square = transposed[k, WORD * j : WORD * (j + 1)]
+            for q in range(together):
+                for i in range(height):
+                    row = WORD * k + i
+                    inside = row < rows and j + q < words
+                    square[q * height + i] = marks[row, j + q] if inside else ZERO
             _transpose(square)
+            for q in range(min(together, words - j) - 1, -1, -1):
+                begin, shift = WORD * (j + q), np.uint64(q * height)
+                for i in range(WORD):
+                    transposed[k, begin + i] = square[i] >> shift & low
 
 
 @compiled

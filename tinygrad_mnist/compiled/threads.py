@@ -9,8 +9,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -119,21 +120,32 @@ def run(kernel: Callable[..., Any], parts: int, *arguments: Any) -> None:
     counter = np.zeros(1, np.int64)
 
     def call(part: int) -> None:
-        try:
+        with _failing(counter):
             kernel(part, parts, counter, *arguments)
-        except BaseException:
-            with _counting:
-                counter[0] = _FAILED
-            raise
 
+    others: list[Future[None]] = []
     with _one_thread_in_blas(), _helpers(parts - 1) as helpers:
-        others = [helper.submit(call, part) for part, helper in enumerate(helpers, 1)]
         try:
+            with _failing(counter):
+                for part, helper in enumerate(helpers, 1):
+                    context = copy_context()  # with the caller's np.errstate
+                    others.append(helper.submit(context.run, call, part))
             call(0)
         finally:
             wait(others)
     for other in others:
         other.result()
+
+
+@contextmanager
+def _failing(counter: NDArray[np.int64]) -> Iterator[None]:
+    """Let nobody wait for who has failed."""
+    try:
+        yield
+    except BaseException:
+        with _counting:
+            counter[0] = _FAILED
+        raise
 
 
 @contextmanager
