@@ -69,9 +69,11 @@ def compile_sgd(
     Ctrl-C stops it after a chunk of 512 samples or a batch: parameters, velocities and generators
     are then those of the loop after so many samples.
 
-    model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS; loss
-    is an MSELoss or a CrossEntropyLoss, and optimizer an SGD of exactly the model's parameters. For
-    all else, also classes derived from these, use the loop above.
+    model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS. What
+    sees images (N, H, W, C) comes first, Conv2d of stride 1 and MaxPool2d among it, then Flatten
+    and at least one Linear. loss is an MSELoss or a CrossEntropyLoss, and optimizer an SGD of
+    exactly the model's parameters. For all else, also classes derived from these, use the loop
+    above.
     """
     check_compilable("compile_sgd", model, loss, optimizer)
 

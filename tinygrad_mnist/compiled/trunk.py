@@ -209,11 +209,9 @@ def _tile_of(y: Any, x: Any, columns: int, left: int, dtype: np.dtype[Any]) -> i
     def time(n: int) -> int:
         width = n // LANES
         at = np.minimum(np.arange(0, y.columns, width), y.columns - width)
-        first, last = (
-            np.maximum(0, left - at - width + 1),
-            np.minimum(columns, left - at + x.columns),
-        )
-        return max(n, 22) * int((last - first).sum())
+        first = np.maximum(0, left - at - width + 1)
+        last = np.minimum(columns, left - at + x.columns)
+        return max(n, 22) * int(np.maximum(0, last - first).sum())
 
     return min(reversed(fitting), key=time)
 
@@ -223,26 +221,19 @@ def parted(owner: str, rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[st
 
     Refuse what no kernel can do with images.
     """
-    of_images = [path for path, rule in rules.items() if rule.kind in (CONV2D, MAXPOOL2D)]
-    flattens = [path for path, rule in rules.items() if rule.kind == FLATTEN]
-    if not of_images:
+    seen = [path for path, rule in rules.items() if rule.kind in (CONV2D, MAXPOOL2D)]
+    if not seen:
         return {}, rules
     paths, remedy = list(rules), "; use the eager loop"
-    if not flattens:
-        raise ValueError(
-            check.expected(owner, "a Flatten and a Linear behind images", "none" + remedy)
-        )
-    at = paths.index(flattens[0])
-    trunk = {path: rules[path] for path in paths[:at]}
-    behind = {path: rules[path] for path in paths[at + 1 :]}
-    if rules[flattens[0]].axes != 3:
-        contract, got = f"layer {flattens[0]} to flatten 3 axes", rules[flattens[0]].axes
-        raise ValueError(check.expected(owner, contract, f"{got}{remedy}"))
+    at = next((k for k, path in enumerate(paths) if rules[path].kind == FLATTEN), len(paths))
+    trunk, behind = ({path: rules[path] for path in part} for part in (paths[:at], paths[at + 1 :]))
     if not any(rule.kind == LINEAR for rule in behind.values()):
-        raise ValueError(
-            check.expected(owner, "a Flatten and a Linear behind images", "none" + remedy)
-        )
-    late = [path for path in of_images if path in behind]
+        contract = "a Flatten and a Linear behind images"
+        raise ValueError(check.expected(owner, contract, f"none{remedy}"))
+    if (axes := rules[paths[at]].axes) != 3:
+        contract = f"layer {paths[at]} to flatten 3 axes"
+        raise ValueError(check.expected(owner, contract, f"{axes}{remedy}"))
+    late = [path for path in seen if path in behind]
     late += [path for path in paths[1:at] if rules[path].kind == UNFLATTEN]
     if late:
         contract = "images in the beginning alone"
@@ -287,6 +278,8 @@ def _step(owner: str, path: str, rule: Rule, shape: Shape) -> _Step:
         if rule.bias is not None:  # one of another shape would be broadcast by forward
             check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (O,))
         kind, margins, C = CONV2D, _margins(rule), O
+    elif kind != MAXPOOL2D:
+        raise check.value_error(owner, f"a rule of the kernel's for layer {path}", kind)
     top, bottom, left, right = margins
     H, W = top + H + bottom, left + W + right
     if kh > H or kw > W:
