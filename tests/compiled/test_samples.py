@@ -173,7 +173,7 @@ def test_samples_of_more_axes_are_flattened_and_back():
 
 def test_masks_of_a_shared_generator_in_more_samples_than_are_drawn_for_at_once():
     rng = np.random.default_rng(0)
-    x, t = rng.random((600, 6)), rng.random((600, 2))
+    x, t = rng.random((1200, 6)), rng.random((1200, 2))
     shared = np.random.default_rng(5)
     eager = Sequential(
         Dropout(0.2, rng=shared), Linear(6, 5, rng=1), Dropout(0.5, rng=shared), Linear(5, 2, rng=2)

@@ -145,7 +145,7 @@ def assert_records_alike(found, wanted):
     drop_last=st.booleans(),
     transform=st.sampled_from([None, noisy]),
     per=st.sampled_from(["step", "epoch"]),
-    chunk=st.sampled_from([1, 4, 512]),
+    chunk=st.sampled_from([1, 4, 1024]),
 )
 @settings(max_examples=40)
 def test_a_compiled_run_is_the_eager_one(
@@ -191,7 +191,7 @@ def test_in_float32_it_is_the_eager_run_too():
 @pytest.mark.parametrize("transform", [None, noisy])
 def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, net, batch_size, transform):
     runs, histories = [], []
-    for chunk in (1, 49, 512):
+    for chunk in (1, 49, 1024):
         chunks_of(monkeypatch, chunk)
         runs.append(repeated(made(0, None, batch_size, net, transform=transform), 10))
         metrics = ["accuracy", mean_error]

@@ -43,7 +43,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
 from tinygrad_mnist.parameter import Parameter
 
-_CHUNK = 512  # samples, about, between two moments for Ctrl-C
+_CHUNK = 1024  # samples, about, between two moments for Ctrl-C
 
 
 def compile_sgd(
@@ -66,7 +66,7 @@ def compile_sgd(
     samples whose largest output is at the label, or at the target's largest entry (NaN for a single
     output). inputs (N, ...) and targets, (N, K) or labels (N,), may be read-only or memory-mapped:
     they are converted in small parts. Settings, modes and weights are read again at each call.
-    Ctrl-C stops it after a chunk of 512 samples or a batch: parameters, velocities and generators
+    Ctrl-C stops it after a chunk of 1024 samples or a batch: parameters, velocities and generators
     are then those of the loop after so many samples.
 
     model is any nesting of Sequential, Linear, ReLU, Dropout and what else has a row in ROWS. What

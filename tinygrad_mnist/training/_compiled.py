@@ -16,7 +16,7 @@ from tinygrad_mnist.training._averages import Averages, refuse_unless_finite
 from tinygrad_mnist.training._resume import RunFile
 from tinygrad_mnist.training.callbacks import Callback, LearningRate, Run
 
-_CHUNK = 512  # samples, about: some milliseconds in a kernel
+_CHUNK = 1024  # samples, about: some milliseconds in a kernel
 
 
 def checked_steps(
