@@ -165,7 +165,7 @@ class FitCompiled(Fit):
         return o
 
     def run(self, o, epochs=2):
-        with patch.object(_compiled, "_CHUNK", 4):
+        with patch.object(_compiled, "CHUNK", 4):
             return super().run(o, epochs=epochs, compiled=True)
 
 

@@ -33,6 +33,7 @@ from tinygrad_mnist.testing.strategies import seeds
 from tinygrad_mnist.training import Callback, LearningRate, checkpoint, fit
 
 pytest.importorskip("numba")
+from tinygrad_mnist.compiled.trainer import Trainer
 from tinygrad_mnist.training import _compiled
 
 OPTIMIZERS = [
@@ -102,7 +103,7 @@ def repeated(run, times):
 
 
 def chunks_of(monkeypatch, samples):
-    monkeypatch.setattr(_compiled, "_CHUNK", samples)
+    monkeypatch.setattr(_compiled, "CHUNK", samples)
 
 
 def state(run):
@@ -329,6 +330,69 @@ def test_a_callback_may_look_at_the_model_before_each_step_and_change_it(transfo
     assert_records_alike(*(history.records for history in histories))
 
 
+class Sets:
+    """A schedule per step that sets all the other settings, too."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def __call__(self, step):
+        momentum, decay, nesterov = [
+            (0.0, 0.0, False),
+            (0.0, 0.1, False),
+            (0.0, 0.1, False),
+            (0.9, 0.0, False),
+            (0.5, 0.0, True),
+            (0.5, 0.01, True),
+            (0.9, 0.0, False),
+        ][step % 7]
+        self.optimizer.momentum, self.optimizer.weight_decay = momentum, decay
+        self.optimizer.nesterov = nesterov
+        return 0.001 * (step % 7 + 1)
+
+
+@pytest.mark.parametrize("net", [rows, images])
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("transform", [None, noisy])
+def test_a_schedule_may_set_all_settings_at_each_step(net, batch_size, transform):
+    runs, histories = [], []
+    for compiled in (True, False):
+        run = made(net=net, batch_size=batch_size, transform=transform, momentum=0.0)
+        rates = LearningRate(Sets(run[2]), per="step")
+        histories.append(fit(*run, epochs=2, callbacks=[rates], compiled=compiled).records)
+        runs.append(run)
+    assert_alike(*runs)
+    assert_records_alike(*histories)
+
+
+def test_velocities_that_wait_while_there_is_no_momentum_go_on():
+    runs = []
+    for compiled in (True, False):
+        run = made()
+        fit(*run, epochs=1, compiled=compiled)
+        for momentum in (0.0, 0.9):
+            run[2].momentum = momentum
+            fit(*run, epochs=1, compiled=compiled)
+        runs.append(run)
+    assert_alike(*runs)
+
+
+def test_a_transform_may_set_momentum_between_two_batches():
+    runs = []
+    for compiled in (True, False):
+        *others, optimizer, loader = made(momentum=0.0)
+        momenta = iter([0.0] * 3 + [0.9] * 7)
+
+        def unchanged(x, rng, optimizer=optimizer, momenta=momenta):
+            optimizer.momentum = next(momenta)
+            return x
+
+        loader.transform = unchanged
+        runs.append((*others, optimizer, loader))
+        fit(*runs[-1], epochs=1, compiled=compiled)
+    assert_alike(*runs)
+
+
 def test_an_instance_may_have_its_own_before_step():
     seen = []
     callback = LearningRate(lambda t: 0.1)
@@ -403,6 +467,60 @@ def test_after_two_errors_the_steps_are_made_too():
         fit(*run, epochs=9, metrics=[third], compiled=True)
     assert str(caught.value.__context__) == "no"
     assert_alike(run, steps_of(made(), 7))
+
+
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_targets_may_be_labels_in_one_batch_and_rows_in_the_next(labels_first):
+    runs, histories = [], []
+    for compiled in (True, False):
+        run = made(loss=CrossEntropyLoss(), shuffle=False)
+        pairs = [
+            (x, t if (i % 3 == 0) == labels_first else np.eye(3)[t])
+            for i, (x, t) in enumerate(run[3])
+        ]
+        records = fit(*run[:3], pairs, epochs=2, metrics=["accuracy"], compiled=compiled).records
+        histories.append(records)
+        runs.append(run)
+    assert_alike(*runs)
+    assert_records_alike(*histories)
+
+
+def test_an_error_before_a_kernel_loses_no_step(monkeypatch):
+    chunks_of(monkeypatch, 4)
+    train, calls = Trainer.train, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(Trainer, "train", interrupted)
+    run = made(transform=noisy)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(*run, epochs=3, compiled=True)
+    assert "after step 8;" in caught.value.__notes__[0]
+    assert_alike(run, steps_of(made(), 8))
+
+
+@pytest.mark.parametrize("presses", [2, 3])
+def test_two_ctrl_c_while_a_kernel_runs_wait_for_its_end(monkeypatch, presses):
+    train, calls = Trainer.train, []
+
+    def pressed(*args):
+        calls.append(1)
+        done = train(*args)
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    chunks_of(monkeypatch, 4)
+    monkeypatch.setattr(Trainer, "train", pressed)
+    run = made(transform=noisy)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*run, epochs=3, compiled=True)
+    assert calls == [1]
+    assert_alike(run, steps_of(made(), 4))
 
 
 class Terminal(io.StringIO):
@@ -522,6 +640,28 @@ def test_a_loss_that_is_no_number_is_found_in_the_same_batch(monkeypatch, bad, d
     for a, b in zip(*(run[0].parameters() for run in runs), strict=True):
         np.testing.assert_allclose(a.data, b.data, rtol=1e-4 if dtype == np.float32 else 1e-9)
     assert runs[0][2].lr == runs[1][2].lr
+
+
+def test_a_loss_that_is_no_number_ends_the_steps_of_other_settings_behind_it():
+    errors = []
+    for compiled in (True, False):
+        run = with_a_bad_sample(np.float64, x=np.nan)
+        rates = LearningRate(Sets(run[2]), per="step")
+        with pytest.raises(FloatingPointError) as caught:
+            fit(*run, epochs=1, callbacks=[rates], compiled=compiled)
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+    assert "in batch 108" in errors[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [{"lr": 1e39}, {"weight_decay": 1e39}], ids=str)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_setting_too_large_for_float32_warns_in_neither_loop(options, compiled):
+    model, loss, _, loader = diverging(np.float32)
+    optimizer = SGD(model.parameters(), **{"lr": 0.01, **options})
+    with pytest.raises(FloatingPointError):
+        fit(model, loss, optimizer, loader, epochs=1, compiled=compiled)
 
 
 class MyReLU(ReLU):

@@ -164,7 +164,7 @@ def reshaped(owner: str, path: str, rule: Rule, shape: tuple[int, ...]) -> tuple
             contract = f"samples of {rule.axes} axes or more for layer {path}"
             raise check.value_error(owner, contract, shape)
         return *shape[: -rule.axes], math.prod(shape[-rule.axes :])
-    if shape[-1] != math.prod(rule.shape):
+    if shape[-1:] != (math.prod(rule.shape),):
         contract = f"layer {path} to take {_in_words(shape)}"
         raise check.value_error(owner, contract, math.prod(rule.shape))
     return *shape[:-1], *rule.shape

@@ -43,7 +43,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
 from tinygrad_mnist.parameter import Parameter
 
-_CHUNK = 1024  # samples, about, between two moments for Ctrl-C
+CHUNK = 1024  # samples, about, of a call: some milliseconds between two moments for Ctrl-C
 
 
 def compile_sgd(
@@ -118,7 +118,8 @@ def _trained(
 ) -> tuple[float, float]:
     """Train on the samples in order, a chunk at a time; return mean loss and accuracy."""
     total, hits, n = 0.0, 0.0, len(x) if order is None else len(order)
-    chunk_size = max(1, _CHUNK // batch_size) * batch_size
+    chunk_size = max(1, CHUNK // batch_size) * batch_size
+    rate, settings = trainer.optimizer.lr, settings_of(trainer.optimizer)
     with holding() as hold, trainer:
         for start in range(0, n, chunk_size):
             hold.let()
@@ -127,10 +128,15 @@ def _trained(
             size = part.stop - start
             ends = np.minimum(np.arange(0, size + batch_size, batch_size), size)
             masks = drawn_masks(trainer.dropouts, size, batch_size)
-            done = trainer.train(x[rows], t[rows], ends, masks)
+            done = trainer.train(x[rows], t[rows], ends, masks, rate, settings)
             total += float(done.losses @ np.diff(ends))
             hits += float(np.count_nonzero(done.outputs.argmax(axis=1) == _classes(t[rows])))
     return total / n, hits / n if trainer.outputs > 1 else math.nan
+
+
+def settings_of(optimizer: Any) -> tuple[float, float, bool]:
+    """Return the settings of an SGD that hold for all steps of a call."""
+    return optimizer.momentum, optimizer.weight_decay, optimizer.nesterov
 
 
 class Done(NamedTuple):
@@ -144,8 +150,8 @@ class Done(NamedTuple):
 class Trainer:
     """A model, its loss and its SGD, as the kernels have them: a context.
 
-    Parameters and velocities are copied when it is made, and back at the end of a `with` block, or
-    by `write_back`. In between, those of the model stay as they were.
+    Parameters are copied when it is made, velocities when a step first needs them, and both back at
+    the end of a `with` block, or by `write_back`. In between, those of the model stay as they were.
 
     What batch_size it is made for decides the kernel and its threads, so that a short batch alone
     gives the bits that it gives after others.
@@ -167,11 +173,7 @@ class Trainer:
         self.outputs = int(self.plan.widths[-1])
         self.weights = Weights(optimizer.params)
         self.flat = self.weights.packed([p.data for p in optimizer.params])
-        velocities = optimizer.state_dict()["velocities"]
-        zeros = [np.zeros_like(p.data) for p in optimizer.params]
-        self.velocity = self.flat[:0]
-        if optimizer.momentum:
-            self.velocity = self.weights.packed(velocities or zeros)
+        self.velocity = self.flat[:0].copy()  # none until a step needs it
         self._batch_size = batch_size
         self._largest, self._parts = 0, 1  # batch so far, and in how many parts it is trained
         self._memory: tuple[Any, ...] = ()  # what the kernel works on
@@ -190,33 +192,38 @@ class Trainer:
         t: NDArray[Any],
         ends: NDArray[Any],
         masks: NDArray[np.bool_],
-        rates: ArrayLike | None = None,
+        rates: ArrayLike,
+        settings: tuple[float, float, bool],
     ) -> Done:
         """Make a step for each batch: number j has the samples ends[j] to ends[j + 1].
 
-        The targets are what `checked_targets` returns, masks what `drawn_masks` does. rates are of
-        each step; left out, they are the optimizer's.
+        The targets are what `checked_targets` returns, masks what `drawn_masks` does. rates are the
+        learning rates of the steps, or that of all. settings, for all steps, are of `settings_of`.
         """
-        dtype, optimizer = self.flat.dtype, self.optimizer
-        targets, n = _rows_and_divisors(self.loss, t, ends, self.outputs, dtype)
+        dtype, (momentum, decay, nesterov) = self.flat.dtype, settings
         squares = isinstance(self.loss, MSELoss)
+        if momentum and not self.velocity.size:
+            self.velocity = self._packed_velocities()
+        targets, n = _rows_and_divisors(self.loss, t, ends, self.outputs, dtype)
+        with np.errstate(over="ignore"):  # a number too large for the dtype is infinity
+            rates = np.full(len(n), rates, dtype)
+            used = Settings(
+                dtype.type(momentum),
+                dtype.type(decay),
+                nesterov,
+                SQUARED_ERROR if squares else CROSS_ENTROPY,
+            )
         chunk = Chunk(
             inputs=_as_read(x.reshape(len(x), -1), dtype),
             targets=_as_read(targets, dtype),
             masks=masks,
             ends=ends,
-            rates=np.full(len(n), optimizer.lr if rates is None else rates, dtype),
+            rates=rates,
             factors=((2 if squares else 1) / n).astype(dtype),
             outputs=np.empty((len(x), self.outputs), dtype),
             totals=np.empty(len(n)),
         )
-        settings = Settings(
-            dtype.type(optimizer.momentum),
-            dtype.type(optimizer.weight_decay),
-            optimizer.nesterov,
-            SQUARED_ERROR if squares else CROSS_ENTROPY,
-        )
-        self._run(settings, chunk)
+        self._run(used, chunk)
         return Done(chunk.totals / n, n, chunk.outputs)
 
     def _run(self, settings: Settings, chunk: Chunk) -> None:
@@ -259,13 +266,18 @@ class Trainer:
             return t
         return check.labels_or_rows(owner, t, check.scores(owner, _like(shape, self.flat.dtype)))
 
+    def _packed_velocities(self) -> FloatArray:
+        optimizer = self.optimizer
+        velocities = optimizer.state_dict()["velocities"]
+        return self.weights.packed(velocities or [np.zeros_like(p.data) for p in optimizer.params])
+
     def write_back(self) -> None:
         """Copy parameters and velocities to where they came from; clear the gradients."""
         optimizer = self.optimizer
         for p, data in zip(optimizer.params, self.weights.windows(self.flat), strict=True):
             p.data = data
             p.zero_grad()
-        if optimizer.momentum:
+        if self.velocity.size:
             velocities = self.weights.windows(self.velocity)
             optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
 

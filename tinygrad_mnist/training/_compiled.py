@@ -2,21 +2,26 @@
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist.compiled.trainer import Trainer, check_compilable, refuse_shared_memory
+from tinygrad_mnist._interrupts import holding
+from tinygrad_mnist.compiled.trainer import (
+    CHUNK,
+    Trainer,
+    check_compilable,
+    refuse_shared_memory,
+    settings_of,
+)
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.training._arguments import Pairs
 from tinygrad_mnist.training._averages import Averages, refuse_unless_finite
 from tinygrad_mnist.training._resume import RunFile
 from tinygrad_mnist.training.callbacks import Callback, LearningRate, Run
-
-_CHUNK = 1024  # samples, about: some milliseconds in a kernel
 
 
 def checked_steps(
@@ -49,7 +54,7 @@ def _steps(
         for x, t in pairs:
             chunks.take(x, t)
             due = is_due(averages.batches + len(chunks.taken))
-            if due or chunks.alone or chunks.samples >= _CHUNK:
+            if due or chunks.one_by_one or chunks.samples >= CHUNK:
                 chunks.train()
                 if due:
                     chunks.write_back()
@@ -57,6 +62,21 @@ def _steps(
         if chunks.taken:
             chunks.train()
             yield
+
+
+class _Pair(NamedTuple):
+    """Samples and targets of a step, and what else it depends on."""
+
+    x: NDArray[Any]
+    t: NDArray[Any]
+    bare: bool  # one sample, without a first axis
+    rate: float
+    settings: tuple[float, float, bool]
+    draws: list[Any]  # of the Dropouts that drop
+
+    def kind(self) -> Any:
+        """Return what all steps of a call have in common."""
+        return self.settings, self.t.ndim, self.t.dtype
 
 
 class _Chunks:
@@ -78,16 +98,16 @@ class _Chunks:
         self._run, self._loss, self._averages, self._loader = run, loss, averages, loader
         self._before_step = [c.before_step for c in callbacks if not _inherits(c, Callback)]
         # another callback may look at the weights before each step, or change them
-        self.alone = not all(_inherits(c, Callback, LearningRate) for c in callbacks)
+        self.one_by_one = not all(_inherits(c, Callback, LearningRate) for c in callbacks)
         # pairs are then rows of two arrays, which can be looked at once and need no copies
-        plain = type(loader) is DataLoader and loader.transform is None
-        self._plain = plain and not self.alone
+        arrays = type(loader) is DataLoader and loader.transform is None
+        self._sliced = arrays and not self.one_by_one
         self._batch_size = 1
         if isinstance(loader, DataLoader):
             self._batch_size = min(loader.batch_size or 1, len(loader.inputs))
         self._trainer: Any = None
         self._drawing: list[Any] = []  # the Dropouts that drop
-        self.taken: list[Any] = []
+        self.taken: list[_Pair] = []
         self.samples = 0
 
     def __enter__(self) -> "_Chunks":
@@ -106,7 +126,7 @@ class _Chunks:
         run = self._run
         for before_step in self._before_step:
             before_step(run)
-        if not self._plain:
+        if not self._sliced:
             x, t = check.real_array("fit", "x", x), check.real_array("fit", "t", t)
         trainer = self._trainer or self._new_trainer(x)
         bare = x.ndim == len(trainer.shape)
@@ -116,39 +136,47 @@ class _Chunks:
             contract = f"inputs of shape (N, {', '.join(map(str, trainer.shape))}), N > 0"
             raise check.value_error("fit", contract, x.shape)
         n = len(x)
-        if not self._plain:
+        if not self._sliced:
             x, t = x.copy(), trainer.checked_targets("fit", t, n).copy()
         draws = [d.rng.random((n, d.width), dtype=np.float32) for d in self._drawing]
-        # at once, so that no Ctrl-C comes in between
-        self.taken.append((x, t, bare, run.optimizer.lr, draws))
+        optimizer = run.optimizer
+        self.taken.append(_Pair(x, t, bare, optimizer.lr, settings_of(optimizer), draws))
         self.samples += n
         run.step += 1
 
     def train(self) -> None:
         """Make the steps of what was taken."""
-        taken, self.taken, self.samples = self.taken, [], 0
-        if not taken:
-            return
-        xs, ts, bare, rates, draws = zip(*taken, strict=True)
+        for _, pairs in groupby(self.taken[:], _Pair.kind):
+            self._train([*pairs])
+
+    def _train(self, pairs: list[_Pair]) -> None:
+        """Make the steps of the first of what was taken: pairs of one kind."""
+        xs, ts, bare, rates, settings, draws = zip(*pairs, strict=True)
         x, t, ends = np.concatenate(xs), np.concatenate(ts), np.cumsum([0, *map(len, xs)])
-        done = self._trainer.train(x, t, ends, self._masks(len(x), draws), rates)
+        masks = self._masks(len(x), draws)
+        with holding():  # a second Ctrl-C waits too: each step is made, and made once
+            done = self._trainer.train(x, t, ends, masks, rates, settings[0])
+            del self.taken[: len(pairs)]
+        self.samples -= len(x)
         averages, largest = self._averages, np.finfo(done.outputs.dtype).max
         # kernels add in float64 what a loss adds in the dtype of the outputs
         losses = np.where(done.losses * done.n > largest, np.inf, done.losses)
-        for j in np.flatnonzero(~np.isfinite(losses))[:1]:
-            where = f"in batch {averages.batches + j + 1} of epoch {self._run.epoch}"
-            refuse_unless_finite(losses[j], where)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if bad.size:
+            self.taken.clear()  # the epoch will be undone
+            where = f"in batch {averages.batches + bad[0] + 1} of epoch {self._run.epoch}"
+            refuse_unless_finite(losses[bad[0]], where)
         batches = zip(bare, pairwise(ends.tolist()), strict=True)
         parts = [start if one else slice(start, end) for one, (start, end) in batches]
         averages.add_chunk(losses, done.n, done.outputs, t, parts)
-        if self.alone:
+        if self.one_by_one:
             self.write_back()
 
     def write_back(self) -> None:
         """Give the model its weights back."""
         if self._trainer is not None:
             self._trainer.write_back()
-        if self.alone:
+        if self.one_by_one:
             self._trainer = None  # the next one is made of what the model is then
 
     def _new_trainer(self, x: NDArray[Any]) -> Trainer:
@@ -157,7 +185,7 @@ class _Chunks:
         shape = x.shape[x.ndim - model.sample_axes :]
         trainer = Trainer("fit", model, self._loss, optimizer, shape, self._batch_size)
         check.writeable("fit", optimizer.params)
-        if self._plain:
+        if self._sliced:
             trainer.checked_targets("fit", self._loader.targets, len(self._loader.targets))
         self._trainer = trainer
         self._drawing = [dropout for dropout in trainer.dropouts if dropout.p]
