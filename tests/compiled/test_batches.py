@@ -186,6 +186,18 @@ def test_the_same_bits_for_the_same_number_of_parts(parts):
             np.testing.assert_array_equal(a, b)
 
 
+def test_a_unit_that_is_0_gets_its_gradient_unless_a_relu_is_below():
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((6, 5)), rng.standard_normal((6, 2))
+    layers = [Linear(5, 4, False, rng=1), ReLU(), Linear(4, 3, False, rng=2)]
+    for first in (0, 2):  # with a ReLU further down, and without
+        model = Sequential(*layers[first:], Dropout(0.0), Linear(3, 2, rng=3)).astype(np.float64)
+        model[-3].weight.data[:, 1] = 0
+        data = x[:, : model[0].in_features], t
+        assert_equal_passes(model, MSELoss, {}, 0.1, *data, batch_size=6)
+        assert model[-3].weight.data[:, 1].any()
+
+
 @every_optimizer
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -91,3 +91,23 @@ def test_a_product_is_added_as_numpy_adds_it(dtype, sizes, columns, scale, trans
                 found.reshape(-1), dtype.type(scale), a, marks_of(a), flat, room, block
             )
         np.testing.assert_allclose(found, wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
+
+
+@every_dtype
+@settings(max_examples=10)
+@given(
+    sizes=st.tuples(*[st.sampled_from([0, 1, 5, 64, 100])] * 2),
+    columns=st.sampled_from([1, 8, 17, 100, 300]),
+    seed=seeds(),
+)
+def test_a_product_is_written_where_it_is_marked(dtype, sizes, columns, seed):
+    rng, (m, k), dtype = np.random.default_rng(seed), sizes, np.dtype(dtype)
+    room, block = room_of(columns, dtype), block_of(columns, dtype)
+    a, W = (rng.standard_normal((n, room)).astype(dtype) for n in (m, k))
+    marked, out = matrix_with_zeros(rng, (m, k), dtype), rng.standard_normal((m, k)).astype(dtype)
+    wanted = np.where(marked, a.astype(np.float64) @ W.T, out)
+    for how in nullcontext, in_plain_python:
+        found = out.copy()
+        with how():
+            sparse.write_marked(found, a.reshape(-1), W.reshape(-1), marks_of(marked), room, block)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1000 * np.finfo(dtype).eps)

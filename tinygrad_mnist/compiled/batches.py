@@ -21,6 +21,7 @@ from tinygrad_mnist.compiled.sparse import (
     mark_nonzero,
     transpose_marks,
     words_for,
+    write_marked,
 )
 from tinygrad_mnist.compiled.threads import meet
 
@@ -76,7 +77,7 @@ def run_batches(part, parts, meeting, plan, params, velocity, settings, chunk, s
         first, last = len(x) * part // parts, len(x) * (part + 1) // parts
         finite = forward(plan, params, x, masks, first, last, finite, scratch) and finite
         write_losses(plan, settings.loss, chunk, j, first, last, scratch)
-        finite = backward(plan, params, masks, first, last, lowest, scratch) and finite
+        finite = backward(plan, params, masks, first, last, lowest, finite, scratch) and finite
         scratch.finite[part] = finite
         meet(meeting, parts)
 
@@ -224,10 +225,11 @@ def write_losses(plan, loss, chunk, j, first, last, scratch):
 
 
 @view
-def backward(plan, params, masks, first, last, lowest, scratch):
+def backward(plan, params, masks, first, last, lowest, sparse, scratch):
     """Compute these samples' gradients, of the outputs of all layers from the lowest on.
 
-    lowest = -1 stands for the first layer's input. Return whether those of Linears are finite.
+    lowest = -1 stands for the first layer's input. sparse is as in forward. Return whether the
+    gradients of Linears are finite.
     """
     finite = True
     for layer in range(len(plan.kinds) - 1, -1, -1):
@@ -235,21 +237,26 @@ def backward(plan, params, masks, first, last, lowest, scratch):
             dy = scratch.gradients[place(plan, scratch, layer + 1, first, last)]
             finite = finite and all_finite(dy)
             if layer > lowest:
-                _multiply_back(plan, params, layer, first, last, scratch)
+                _multiply_back(plan, params, layer, first, last, sparse, finite, scratch)
         elif layer > lowest:
             _apply_back(plan, masks, layer, first, last, scratch)
     return finite
 
 
 @apart
-def _multiply_back(plan, params, layer, first, last, scratch):
-    """da = dy @ W.T."""
+def _multiply_back(plan, params, layer, first, last, sparse, finite, scratch):
+    """da = dy @ W.T, or 0 beside the marks if the layers below would make it so."""
     width, room, columns = plan.widths[layer], plan.rooms[layer + 1], plan.widths[layer + 1]
-    da = scratch.gradients[place(plan, scratch, layer, first, last)]
+    flat = scratch.gradients[place(plan, scratch, layer, first, last)]
     dy = scratch.gradients[place(plan, scratch, layer + 1, first, last)]
     W = params[place_of_weights(plan, layer, 0, width)]
-    da = matrix(da, plan.rooms[layer], width)
-    gemm(1, matrix(dy, room, columns), matrix(W, room, columns).T, 0, da)
+    da = matrix(flat, plan.rooms[layer], width)
+    if sparse is not None and sparse and finite and plan.gated[layer] != 0:
+        flat[:] = 0
+        marks = scratch.marks[layer, first:last, : words_for(width)]
+        write_marked(da, dy, W, marks, room, plan.blocks[layer])
+    else:
+        gemm(1, matrix(dy, room, columns), matrix(W, room, columns).T, 0, da)
 
 
 @apart

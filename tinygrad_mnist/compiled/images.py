@@ -97,7 +97,7 @@ def run_images(part, parts, meeting, trunk, plan, params, velocity, settings, ch
         inputs = work.inputs[:n]
         batches.forward(plan, params, inputs, masks, first, last, None, scratch)
         batches.write_losses(plan, settings.loss, chunk, j, first, last, scratch)
-        batches.backward(plan, params, masks, first, last, -1, scratch)
+        batches.backward(plan, params, masks, first, last, -1, None, scratch)
         dfeatures = scratch.gradients[batches.place(plan, scratch, 0, 0, n)]
         _clear_gradients(trunk, gradients)
         for s in range(first, last, LANES):

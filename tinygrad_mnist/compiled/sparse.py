@@ -1,9 +1,9 @@
 """Products of matrices with many zeros, which are left out: beside a matrix stand its marks.
 
 marks (M, words) belong to a matrix (M, K): bit i of marks[m, j] is 1 where its entry m, 64 j + i is
-not 0. Two kinds of products need only these entries, as long as all numbers are finite: a @ W, and
-with the marks transposed a.T @ dy. Both take 64 rows of the right matrix at a time, some columns of
-them, as much as the first-level cache holds.
+not 0. These products need nothing else, as long as all numbers are finite: a @ W, with the marks
+transposed a.T @ dy, and dy @ W.T where a ReLU lets a gradient pass. They take 64 rows of W or of dy
+at a time, some columns of them, as much as the first-level cache holds.
 """
 
 import numpy as np
@@ -107,3 +107,25 @@ def _add_columns(out, scale, a, marks, W, room, at, n):
                     bits &= bits - np.uint64(1)
                     sums = sums + scale * a[m, k] * load(W, k * room + at, n)
                 store(out, m * room + at, sums)
+
+
+@apart
+def write_marked(out, a, W, marks, room, block):
+    """out = a @ W.T where out is marked. a and W are flat, their rows have this room."""
+    for n in literal_unroll(BLOCKS):
+        if n == block:
+            _write_sums(out, a, W, marks, room, n)
+
+
+@compiled
+def _write_sums(out, a, W, marks, room, n):
+    for j in range(marks.shape[1]):
+        for m in range(len(marks)):
+            bits = marks[m, j]
+            for _ in range(popcount(bits)):
+                k = WORD * j + lowest(bits)
+                bits &= bits - np.uint64(1)
+                sums = splat(W.dtype.type(0), n)
+                for at in range(0, room, n):
+                    sums = sums + load(W, k * room + at, n) * load(a, m * room + at, n)
+                out[m, k] = total(sums)
