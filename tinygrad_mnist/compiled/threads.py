@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
@@ -34,14 +34,14 @@ def meet(counter: NDArray[np.int64], parts: int) -> None:
 
     counter[0] is the number of all calls.
     """
-    with _counting:
+    with _lock:
         counter[0] += 1
         goal = _goal(int(counter[0]), parts)
     while 0 <= counter[0] < goal:
         time.sleep(0)
 
 
-_counting = threading.Lock()
+_lock = threading.Lock()
 
 
 @register_jitable
@@ -114,8 +114,8 @@ def run(kernel: Callable[..., Any], parts: int, *arguments: Any) -> None:
     """Call kernel(part, parts, counter, *arguments) for each part, all at once.
 
     Part 0 runs in the calling thread, each other one in a thread that is kept for the next time.
-    Every call has threads and a counter of its own. If a part fails, nobody waits for it, and when
-    all have ended its error is raised.
+    Every call has threads and a counter of its own. If a part fails, or cannot begin, nobody waits
+    for it, and when all have ended its error is raised.
     """
     counter = np.zeros(1, np.int64)
 
@@ -123,18 +123,14 @@ def run(kernel: Callable[..., Any], parts: int, *arguments: Any) -> None:
         with _failing(counter):
             kernel(part, parts, counter, *arguments)
 
-    others: list[Future[None]] = []
-    with _one_thread_in_blas(), _helpers(parts - 1) as helpers:
-        try:
-            with _failing(counter):
-                for part, helper in enumerate(helpers, 1):
-                    context = copy_context()  # with the caller's np.errstate
-                    others.append(helper.submit(context.run, call, part))
-            call(0)
-        finally:
-            wait(others)
-    for other in others:
-        other.result()
+    with _one_thread_in_blas(), _helpers(parts - 1) as helpers, _failing(counter):
+        others = [
+            helper.submit(copy_context().run, call, part)  # with the caller's np.errstate
+            for part, helper in enumerate(helpers, 1)
+        ]
+        kernel(0, parts, counter, *arguments)
+        for other in others:
+            other.result()
 
 
 @contextmanager
@@ -143,36 +139,62 @@ def _failing(counter: NDArray[np.int64]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with _counting:
+        with _lock:
             counter[0] = _FAILED
         raise
 
 
+_users: dict[object, int] = {}  # how many threads SciPy's BLAS had before the first of them
+
+
 @contextmanager
 def _one_thread_in_blas() -> Iterator[None]:
-    """Multiply matrices in the calling thread alone: the parts are the threads."""
+    """Multiply matrices in the calling thread alone: the parts are the threads.
+
+    The last who needs it gives the threads back, as the pool belongs to the whole process.
+    """
     if _threads.SCIPY is None:
         yield
         return
     get_count, set_count = _threads.SCIPY
-    before = get_count()
+    user = object()
     try:
-        set_count(1)
+        with _lock:
+            _users[user] = next(iter(_users.values()), get_count())
+            set_count(1)
         yield
     finally:
-        set_count(before)
+        with _lock:
+            before = _users.pop(user, None)
+            if before is not None and not _users:
+                set_count(before)
 
 
 _idle: list[ThreadPoolExecutor] = []  # of one thread each
-if hasattr(os, "register_at_fork"):  # a child process has no thread but the one that forked
-    os.register_at_fork(after_in_child=_idle.clear)
 
 
 @contextmanager
 def _helpers(n: int) -> Iterator[list[ThreadPoolExecutor]]:
-    """Lend n threads that nobody else has."""
+    """Lend n threads that nobody else has. After an error they end their work, and are not kept."""
     helpers = [_idle.pop() if _idle else ThreadPoolExecutor(1) for _ in range(n)]
     try:
         yield helpers
-    finally:
-        _idle.extend(helpers)
+    except BaseException:
+        for helper in helpers:
+            helper.shutdown(cancel_futures=True)
+        raise
+    _idle.extend(helpers)
+
+
+def _forget() -> None:
+    """Begin without threads: a child process has none but the one that forked."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+    if _users and _threads.SCIPY is not None:
+        _threads.SCIPY[1](next(iter(_users.values())))
+    _users.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
