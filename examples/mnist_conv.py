@@ -16,7 +16,7 @@ from tinygrad_mnist.data import mnist
 from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from tinygrad_mnist.optim.schedules import one_cycle
-from tinygrad_mnist.training import Callback, LearningRate, fit
+from tinygrad_mnist.training import LearningRate, fit
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="bundled", help="bundled, keras, keras-fashion, or a path")
@@ -44,21 +44,15 @@ loss = CrossEntropyLoss()
 optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
 batches = DataLoader(x_train, labels, 64, shuffle=True, rng=rng, transform=random_shift(1))
 rate = one_cycle(0.1, steps=args.epochs * len(batches))
-
-
-class Report(Callback):
-    def after_epoch(self, run):
-        accuracy = run.history.records[-1]["val_accuracy"]
-        print(f"epoch {run.epoch}  test accuracy {accuracy:.4f}")
-
-
-fit(
+history = fit(
     model,
     loss,
     optimizer,
     batches,
     epochs=args.epochs,
     validation=(x_test, test_labels),
-    callbacks=[LearningRate(rate, "step"), Report()],
+    callbacks=[LearningRate(rate, "step")],
     compiled=args.compiled,
 )
+for record in history.records:
+    print(f"epoch {record['epoch']}  test accuracy {record['val_accuracy']:.4f}")

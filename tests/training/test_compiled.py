@@ -26,6 +26,7 @@ from tinygrad_mnist import (
     ReLU,
     Sequential,
     Tanh,
+    Unflatten,
     num_threads,
 )
 from tinygrad_mnist.optim.schedules import one_cycle
@@ -760,6 +761,20 @@ def test_a_pair_that_fits_no_kernel_is_refused_after_the_steps_before_it(name):
     assert str(caught.value).startswith(f"fit: expected {text}")
     fit(*eager[:3], pairs[:5], epochs=1)
     assert_alike(run, eager)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "text"),
+    [
+        (True, "fit: expected layer 0 to take samples of shape (), got 2"),
+        (False, "Sequential, layer 0: Unflatten: expected x of shape (..., 2), got ()"),
+    ],
+)
+def test_a_first_pair_of_numbers_is_refused_in_a_sentence(compiled, text):
+    model = Sequential(Unflatten((1, 2)), Flatten(2), Linear(2, 1, rng=0))
+    run = model, MSELoss(), SGD(model.parameters(), 0.1)
+    with refusal(ValueError, text):
+        fit(*run, [(3.0, 1)], epochs=1, compiled=compiled)
 
 
 def test_samples_that_fit_no_chain_are_refused_at_the_first_pair():

@@ -128,6 +128,6 @@ def _has_classes(owner: str, loader: Any) -> bool:
         t = check.real_array(owner, "targets", loader[0][1])
     else:  # to look would begin an epoch
         return False
-    if t.ndim == 1:
-        return t.dtype.kind in "iu"
+    if t.ndim < 2:
+        return t.ndim == 1 and t.dtype.kind in "iu"
     return t.size > 0 and t.shape[-1] > 1 and check.are_probabilities(t)

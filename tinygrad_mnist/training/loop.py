@@ -110,10 +110,11 @@ def fit(
         checkpoint_every: Write it every so many batches, too.
         resume: Go on from that file, bit for bit, with the rate that it holds; start from the
             beginning if it is not there. Without resume, a file that is there is replaced.
-        compiled: Make the steps in compiled kernels (extra `compiled`: numba). All is the same up
-            to rounding, but that gradients are cleared, and that metrics are called, and Ctrl-C
-            waits, until a chunk of some hundred samples has been trained on. What
-            `compiled.compile_sgd` refuses is refused.
+        compiled: Make the steps in compiled kernels (extra `compiled`: numba), about 1,000 samples
+            at a call. Results are the same up to rounding. Ctrl-C and metrics of your own wait for
+            the end of a call, and gradients are cleared. A callback's `before_step` may change the
+            model; what a loader, a transform or a metric changes in it is undone or comes late.
+            What `compiled.compile_sgd` refuses is refused.
 
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. Parameters, buffers and
