@@ -18,12 +18,12 @@ LOSSES = [
     lambda: MSELoss("sum"),
     lambda: MSELoss("batchmean"),
     CrossEntropyLoss,
-    lambda: CrossEntropyLoss("sum", label_smoothing=0.1),
+    lambda: CrossEntropyLoss("sum", label_smoothing=0.1, class_weight=[1, 0.5, 2]),
     lambda: CrossEntropyLoss(class_weight=[3, 0.5, 2]),
 ]
 
 
-def eager_pass(model, loss, optimizer, x, t, batch_size, order=None):
+def eager_pass(model, loss, optimizer, x, t, order=None, batch_size=1):
     total, hits = 0.0, 0
     order = np.arange(len(x)) if order is None else order
     for start in range(0, len(order), batch_size):
@@ -34,7 +34,8 @@ def eager_pass(model, loss, optimizer, x, t, batch_size, order=None):
         optimizer.zero_grad()
         model.backward(loss.backward())
         optimizer.step()
-    return total / len(order), hits / len(order) if y.shape[1] > 1 else np.nan
+    n, several = max(1, len(order)), t.ndim == 1 or t.shape[1] > 1
+    return total / n, hits / n if several else np.nan
 
 
 def trained(model, make_loss, options, lr, *data, parts=None, **arguments):

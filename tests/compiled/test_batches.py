@@ -1,89 +1,27 @@
 """A compiled pass in batches against the eager loop that it stands for."""
 
-import copy
-import os
-import subprocess
-import sys
-from subprocess import PIPE
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_mnist import (
-    SGD,
     CrossEntropyLoss,
     Dropout,
     Linear,
     MSELoss,
     ReLU,
     Sequential,
-    num_threads,
 )
 from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
-from tinygrad_mnist.compiled import batches, compile_sgd, rows, sparse
+from passes import LOSSES, OPTIMIZERS, assert_equal_passes, trained
+
+from tinygrad_mnist.compiled import batches, rows, sparse
 from tinygrad_mnist.compiled.kernel import BLOCKS
 
-OPTIMIZERS = [
-    {},
-    {"weight_decay": 0.01},
-    {"momentum": 0.9},
-    {"momentum": 0.5, "weight_decay": 0.01, "nesterov": True},
-]
-LOSSES = [
-    MSELoss,
-    lambda: MSELoss("sum"),
-    lambda: MSELoss("batchmean"),
-    CrossEntropyLoss,
-    lambda: CrossEntropyLoss("sum", label_smoothing=0.1),
-    lambda: CrossEntropyLoss(class_weight=[3, 0.5, 2]),
-]
 every_optimizer = pytest.mark.parametrize("options", OPTIMIZERS)
-
-
-def eager_pass(model, loss, optimizer, x, t, batch_size, order=None):
-    total, hits = 0.0, 0
-    order = np.arange(len(x)) if order is None else order
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        y = model(x[batch])
-        total += loss(y, t[batch]) * len(batch)
-        hits += np.sum(y.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))[batch])
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
-    return total / len(order), hits / len(order) if y.shape[1] > 1 else np.nan
-
-
-def trained(model, make_loss, options, lr, *data, parts=None, **arguments):
-    """Return what a pass leaves: loss, accuracy, parameters, velocities, states of generators."""
-    optimizer = SGD(model.parameters(), lr, **options)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if parts is None:
-            result = eager_pass(model, make_loss(), optimizer, *data, **arguments)
-        else:
-            with num_threads(parts):
-                result = compile_sgd(model, make_loss(), optimizer)(*data, **arguments)
-    arrays = [p.data.copy() for p in model.parameters()]
-    velocities = optimizer.state_dict()["velocities"]
-    states = [m.rng.bit_generator.state for m in model.modules() if isinstance(m, Dropout)]
-    return [*result, *arrays, *velocities], states
-
-
-def assert_equal_passes(eager, *arguments, parts=1, **options):
-    """The compiled pass of a copy of the model does what the eager one does."""
-    dtype = next(iter(eager.parameters())).data.dtype
-    fast = copy.deepcopy(eager)
-    wanted, states = trained(eager, *arguments, **options)
-    found, found_states = trained(fast, *arguments, parts=parts, **options)
-    tolerance = 1e-11 if dtype == np.float64 else 1e-4
-    for a, b in zip(found, wanted, strict=True):
-        scale = np.max(abs(b), initial=1, where=np.isfinite(b))
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * scale)
-    assert found_states == states
 
 
 def sparse_rows(rng, n, features):
@@ -260,15 +198,3 @@ def test_the_kernel_in_plain_python_does_the_same(value, parts, monkeypatch):
     for options in OPTIMIZERS:
         model = Sequential(*first, Dropout(0.5, rng=4), Linear(5, 3, rng=5)).astype(np.float64)
         assert_equal_passes(model, CrossEntropyLoss, options, 0.01, x, t, batch_size=4, parts=parts)
-
-
-@pytest.mark.slow
-def test_no_kernel_reads_or_writes_outside_an_array(tmp_path):
-    """The tests of this file again, in kernels that check every index."""
-    chosen = "(any_number_of_columns and float64) or infinity or more_than_a_word or more_rows"
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    checking = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [*command, "-k", chosen], env={**os.environ, **checking}, stdout=PIPE, text=True
-    )
-    assert done.returncode == 0, done.stdout

@@ -1,6 +1,7 @@
 """What is said while a kernel is compiled; and that none is before it is needed."""
 
 import io
+import sys
 import time
 from contextlib import contextmanager, redirect_stderr, suppress
 
@@ -38,14 +39,15 @@ def terminal():
         yield stream
 
 
-def waits(seconds=0.1, kernel="a kernel", dtype=FLOAT32):
-    with compiling(kernel, dtype):
-        time.sleep(seconds)
+def wait_until_said(stream, text="1 s"):
+    given_up = time.monotonic() + 60
+    while text not in stream.getvalue() and time.monotonic() < given_up:
+        time.sleep(0.001)
 
 
 def test_the_seconds_are_counted_and_the_line_goes_away():
-    with terminal() as stream:
-        waits()
+    with terminal() as stream, compiling("a kernel", FLOAT32):
+        wait_until_said(stream, "3 s")
     shown = stream.getvalue().split("\r")
     assert [text for text in shown if text.strip()][:3] == [LINE.format(i) for i in (1, 2, 3)]
     assert shown[-2:] == [" " * len(LINE.format(1)), ""]
@@ -53,7 +55,8 @@ def test_the_seconds_are_counted_and_the_line_goes_away():
 
 def test_it_stands_below_a_bar_that_is_open():
     with terminal() as stream, tqdm(total=3, desc="epoch 1/3") as bar:
-        waits()
+        with compiling("a kernel", FLOAT32):
+            wait_until_said(stream)
         bar.update(1)
     shown = stream.getvalue()
     assert "\n\r" + LINE.format(1) in shown
@@ -68,31 +71,34 @@ def test_a_kernel_waits_once_for_each_dtype():
         ("a", FLOAT64, True),
         ("b", FLOAT32, True),
     ):
-        with terminal() as stream:
-            waits(0.05, kernel, dtype)
+        with terminal() as stream, compiling(kernel, dtype):
+            if said:
+                wait_until_said(stream, f"for {dtype}:")
+            else:
+                time.sleep(0.1)
         assert (f"for {dtype}:" in stream.getvalue()) is said
 
 
 def test_what_does_not_take_long_is_not_said(monkeypatch):
     monkeypatch.setattr(waiting, "_SECOND", 60)
     started = time.perf_counter()
-    with terminal() as stream:
-        waits(0)
+    with terminal() as stream, compiling("a kernel", FLOAT32):
+        pass
     assert stream.getvalue() == ""
     assert time.perf_counter() - started < 30
 
 
 @pytest.mark.parametrize("stderr", [None, io.StringIO()])
 def test_only_a_terminal_hears_of_it(stderr):
-    with redirect_stderr(stderr):
-        waits()
+    with redirect_stderr(stderr), compiling("a kernel", FLOAT32):
+        time.sleep(0.1)
     assert stderr is None or stderr.getvalue() == ""
 
 
 def test_after_an_error_it_is_said_again():
     for _ in range(2):
         with terminal() as stream, suppress(KeyboardInterrupt), compiling("a kernel", FLOAT32):
-            time.sleep(0.05)
+            wait_until_said(stream)
             raise KeyboardInterrupt
         assert LINE.format(1) in stream.getvalue()
 
@@ -101,7 +107,7 @@ def test_a_run_says_it(monkeypatch):
     run = samples.run_samples
 
     def slow(*args):
-        time.sleep(0.05)
+        wait_until_said(sys.stderr)
         return run(*args)
 
     monkeypatch.setattr(samples, "run_samples", slow)
