@@ -11,7 +11,7 @@ from tinygrad_mnist.testing.strategies import seeds
 
 pytest.importorskip("numba")
 from tinygrad_mnist.compiled import sparse
-from tinygrad_mnist.compiled.plan import block_of, room_of
+from tinygrad_mnist.compiled.layout import block_of, room_of
 
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 WIDTHS = 1, 9, 63, 64, 65, 128, 200

@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 from numba import njit
 
 from tinygrad_mnist.compiled.kernel import BLOCKS
-from tinygrad_mnist.compiled.plan import block_of, room_of
+from tinygrad_mnist.compiled.layout import block_of, room_of
 from tinygrad_mnist.compiled.vectors import (
     entry,
     larger,

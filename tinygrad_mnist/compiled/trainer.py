@@ -5,14 +5,13 @@ kernel runs the whole chain, step after step, and leaves zeros out.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
@@ -27,21 +26,14 @@ from tinygrad_mnist.compiled.kernel import (
     Plan,
     Settings,
 )
-from tinygrad_mnist.compiled.plan import (
-    ROWS,
-    Dropped,
-    Rule,
-    drawn_masks,
-    first_shape,
-    places,
-    planned,
-)
+from tinygrad_mnist.compiled.layout import Layout
+from tinygrad_mnist.compiled.masks import Masks
+from tinygrad_mnist.compiled.plan import ROWS, Rule, first_shape, planned
 from tinygrad_mnist.compiled.trunk import PlannedTrunk, parted
 from tinygrad_mnist.compiled.waiting import compiling
 from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
-from tinygrad_mnist.parameter import Parameter
 
 CHUNK = 1024  # samples, about, of a call: some milliseconds between two moments for Ctrl-C
 
@@ -106,7 +98,7 @@ def check_compilable(owner: str, model: Module, loss: object, optimizer: Any) ->
     """Refuse what no kernel can do, as far as one can see before the first sample."""
     rules = _checked(owner, model, loss, optimizer)
     if (shape := first_shape(rules.values())) is not None:
-        planned(owner, rules, optimizer.params, shape)
+        planned(owner, rules, Layout(optimizer.params), shape, Masks())
 
 
 def _trained(
@@ -127,7 +119,7 @@ def _trained(
             rows = part if order is None else order[part]
             size = part.stop - start
             ends = np.minimum(np.arange(0, size + batch_size, batch_size), size)
-            masks = drawn_masks(trainer.dropouts, size, batch_size)
+            masks = trainer.masks.drawn(size, batch_size)
             done = trainer.train(x[rows], t[rows], ends, masks, rate, settings)
             total += float(done.losses @ np.diff(ends))
             hits += float(np.count_nonzero(done.outputs.argmax(axis=1) == _classes(t[rows])))
@@ -169,10 +161,10 @@ class Trainer:
         rules = _checked(owner, model, loss, optimizer)
         self.shape = first_shape(rules.values()) or shape
         self.loss, self.optimizer = loss, optimizer
-        self.trunk, self.plan, self.dropouts = _planned(owner, rules, optimizer.params, self.shape)
+        self.layout, self.masks = Layout(optimizer.params), Masks()
+        self.trunk, self.plan = _planned(owner, rules, self.layout, self.shape, self.masks)
         self.outputs = int(self.plan.widths[-1])
-        self.weights = Weights(optimizer.params)
-        self.flat = self.weights.packed([p.data for p in optimizer.params])
+        self.flat = self.layout.packed([p.data for p in optimizer.params])
         self.velocity = self.flat[:0].copy()  # none until a step needs it
         self._batch_size = batch_size
         self._largest, self._parts = 0, 1  # batch so far, and in how many parts it is trained
@@ -197,8 +189,9 @@ class Trainer:
     ) -> Done:
         """Make a step for each batch: number j has the samples ends[j] to ends[j + 1].
 
-        The targets are what `checked_targets` returns, masks what `drawn_masks` does. rates are the
-        learning rates of the steps, or that of all. settings, for all steps, are of `settings_of`.
+        The targets are what `checked_targets` returns, masks of samples are its own.
+        rates are the learning rates of the steps, or that of all. settings, for all steps, are of
+        `settings_of`.
         """
         dtype, (momentum, decay, nesterov) = self.flat.dtype, settings
         squares = isinstance(self.loss, MSELoss)
@@ -269,52 +262,28 @@ class Trainer:
     def _packed_velocities(self) -> FloatArray:
         optimizer = self.optimizer
         velocities = optimizer.state_dict()["velocities"]
-        return self.weights.packed(velocities or [np.zeros_like(p.data) for p in optimizer.params])
+        return self.layout.packed(velocities or [np.zeros_like(p.data) for p in optimizer.params])
 
     def write_back(self) -> None:
         """Copy parameters and velocities to where they came from; clear the gradients."""
         optimizer = self.optimizer
-        for p, data in zip(optimizer.params, self.weights.windows(self.flat), strict=True):
+        for p, data in zip(optimizer.params, self.layout.windows(self.flat), strict=True):
             p.data = data
             p.zero_grad()
         if self.velocity.size:
-            velocities = self.weights.windows(self.velocity)
+            velocities = self.layout.windows(self.velocity)
             optimizer.load_state_dict({**optimizer.state_dict(), "velocities": velocities})
 
 
-class Weights:
-    """Where parameters, or what is like them, are in a flat array."""
-
-    def __init__(self, params: Sequence[Parameter]) -> None:
-        self._params = params
-        self._places = list(places(params))
-
-    def packed(self, arrays: Sequence[FloatArray]) -> FloatArray:
-        """Return copies side by side, with zeros behind their rows."""
-        last, _ = self._places[-1]
-        flat = _blas.aligned(np.zeros(last.stop, self._params[0].data.dtype))
-        for window, array in zip(self.windows(flat), arrays, strict=True):
-            window[...] = array
-        return flat
-
-    def windows(self, flat: FloatArray) -> list[FloatArray]:
-        """Return views of a flat array, in the shapes of the parameters."""
-        return [
-            flat[part].reshape(-1, room)[:, : p.data.shape[-1]].reshape(p.data.shape)
-            for p, (part, room) in zip(self._params, self._places, strict=True)
-        ]
-
-
 def _planned(
-    owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: tuple[int, ...]
-) -> tuple[PlannedTrunk | None, Plan, list[Dropped]]:
-    """Return the layers before Flatten if these see images, all others, and all Dropouts."""
+    owner: str, rules: dict[str, Rule], layout: Layout, shape: tuple[int, ...], masks: Masks
+) -> tuple[PlannedTrunk | None, Plan]:
+    """Return the layers before Flatten if these see images, and all others; add their masks."""
     before, behind = parted(owner, rules)
     if not before:
-        return None, *planned(owner, rules, params, shape)
-    trunk = PlannedTrunk(owner, before, params, shape)
-    features = (math.prod(trunk.shape),)
-    return trunk, *planned(owner, behind, params, features, trunk.dropouts)
+        return None, planned(owner, rules, layout, shape, masks)
+    trunk = PlannedTrunk(owner, before, layout, shape, masks)
+    return trunk, planned(owner, behind, layout, (math.prod(trunk.shape),), masks)
 
 
 def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[str, Rule]:

@@ -7,7 +7,6 @@ image.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +25,10 @@ from tinygrad_mnist.compiled.kernel import (
     RELU,
     UNFLATTEN,
 )
-from tinygrad_mnist.compiled.plan import Dropped, Rule, places, reshaped, room_of
+from tinygrad_mnist.compiled.layout import Layout, room_of
+from tinygrad_mnist.compiled.masks import Masks
+from tinygrad_mnist.compiled.plan import Rule, reshaped
 from tinygrad_mnist.compiled.vectors import REGISTERS
-from tinygrad_mnist.parameter import Parameter
 
 Shape = tuple[int, ...]
 Margins = tuple[int, int, int, int]  # how many zeros are above and below, left and right
@@ -53,31 +53,28 @@ class PlannedTrunk:
     Args:
         owner: Who refuses what does not fit.
         rules: Those of the layers before Flatten, by their paths; an Unflatten may come first.
-        params: The parameters, as they are in the flat array.
+        layout: Where the parameters are.
         shape: That of a sample.
+        masks: Where those of its Dropouts are added.
     """
 
     def __init__(
-        self, owner: str, rules: dict[str, Rule], params: Sequence[Parameter], shape: Shape
+        self, owner: str, rules: dict[str, Rule], layout: Layout, shape: Shape, masks: Masks
     ) -> None:
         steps = _steps(owner, rules, shape)
         self.shape = steps[-1].y  # of a sample's features
         self.multiply_adds = max(map(_multiply_adds, steps))  # of a sample in one operation
-        self.dropouts = _dropouts(steps)
-        self._dtype = params[0].data.dtype
-        begins = {id(p): part.start for p, (part, _) in zip(params, places(params), strict=True)}
-        *_, (last, _) = places(params)
-        self._nobody = last.stop  # where gradients go that nobody reads
+        self._dtype = layout.dtype
+        self._nobody = layout.size  # where gradients go that nobody reads
         self._kept, self._scratch = _Region(self._dtype), _Region(self._dtype)
         self._tables, self._bits = list[NDArray[np.int64]](), 0
         first = next((k for k, step in enumerate(steps) if step.kind == CONV2D), len(steps))
         operations = np.zeros(len(steps), OPERATION).view(np.recarray)
         self._give_places(operations, steps, first)
-        dropouts = iter(self.dropouts)
         for op, step in zip(operations, steps, strict=True):
             op.kind, op.gated, op.bits = step.kind, step.gated, self._bits
             if step.kind == CONV2D:
-                self._tabulate(op, step, begins)
+                self._tabulate(op, step, layout)
             elif step.kind == MAXPOOL2D:
                 (kh, kw), (sh, sw), (h, w, C) = step.rule.window, step.rule.stride, step.y
                 i, j = np.indices((kh, kw))
@@ -87,7 +84,8 @@ class PlannedTrunk:
             elif step.kind == RELU:
                 self._bits += math.prod(step.y)
             else:
-                op.mask, op.scale = next(dropouts).begin, 1 / (1 - step.rule.p)
+                op.mask = masks.add(math.prod(step.x), step.rule.p, step.rule.rng)
+                op.scale = 1 / (1 - step.rule.p)
         operations.bits_step = self._bits
         self._room = max((room_of(step.y[2], self._dtype) for step in steps), default=0)
         self.trunk = Trunk(operations, np.concatenate([*self._tables, np.zeros(1, int)]), first)
@@ -127,12 +125,12 @@ class PlannedTrunk:
         operations.dx[1:], operations.y[:-1] = operations.dy[:-1], operations.x[1:]
         operations.y[-1] = operations.dy[-1]
 
-    def _tabulate(self, op: Any, step: _Step, begins: dict[int, int]) -> None:
+    def _tabulate(self, op: Any, step: _Step, layout: Layout) -> None:
         """Tell a convolution where each pixel of a window is, and its weight."""
         rule, C, O = step.rule, step.x[2], step.y[2]  # noqa: E741
         (kh, kw), (top, _, left, _) = rule.window, step.margins
-        room, W = room_of(O, self._dtype), begins[id(rule.weight)]
-        b = NOWHERE if rule.bias is None else begins[id(rule.bias)]
+        room = room_of(O, self._dtype)
+        W, b = layout.begin(rule.weight), layout.begin(rule.bias)
 
         i, j, c = np.indices((kh, kw, C))
         pixels = c * op.x.plane + i * op.x.row + j * LANES
@@ -299,12 +297,3 @@ def _margins(rule: Rule) -> Margins:
         return (kh - 1) // 2, kh // 2, (kw - 1) // 2, kw // 2
     rows, columns = padding
     return rows, rows, columns, columns
-
-
-def _dropouts(steps: list[_Step]) -> list[Dropped]:
-    result: list[Dropped] = []
-    for step in steps:
-        if step.kind == DROPOUT:
-            begin = sum(dropout.width for dropout in result)
-            result.append(Dropped(begin, math.prod(step.x), step.rule.p, step.rule.rng))
-    return result

@@ -72,7 +72,7 @@ class _Pair(NamedTuple):
     bare: bool  # one sample, without a first axis
     rate: float
     settings: tuple[float, float, bool]
-    draws: list[Any]  # of the Dropouts that drop
+    draws: list[Any]  # the numbers of its masks
 
     def kind(self) -> Any:
         """Return what all steps of a call have in common."""
@@ -106,7 +106,6 @@ class _Chunks:
         if isinstance(loader, DataLoader):
             self._batch_size = min(loader.batch_size or 1, len(loader.inputs))
         self._trainer: Any = None
-        self._drawing: list[Any] = []  # the Dropouts that drop
         self.taken: list[_Pair] = []
         self.samples = 0
 
@@ -138,8 +137,7 @@ class _Chunks:
         n = len(x)
         if not self._sliced:
             x, t = x.copy(), trainer.checked_targets("fit", t, n).copy()
-        draws = [d.rng.random((n, d.width), dtype=np.float32) for d in self._drawing]
-        optimizer = run.optimizer
+        draws, optimizer = trainer.masks.numbers(n), run.optimizer
         self.taken.append(_Pair(x, t, bare, optimizer.lr, settings_of(optimizer), draws))
         self.samples += n
         run.step += 1
@@ -153,7 +151,7 @@ class _Chunks:
         """Make the steps of the first of what was taken: pairs of one kind."""
         xs, ts, bare, rates, settings, draws = zip(*pairs, strict=True)
         x, t, ends = np.concatenate(xs), np.concatenate(ts), np.cumsum([0, *map(len, xs)])
-        masks = self._masks(len(x), draws)
+        masks = self._trainer.masks.of_numbers(draws, len(x))
         with holding():  # a second Ctrl-C waits too: each step is made, and made once
             done = self._trainer.train(x, t, ends, masks, rates, settings[0])
             del self.taken[: len(pairs)]
@@ -188,17 +186,7 @@ class _Chunks:
         if self._sliced:
             trainer.checked_targets("fit", self._loader.targets, len(self._loader.targets))
         self._trainer = trainer
-        self._drawing = [dropout for dropout in trainer.dropouts if dropout.p]
         return trainer
-
-    def _masks(self, samples: int, draws: Sequence[Any]) -> NDArray[np.bool_]:
-        """Return what the Dropouts keep of each sample, side by side."""
-        dropouts = self._trainer.dropouts
-        masks = np.ones((samples, sum(dropout.width for dropout in dropouts)), np.bool_)
-        for dropout, drawn in zip(self._drawing, zip(*draws, strict=True), strict=True):
-            columns = slice(dropout.begin, dropout.begin + dropout.width)
-            np.greater_equal(np.concatenate(drawn), dropout.p, out=masks[:, columns])
-        return masks
 
 
 def _inherits(callback: Callback, *kinds: type[Callback]) -> bool:
