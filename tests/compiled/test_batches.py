@@ -140,9 +140,11 @@ def test_a_unit_that_is_0_gets_its_gradient_unless_a_relu_is_below():
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["x", "t", "weight", "bias of a dead unit", "x of dead units"])
-def test_nan_and_infinity_behave_as_in_the_eager_loop(where, value, parts, options):
+@pytest.mark.parametrize("at", [3, 9])  # the first of two parts has it, in a batch or in the last
+def test_nan_and_infinity_behave_as_in_the_eager_loop(at, where, value, parts, options):
     rng = np.random.default_rng(0)
     x, t = abs(sparse_rows(rng, 12, 5)), rng.random((12, 2))
+    x[at, 0] = 0  # 0 * NaN is NaN, too
     model = two_layers().astype(np.float64)
     if where == "weight":
         model[0].weight.data[1, 2] = value
@@ -150,9 +152,9 @@ def test_nan_and_infinity_behave_as_in_the_eager_loop(where, value, parts, optio
         model[0].bias.data[1] = -abs(value)
     elif where == "x of dead units":  # the output stays finite, the weights do not
         model[0].weight.data[:] = -abs(model[0].weight.data)
-        x[4, 1], x[5:, 1] = value, 0
+        x[at, 1], x[at + 1 :, 1] = value, 0
     else:
-        {"x": x, "t": t}[where][4, 1] = value
+        {"x": x, "t": t}[where][at, 1] = value
     assert_equal_passes(model, MSELoss, options, 0.1, x, t, batch_size=3, parts=parts)
 
 

@@ -282,8 +282,6 @@ def _apply_back(plan, masks, layer, first, last, scratch):
 def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch):
     """Take a part's own rows of each W, or the biases, a step along their gradients."""
     plain = settings.momentum == 0 and settings.decay == 0
-    if plain and lr == 0:  # moves nothing, not even where a gradient is NaN
-        return
     for layer in range(len(plan.kinds)):
         if plan.kinds[layer] == LINEAR:
             rows = first, last = _own_rows(plan.widths[layer], part, parts)
