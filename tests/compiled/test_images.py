@@ -224,6 +224,10 @@ END = "; use the eager loop"
             f"expected images in the beginning alone, got some at layer 1{END}",
         ),
         (
+            [Flatten(), Unflatten((2, 2, 1)), MaxPool2d(), Flatten(), Linear(1, 1)],
+            f"expected images in the beginning alone, got some at layer 2{END}",
+        ),
+        (
             [ReLU(), Flatten(), Unflatten((2, 2, 1)), MaxPool2d(), Flatten(), Linear(1, 1)],
             f"expected images in the beginning alone, got some at layer 3{END}",
         ),

@@ -144,6 +144,23 @@ def test_samples_of_more_axes_are_flattened_and_back():
         train(np.ones((9, 2, 4)), t)
 
 
+@pytest.mark.parametrize(
+    ("layers", "layer"),
+    [
+        ([Linear(6, 6), ReLU(), Flatten(2), Linear(36, 2)], 0),
+        ([Unflatten((3, 2)), Linear(2, 1), Flatten(3), Linear(18, 2)], 1),
+        ([Flatten(2), Linear(36, 4), Unflatten((2, 2)), Linear(2, 1), Flatten(2)], 3),
+    ],
+)
+def test_a_linear_on_samples_of_more_axes_is_refused(layers, layer):
+    model, x, t = Sequential(*layers), np.ones((5, 6, 6)), np.ones((5, 2))
+    assert model(x).shape == t.shape
+    train = compile_sgd(model, MSELoss(), SGD(model.parameters(), 0.1))
+    text = f"^compile_sgd: expected rows for layer {layer}, got samples of shape .*; use the eager"
+    with pytest.raises(ValueError, match=text):
+        train(x, t)
+
+
 def test_masks_of_a_shared_generator_in_more_samples_than_are_drawn_for_at_once():
     rng = np.random.default_rng(0)
     x, t = rng.random((1200, 6)), rng.random((1200, 2))

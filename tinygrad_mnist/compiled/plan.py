@@ -35,6 +35,8 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Unflatten
 from tinygrad_mnist.parameter import Parameter
 
+OF_IMAGES = CONV2D, MAXPOOL2D
+
 
 class Rule(NamedTuple):
     """What the kernel is told about a layer as it is now."""
@@ -70,9 +72,9 @@ ROWS: dict[type[Module], Callable[[Any], Rule]] = {
 
 
 def first_shape(rules: Iterable[Rule]) -> tuple[int, ...] | None:
-    """Return the shape of a sample if the layers tell: if a Linear is first, and not on images."""
+    """Return the shape of a sample if the layers tell: a Linear is first, and none takes images."""
     rules = [rule for rule in rules if rule.kind not in (RELU, DROPOUT)]
-    if rules[0].kind != LINEAR or any(rule.kind in (CONV2D, MAXPOOL2D) for rule in rules):
+    if rules[0].kind != LINEAR or any(rule.kind in (FLATTEN, *OF_IMAGES) for rule in rules):
         return None
     return rules[0].weight.data.shape[:1]  # type: ignore[no-any-return]
 
@@ -93,11 +95,14 @@ def planned(
             continue  # the numbers stay where they are
         if rule.kind == LINEAR:
             features, width = rule.weight.data.shape
+            if len(shape) > 1:
+                contract = f"rows for layer {path}"
+                found = f"{_in_words(shape)}; use the eager loop"
+                raise ValueError(check.expected(owner, contract, found))
             if shape != (features,):
                 contract = f"layer {path} to take {_in_words(shape)}"
                 raise ValueError(check.expected(owner, contract, features))
-            if rule.bias is not None:  # one of another shape would be broadcast by forward
-                check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
+            check_bias(owner, path, rule, width)
             shape = (width,)
         elif rule.kind == DROPOUT:
             offset = masks.add(width, rule.p, rule.rng)
@@ -123,6 +128,12 @@ def planned(
 
 def _integers(numbers: Iterable[int]) -> NDArray[np.int64]:
     return np.array([*numbers], np.int64)
+
+
+def check_bias(owner: str, path: str, rule: Rule, width: int) -> None:
+    """Refuse a bias of another shape, which forward would broadcast."""
+    if rule.bias is not None:
+        check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (width,))
 
 
 def reshaped(owner: str, path: str, rule: Rule, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from tinygrad_mnist.compiled.kernel import (
 from tinygrad_mnist.compiled.layout import Layout
 from tinygrad_mnist.compiled.masks import Masks
 from tinygrad_mnist.compiled.plan import ROWS, Rule, first_shape, planned
-from tinygrad_mnist.compiled.trunk import PlannedTrunk, parted
+from tinygrad_mnist.compiled.trunk import PlannedTrunk, check_images, parted
 from tinygrad_mnist.compiled.waiting import compiling
 from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
 from tinygrad_mnist.module import Module
@@ -279,7 +279,7 @@ def _planned(
     owner: str, rules: dict[str, Rule], layout: Layout, shape: tuple[int, ...], masks: Masks
 ) -> tuple[PlannedTrunk | None, Plan]:
     """Return the layers before Flatten if these see images, and all others; add their masks."""
-    before, behind = parted(owner, rules)
+    before, behind = parted(rules)
     if not before:
         return None, planned(owner, rules, layout, shape, masks)
     trunk = PlannedTrunk(owner, before, layout, shape, masks)
@@ -303,7 +303,7 @@ def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[st
         found = f"one of some{remedy}" if moved < own else "another"
         raise ValueError(check.expected(owner, "an optimizer of the model's parameters", found))
     shared_dtype(owner, params, remedy)
-    parted(owner, rules)
+    check_images(owner, rules)
     return rules
 
 

@@ -7,7 +7,7 @@ image.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from tinygrad_mnist.compiled.kernel import (
 )
 from tinygrad_mnist.compiled.layout import Layout, room_of
 from tinygrad_mnist.compiled.masks import Masks
-from tinygrad_mnist.compiled.plan import Rule, reshaped
+from tinygrad_mnist.compiled.plan import OF_IMAGES, Rule, check_bias, reshaped
 from tinygrad_mnist.compiled.vectors import REGISTERS
 
 Shape = tuple[int, ...]
@@ -64,8 +64,7 @@ class PlannedTrunk:
         steps = _steps(owner, rules, shape)
         self.shape = steps[-1].y  # of a sample's features
         self.multiply_adds = max(map(_multiply_adds, steps))  # of a sample in one operation
-        self._dtype = layout.dtype
-        self._nobody = layout.size  # where gradients go that nobody reads
+        self._layout, self._dtype = layout, layout.dtype
         self._kept, self._scratch = _Region(self._dtype), _Region(self._dtype)
         self._tables, self._bits = list[NDArray[np.int64]](), 0
         first = next((k for k, step in enumerate(steps) if step.kind == CONV2D), len(steps))
@@ -74,7 +73,8 @@ class PlannedTrunk:
         for op, step in zip(operations, steps, strict=True):
             op.kind, op.gated, op.bits = step.kind, step.gated, self._bits
             if step.kind == CONV2D:
-                self._tabulate(op, step, layout)
+                op.forward, op.gradient = self._forward(op, step), self._gradient(op, step)
+                op.backward = self._backward(op, step)
             elif step.kind == MAXPOOL2D:
                 (kh, kw), (sh, sw), (h, w, C) = step.rule.window, step.rule.stride, step.y
                 i, j = np.indices((kh, kw))
@@ -87,7 +87,8 @@ class PlannedTrunk:
                 op.mask = masks.add(math.prod(step.x), step.rule.p, step.rule.rng)
                 op.scale = 1 / (1 - step.rule.p)
         operations.bits_step = self._bits
-        self._room = max((room_of(step.y[2], self._dtype) for step in steps), default=0)
+        # gradients that nobody reads go behind all others
+        self._room = max(map(self._room_of, steps), default=0)
         self.trunk = Trunk(operations, np.concatenate([*self._tables, np.zeros(1, int)]), first)
 
     def work(self, parts: int, samples: int) -> Work:
@@ -100,7 +101,7 @@ class PlannedTrunk:
         return Work(
             _aligned_zeros((parts, n), self._dtype),
             np.zeros((parts, groups * self._bits), np.uint8),
-            np.zeros((parts, self._nobody + self._room), self._dtype),
+            np.zeros((parts, self._layout.size + self._room), self._dtype),
             features,
             inputs,
         )
@@ -125,34 +126,46 @@ class PlannedTrunk:
         operations.dx[1:], operations.y[:-1] = operations.dy[:-1], operations.x[1:]
         operations.y[-1] = operations.dy[-1]
 
-    def _tabulate(self, op: Any, step: _Step, layout: Layout) -> None:
-        """Tell a convolution where each pixel of a window is, and its weight."""
-        rule, C, O = step.rule, step.x[2], step.y[2]  # noqa: E741
-        (kh, kw), (top, _, left, _) = rule.window, step.margins
-        room = room_of(O, self._dtype)
-        W, b = layout.begin(rule.weight), layout.begin(rule.bias)
-
-        i, j, c = np.indices((kh, kw, C))
+    def _forward(self, op: Any, step: _Step) -> tuple[int, ...]:
+        """Return the WINDOW of x that a y sees: all channels of a pixel, then of the next."""
+        (kh, kw), (top, _, left, _) = step.rule.window, step.margins
+        i, j, c = np.indices((kh, kw, step.x[2]))
         pixels = c * op.x.plane + i * op.x.row + j * LANES
-        weights = W + ((i * kw + j) * C + c) * room
-        tile = _tile_of(op.y, op.x, kw, left, self._dtype)
-        begin, count = self._table(pixels, weights), pixels.size
-        op.forward = kh, kw, top, left, begin, count, 1, b, tile
+        begin = self._table(pixels, self._weights(step, i, j, c, 0))
+        b, tile = self._layout.begin(step.rule.bias), _tile_of(op.y, op.x, kw, left, self._dtype)
+        return kh, kw, top, left, begin, pixels.size, 1, b, tile
 
-        # channel by channel, as a channel of x stays in the nearest cache
-        pixels, weights = (np.moveaxis(a, 2, 0).reshape(-1) for a in (pixels, weights))
-        more = 0, -pixels.size % TAPS
-        pixels = np.pad(pixels - top * op.x.row - left * LANES, more, mode="edge")
-        weights = np.pad(weights, more, constant_values=self._nobody)
-        op.gradient = self._table(pixels, weights), pixels.size, W, count * room, b, room
+    def _gradient(self, op: Any, step: _Step) -> tuple[int, ...]:
+        """Return where x and dW are: channel by channel, as one of x stays in the nearest cache."""
+        (kh, kw), (top, _, left, _), rule = step.rule.window, step.margins, step.rule
+        c, i, j = np.indices((step.x[2], kh, kw))
+        pixels = c * op.x.plane + (i - top) * op.x.row + (j - left) * LANES
+        weights = self._weights(step, i, j, c, 0)
+        room, more = self._room_of(step), (0, -pixels.size % TAPS)
+        begin = self._table(
+            np.pad(pixels.reshape(-1), more, mode="edge"),
+            np.pad(weights.reshape(-1), more, constant_values=self._layout.size),
+        )
+        W, b = self._layout.begin(rule.weight), self._layout.begin(rule.bias)
+        return begin, pixels.size + more[1], W, pixels.size * room, b, room
 
-        i, j, o = np.indices((kh, kw, O))
+    def _backward(self, op: Any, step: _Step) -> tuple[int, ...]:
+        """Return the WINDOW of dy that a dx sees, with the weights in reverse."""
+        (kh, kw), (top, _, left, _) = step.rule.window, step.margins
+        i, j, o = np.indices((kh, kw, step.y[2]))
         pixels = o * op.dy.plane + i * op.dy.row + j * LANES
-        weights = W + ((kh - 1 - i) * kw + kw - 1 - j) * C * room + o
+        begin = self._table(pixels, self._weights(step, kh - 1 - i, kw - 1 - j, 0, o))
         top, left = kh - 1 - top, kw - 1 - left
         tile = _tile_of(op.x, op.y, kw, left, self._dtype)
-        begin, count = self._table(pixels, weights), pixels.size
-        op.backward = kh, kw, top, left, begin, count, room, NOWHERE, tile
+        return kh, kw, top, left, begin, pixels.size, self._room_of(step), NOWHERE, tile
+
+    def _weights(self, step: _Step, i: Any, j: Any, c: Any, o: Any) -> Any:
+        """Return where W[i, j, c, o] is."""
+        row = (i * step.rule.window[1] + j) * step.x[2] + c
+        return self._layout.begin(step.rule.weight) + row * self._room_of(step) + o
+
+    def _room_of(self, step: _Step) -> int:
+        return room_of(step.y[2], self._dtype)
 
     def _table(self, *lists: NDArray[np.int64]) -> int:
         """Add lists to the tables, and return where they begin."""
@@ -214,33 +227,38 @@ def _tile_of(y: Any, x: Any, columns: int, left: int, dtype: np.dtype[Any]) -> i
     return min(reversed(fitting), key=time)
 
 
-def parted(owner: str, rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[str, Rule]]:
-    """Return the rules before and behind Flatten, or none and all where no images are.
-
-    Refuse what no kernel can do with images.
-    """
-    seen = [path for path, rule in rules.items() if rule.kind in (CONV2D, MAXPOOL2D)]
-    if not seen:
+def parted(rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[str, Rule]]:
+    """Return the rules before and behind Flatten, or none and all where no images are."""
+    if not any(rule.kind in OF_IMAGES for rule in rules.values()):
         return {}, rules
-    paths, remedy = list(rules), "; use the eager loop"
-    at = next((k for k, path in enumerate(paths) if rules[path].kind == FLATTEN), len(paths))
-    trunk, behind = ({path: rules[path] for path in part} for part in (paths[:at], paths[at + 1 :]))
+    kinds = [rule.kind for rule in rules.values()]
+    at = kinds.index(FLATTEN) if FLATTEN in kinds else len(kinds)
+    before, behind = ([*rules][part] for part in (slice(at), slice(at + 1, None)))
+    return {path: rules[path] for path in before}, {path: rules[path] for path in behind}
+
+
+def check_images(owner: str, rules: dict[str, Rule]) -> None:
+    """Refuse what no kernel can do with images."""
+
+    def refuse(contract: str, found: object) -> NoReturn:
+        raise ValueError(check.expected(owner, contract, f"{found}; use the eager loop"))
+
+    seen = [path for path, rule in rules.items() if rule.kind in OF_IMAGES]
+    if not seen:
+        return
+    before, behind = parted(rules)
     if not any(rule.kind == LINEAR for rule in behind.values()):
-        contract = "a Flatten and a Linear behind images"
-        raise ValueError(check.expected(owner, contract, f"none{remedy}"))
-    if (axes := rules[paths[at]].axes) != 3:
-        contract = f"layer {paths[at]} to flatten 3 axes"
-        raise ValueError(check.expected(owner, contract, f"{axes}{remedy}"))
+        refuse("a Flatten and a Linear behind images", "none")
+    path = [*rules][len(before)]
+    if rules[path].axes != 3:
+        refuse(f"layer {path} to flatten 3 axes", rules[path].axes)
     late = [path for path in seen if path in behind]
-    late += [path for path in paths[1:at] if rules[path].kind == UNFLATTEN]
+    late += [path for path in [*before][1:] if rules[path].kind == UNFLATTEN]
     if late:
-        contract = "images in the beginning alone"
-        raise ValueError(check.expected(owner, contract, f"some at layer {late[0]}{remedy}"))
-    for path, rule in trunk.items():
+        refuse("images in the beginning alone", f"some at layer {late[0]}")
+    for path, rule in before.items():
         if rule.kind == CONV2D and rule.stride != (1, 1):
-            contract = f"stride 1 in layer {path}"
-            raise ValueError(check.expected(owner, contract, f"{rule.stride}{remedy}"))
-    return trunk, behind
+            refuse(f"stride 1 in layer {path}", rule.stride)
 
 
 def _steps(owner: str, rules: dict[str, Rule], shape: Shape) -> list[_Step]:
@@ -273,8 +291,7 @@ def _step(owner: str, path: str, rule: Rule, shape: Shape) -> _Step:
         O = rule.weight.data.shape[-1]  # noqa: E741
         wanted = (kh, kw, C, O) if kind == CONV2D else (C, O)
         check.same_shape(owner, f"weight of layer {path}", rule.weight.data, wanted)
-        if rule.bias is not None:  # one of another shape would be broadcast by forward
-            check.same_shape(owner, f"bias of layer {path}", rule.bias.data, (O,))
+        check_bias(owner, path, rule, O)
         kind, margins, C = CONV2D, _margins(rule), O
     elif kind != MAXPOOL2D:
         raise check.value_error(owner, f"a rule of the kernel's for layer {path}", kind)
