@@ -126,14 +126,14 @@ def test_the_kernel_in_plain_python_does_the_same(dtype, parts, monkeypatch):
         )
 
 
-@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("rectified", [True, False])
 @pytest.mark.parametrize("stride", [None, 1])
-def test_the_first_of_equal_pixels_wins(gated, stride):
+def test_the_first_of_equal_pixels_wins(rectified, stride):
     rng = np.random.default_rng(2)
     x, t = rng.integers(-1, 2, (40, 5, 4, 3)), rng.random((40, 2))
     pool = MaxPool2d(2, stride=stride)
     features = pool(x.astype(float)).size // 40
-    layers = [ReLU(), pool] if gated else [pool]
+    layers = [ReLU(), pool] if rectified else [pool]
     # the pool's gradient arrives at a weight that multiplies other numbers at each pixel
     mixed = Linear(3, 3, bias=False, rng=0, dtype=np.float64)
     mixed.weight.data = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]])

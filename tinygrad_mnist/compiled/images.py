@@ -46,15 +46,16 @@ PLACE = _integers("channels rows columns begin step plane row")
 # The weights of a correlation, in the order of the kernel's rows, its columns, and the channels of
 # x. From begin on the tables have two lists for them, of count numbers each: how far a weight's
 # pixel is from the window's first one, and where its weight for channel 0 of y is in params. That
-# for channel o is o * apart further on.
-WEIGHTS = _integers("rows columns top left begin count apart bias tile")
+# for channel o is o * stride further on.
+WEIGHTS = _integers("rows columns top left begin count stride bias tile")
 
 OPERATION = np.dtype(
-    [(name, np.int64) for name in ("kind", "mask", "gated", "exact", "bits", "bits_step")]
+    [(name, np.int64) for name in ("kind", "mask", "rectified", "disjoint", "bits", "bits_step")]
     + [("scale", np.float64)]  # 1 / (1 - p) of a Dropout
     + [(name, PLACE) for name in ("x", "dx", "y", "dy")]
     + [("forward", WEIGHTS), ("backward", WEIGHTS)]
-    + [("window", _integers("begin count down across"))]  # and how far each pixel is, in tables
+    # how far each pixel of a pool's window is stands in the tables, too
+    + [("window", _integers("begin count stride_h stride_w"))]
     + [("gradient", _integers("begin count W numbers b room"))]
 )
 
@@ -278,14 +279,14 @@ def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
         begin = tile.first + i * tile.span
         for q in range(begin, begin + tile.length):
             x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
-            sums = sums + entry(params, entry(tables, places + q) + o * weights.apart) * x
+            sums = sums + entry(params, entry(tables, places + q) + o * weights.stride) * x
     store(memory, tile.to + o * plane, sums)
 
 
 @view
 def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute the channels of a tile from o on."""
-    pixels, places, apart = weights.begin, weights.begin + weights.count, weights.apart
+    pixels, places, stride = weights.begin, weights.begin + weights.count, weights.stride
     a, b, c, d = zeros, zeros, zeros, zeros
     if weights.bias != NOWHERE:
         bias, n = weights.bias + o, len(zeros)
@@ -295,11 +296,11 @@ def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
         begin = tile.first + i * tile.span
         for q in range(begin, begin + tile.length):
             x = load(memory, tile.at + entry(tables, pixels + q), len(zeros))
-            W = entry(tables, places + q) + o * apart
+            W = entry(tables, places + q) + o * stride
             a = a + entry(params, W) * x
-            b = b + entry(params, W + apart) * x
-            c = c + entry(params, W + 2 * apart) * x
-            d = d + entry(params, W + 3 * apart) * x
+            b = b + entry(params, W + stride) * x
+            c = c + entry(params, W + 2 * stride) * x
+            d = d + entry(params, W + 3 * stride) * x
     to = tile.to + o * plane
     store(memory, to, a)
     store(memory, to + plane, b)
@@ -368,7 +369,7 @@ def _add_totals(gradients, at, a, b, c, d):
 def _pool(memory, group, op, tables, bits):
     """y = the largest of each window of x; bits say at which pixels one was larger than before.
 
-    If gated only what is larger than 0 counts, else y is 0: a ReLU is done, too.
+    If rectified, only what is larger than 0 counts, else y is 0: a ReLU is done, too.
     """
     if op.window.count == 4:  # as a constant: LLVM then writes the loop out
         _pool_by(4, memory, group, op, tables, bits)
@@ -379,12 +380,12 @@ def _pool(memory, group, op, tables, bits):
 @view
 def _pool_by(count, memory, group, op, tables, bits):
     x, y, window, zero = op.x, op.y, op.window, splat(memory.dtype.type(0), LANES)
-    down, across, pixels = window.down * x.row, window.across * LANES, window.begin
-    always = 0 if op.gated else _ALL  # the first pixel counts anyway
+    stride_h, stride_w, pixels = window.stride_h * x.row, window.stride_w * LANES, window.begin
+    always = 0 if op.rectified else _ALL  # the first pixel counts anyway
     flags = op.bits + group * op.bits_step
     for c in range(y.channels):
         for h in range(y.rows):
-            at = x.begin + group * x.step + c * x.plane + h * down
+            at = x.begin + group * x.step + c * x.plane + h * stride_h
             to = y.begin + group * y.step + c * y.plane + h * y.row
             for _ in range(y.columns):
                 pixel = load(memory, at, LANES)
@@ -397,16 +398,16 @@ def _pool_by(count, memory, group, op, tables, bits):
                     largest = where(found, pixel, largest)
                     _put(bits, flags + k, found)
                 store(memory, to, largest)
-                at, to, flags = at + across, to + LANES, flags + count
+                at, to, flags = at + stride_w, to + LANES, flags + count
 
 
 @apart
 def _unpool(memory, group, op, tables, bits):
-    """dx = dy where the largest of each window was, the last that was found; added if not exact.
+    """dx = dy where the largest of each window was, the last that was found; added if not disjoint.
 
-    It is exact if each pixel of x is in one window.
+    Windows are disjoint if each pixel of x is in just one.
     """
-    if op.window.count == 4 and op.exact:
+    if op.window.count == 4 and op.disjoint:
         _unpool_by(4, True, memory, group, op, tables, bits)
     else:
         _clear(memory, group, op.dx)
@@ -414,21 +415,21 @@ def _unpool(memory, group, op, tables, bits):
 
 
 @view
-def _unpool_by(count, exact, memory, group, op, tables, bits):
+def _unpool_by(count, disjoint, memory, group, op, tables, bits):
     dx, dy, window, zero = op.dx, op.dy, op.window, splat(memory.dtype.type(0), LANES)
-    down, across, pixels = window.down * dx.row, window.across * LANES, window.begin
+    stride_h, stride_w, pixels = window.stride_h * dx.row, window.stride_w * LANES, window.begin
     flags = op.bits + group * op.bits_step
     for c in range(dy.channels):
         for h in range(dy.rows):
-            to = dx.begin + group * dx.step + c * dx.plane + h * down
+            to = dx.begin + group * dx.step + c * dx.plane + h * stride_h
             at = dy.begin + group * dy.step + c * dy.plane + h * dy.row
             for _ in range(dy.columns):
                 rest = load(memory, at, LANES)
                 for k in range(count - 1, -1, -1):
                     found, place = entry(bits, flags + k), to + entry(tables, pixels + k)
                     part, rest = where(found, rest, zero), where(found, zero, rest)
-                    store(memory, place, part if exact else part + load(memory, place, LANES))
-                at, to, flags = at + LANES, to + across, flags + count
+                    store(memory, place, part if disjoint else part + load(memory, place, LANES))
+                at, to, flags = at + LANES, to + stride_w, flags + count
 
 
 @view

@@ -44,7 +44,7 @@ class _Step(NamedTuple):
     x: Shape  # (H, W, C)
     y: Shape
     margins: Margins = _NONE  # of x
-    gated: bool = False  # whether a MAXPOOL2D is a ReLU, too
+    rectified: bool = False  # whether a MAXPOOL2D is a ReLU, too
 
 
 class PlannedTrunk:
@@ -71,7 +71,7 @@ class PlannedTrunk:
         operations = np.zeros(len(steps), OPERATION).view(np.recarray)
         self._give_places(operations, steps, first)
         for op, step in zip(operations, steps, strict=True):
-            op.kind, op.gated, op.bits = step.kind, step.gated, self._bits
+            op.kind, op.rectified, op.bits = step.kind, step.rectified, self._bits
             if step.kind == CONV2D:
                 op.forward, op.gradient = self._forward(op, step), self._gradient(op, step)
                 op.backward = self._backward(op, step)
@@ -79,7 +79,7 @@ class PlannedTrunk:
                 (kh, kw), (sh, sw), (h, w, C) = step.rule.window, step.rule.stride, step.y
                 i, j = np.indices((kh, kw))
                 op.window = self._table(i * op.x.row + j * LANES), kh * kw, sh, sw
-                op.exact = (kh, kw) == (sh, sw) and (h * sh, w * sw, C) == step.x
+                op.disjoint = (kh, kw) == (sh, sw) and (h * sh, w * sw, C) == step.x
                 self._bits += math.prod(step.y) * kh * kw
             elif step.kind == RELU:
                 self._bits += math.prod(step.y)
@@ -127,7 +127,7 @@ class PlannedTrunk:
         operations.y[-1] = operations.dy[-1]
 
     def _forward(self, op: Any, step: _Step) -> tuple[int, ...]:
-        """Return the WINDOW of x that a y sees: all channels of a pixel, then of the next."""
+        """Return the WEIGHTS of what a y sees of x: all channels of a pixel, then of the next."""
         (kh, kw), (top, _, left, _) = step.rule.window, step.margins
         i, j, c = np.indices((kh, kw, step.x[2]))
         pixels = c * op.x.plane + i * op.x.row + j * LANES
@@ -150,7 +150,7 @@ class PlannedTrunk:
         return begin, pixels.size + more[1], W, pixels.size * room, b, room
 
     def _backward(self, op: Any, step: _Step) -> tuple[int, ...]:
-        """Return the WINDOW of dy that a dx sees, with the weights in reverse."""
+        """Return the WEIGHTS of what a dx sees of dy, in reverse."""
         (kh, kw), (top, _, left, _) = step.rule.window, step.margins
         i, j, o = np.indices((kh, kw, step.y[2]))
         pixels = o * op.dy.plane + i * op.dy.row + j * LANES
@@ -231,10 +231,9 @@ def parted(rules: dict[str, Rule]) -> tuple[dict[str, Rule], dict[str, Rule]]:
     """Return the rules before and behind Flatten, or none and all where no images are."""
     if not any(rule.kind in OF_IMAGES for rule in rules.values()):
         return {}, rules
-    kinds = [rule.kind for rule in rules.values()]
+    items, kinds = [*rules.items()], [rule.kind for rule in rules.values()]
     at = kinds.index(FLATTEN) if FLATTEN in kinds else len(kinds)
-    before, behind = ([*rules][part] for part in (slice(at), slice(at + 1, None)))
-    return {path: rules[path] for path in before}, {path: rules[path] for path in behind}
+    return dict(items[:at]), dict(items[at + 1 :])
 
 
 def check_images(owner: str, rules: dict[str, Rule]) -> None:
@@ -276,7 +275,7 @@ def _steps(owner: str, rules: dict[str, Rule], shape: Shape) -> list[_Step]:
         step = _step(owner, path, rule, shape)
         if step.kind == MAXPOOL2D and steps and steps[-1].kind == RELU:
             steps.pop()
-            step = step._replace(gated=True)
+            step = step._replace(rectified=True)
         steps.append(step)
         shape = step.y
     return steps
