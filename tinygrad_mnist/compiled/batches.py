@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist import _blas
-from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, apart, compiled, view
+from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, compiled, inlined, separate
 from tinygrad_mnist.compiled.products import gemm
 from tinygrad_mnist.compiled.rows import all_finite, loss_of_row, step
 from tinygrad_mnist.compiled.sparse import (
@@ -115,20 +115,20 @@ def place_of_weights(plan, layer, first, last):
     return slice(start + first * room, start + last * room)
 
 
-@view
+@inlined
 def matrix(rows, room, width):
     """Return rows as a matrix, without the room behind each."""
     return rows.reshape(len(rows) // room, room)[:, :width]
 
 
-@view
+@inlined
 def input_row(plan, x, layer, s, scratch):
     """Return a sample's input of a layer."""
     start = scratch.starts[layer] + s * plan.rooms[layer]
     return x[s] if layer == 0 else scratch.inputs[start : start + plan.widths[layer]]
 
 
-@view
+@inlined
 def input_matrix(plan, x, layer, first, last, scratch):
     """Return these samples' inputs of a layer."""
     rows = scratch.inputs[place(plan, scratch, layer, first, last)]
@@ -138,7 +138,7 @@ def input_matrix(plan, x, layer, first, last, scratch):
 # Forward
 
 
-@view
+@inlined
 def forward(plan, params, x, masks, first, last, sparse, scratch):
     """Compute these samples' outputs of each layer; return whether the Linears' inputs are finite.
 
@@ -158,7 +158,7 @@ def forward(plan, params, x, masks, first, last, sparse, scratch):
     return finite
 
 
-@apart
+@separate
 def _apply(plan, x, masks, layer, first, last, scratch):
     """y = max(a, 0), where NaN stays NaN, or y = a * scale."""
     for s in range(first, last):
@@ -173,7 +173,7 @@ def _apply(plan, x, masks, layer, first, last, scratch):
                 y[i] = a[i] * mask[i] * scale
 
 
-@apart
+@separate
 def _write_bias(plan, params, layer, first, last, scratch):
     """y = b, or 0."""
     b = plan.biases[layer]
@@ -183,7 +183,7 @@ def _write_bias(plan, params, layer, first, last, scratch):
             y[o] = 0 if b == NOWHERE else params[b + o]
 
 
-@apart
+@separate
 def _add_sparse(plan, params, x, layer, first, last, scratch):
     """y += a @ W without the zeros of a; return whether a is finite."""
     finite, words = True, words_for(plan.widths[layer])
@@ -199,7 +199,7 @@ def _add_sparse(plan, params, x, layer, first, last, scratch):
     return finite
 
 
-@apart
+@separate
 def _add_dense(plan, params, x, layer, first, last, scratch):
     """y += a @ W."""
     room, width = plan.rooms[layer + 1], plan.widths[layer + 1]
@@ -209,7 +209,7 @@ def _add_dense(plan, params, x, layer, first, last, scratch):
     gemm(1, a, matrix(W, room, width), 1, matrix(y, room, width))
 
 
-@apart
+@separate
 def write_losses(plan, loss, chunk, j, first, last, scratch):
     """Compute these samples' losses and dy; note their outputs."""
     layers, begin = len(plan.kinds), chunk.ends[j]
@@ -224,7 +224,7 @@ def write_losses(plan, loss, chunk, j, first, last, scratch):
 # Back
 
 
-@view
+@inlined
 def backward(plan, params, masks, first, last, lowest, sparse, scratch):
     """Compute these samples' gradients, of the outputs of all layers from the lowest on.
 
@@ -243,7 +243,7 @@ def backward(plan, params, masks, first, last, lowest, sparse, scratch):
     return finite
 
 
-@apart
+@separate
 def _multiply_back(plan, params, layer, first, last, sparse, finite, scratch):
     """da = dy @ W.T, or 0 beside the marks if the layers below would make it so."""
     width, room, columns = plan.widths[layer], plan.rooms[layer + 1], plan.widths[layer + 1]
@@ -259,7 +259,7 @@ def _multiply_back(plan, params, layer, first, last, sparse, finite, scratch):
         gemm(1, matrix(dy, room, columns), matrix(W, room, columns).T, 0, da)
 
 
-@apart
+@separate
 def _apply_back(plan, masks, layer, first, last, scratch):
     """da = dy * (y > 0), or da = dy * scale."""
     for s in range(first, last):
@@ -278,7 +278,7 @@ def _apply_back(plan, masks, layer, first, last, scratch):
 # The step
 
 
-@view
+@inlined
 def update(plan, params, velocity, settings, lr, x, part, parts, sparse, scratch):
     """Take a part's own rows of each W, or the biases, a step along their gradients."""
     plain = settings.momentum == 0 and settings.decay == 0
@@ -306,7 +306,7 @@ def _own_rows(n, part, parts):
     return min(n, WORD * (words * part // parts)), min(n, WORD * (words * (part + 1) // parts))
 
 
-@apart
+@separate
 def _add_gradient(out, scale, plan, x, layer, rows, sparse, scratch):
     """out += scale * a.T @ dy, for these rows of dW."""
     room, width, samples = plan.rooms[layer + 1], plan.widths[layer + 1], len(x)
@@ -320,7 +320,7 @@ def _add_gradient(out, scale, plan, x, layer, rows, sparse, scratch):
         gemm(scale, a.T, matrix(dy, room, width), 1, matrix(out, room, width))
 
 
-@apart
+@separate
 def _step_some(plan, params, velocity, settings, lr, x, layer, rows, part, sparse, scratch):
     """Step along dW in these rows, as many at a time as there is room for."""
     (first, last), room, one = rows, plan.rooms[layer + 1], x.dtype.type(1)
@@ -335,7 +335,7 @@ def _step_some(plan, params, velocity, settings, lr, x, layer, rows, part, spars
             step(params, velocity, start + i * room, dW[at : at + room], one, lr, settings)
 
 
-@apart
+@separate
 def _step_bias(plan, params, velocity, settings, lr, x, layer, part, scratch):
     """Step along db = dy.sum(axis=0)."""
     b, room = plan.biases[layer], plan.rooms[layer + 1]

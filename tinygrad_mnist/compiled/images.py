@@ -18,9 +18,9 @@ from tinygrad_mnist.compiled.kernel import (
     MAXPOOL2D,
     NOWHERE,
     RELU,
-    apart,
     compiled,
-    view,
+    inlined,
+    separate,
 )
 from tinygrad_mnist.compiled.rows import step
 from tinygrad_mnist.compiled.threads import meet
@@ -115,7 +115,7 @@ def run_images(part, parts, meeting, trunk, plan, params, velocity, settings, ch
         meet(meeting, parts)
 
 
-@view
+@inlined
 def forward_images(trunk, params, memory, bits, rows, masks, features, s, n, group):
     """Compute the features of a group: of the samples from s on, up to n."""
     operations = trunk.operations
@@ -134,7 +134,7 @@ def forward_images(trunk, params, memory, bits, rows, masks, features, s, n, gro
     _scatter(memory, last, group, features, last.channels * last.rows * last.columns, s, n)
 
 
-@view
+@inlined
 def backward_images(trunk, params, state, masks, dfeatures, room, s, n, group):
     """Add the gradients of all weights, given those of a group's features, room for each sample."""
     operations, (memory, bits, gradients) = trunk.operations, state
@@ -155,7 +155,7 @@ def backward_images(trunk, params, state, masks, dfeatures, room, s, n, group):
             _drop(memory, group, op.dy, op.dx, op.mask, op.scale, masks, s)
 
 
-@apart
+@separate
 def _clear_gradients(trunk, gradients):
     for k in range(len(trunk.operations)):
         op = trunk.operations[k]
@@ -165,7 +165,7 @@ def _clear_gradients(trunk, gradients):
                 gradients[op.gradient.b : op.gradient.b + op.gradient.room] = 0
 
 
-@apart
+@separate
 def _update(trunk, params, velocity, settings, lr, part, parts, gradients):
     """Take a part's rows of each W, and the biases, a step along the gradients of all parts."""
     for k in range(len(trunk.operations)):
@@ -179,7 +179,7 @@ def _update(trunk, params, velocity, settings, lr, part, parts, gradients):
                 _step(params, velocity, settings, lr, b, b + room, gradients)
 
 
-@apart
+@separate
 def _step(params, velocity, settings, lr, first, last, gradients):
     total = gradients[0, first:last]
     for p in range(1, len(gradients)):
@@ -188,7 +188,7 @@ def _step(params, velocity, settings, lr, first, last, gradients):
     step(params, velocity, first, total, total.dtype.type(1), lr, settings)
 
 
-@apart
+@separate
 def _gather(memory, place, group, rows, room, s, n):
     """Write the rows of samples s, s + 1, ... as lanes; zeros if there are no more than n.
 
@@ -205,7 +205,7 @@ def _gather(memory, place, group, rows, room, s, n):
                     store(memory, at + w * LANES, x)
 
 
-@apart
+@separate
 def _scatter(memory, place, group, rows, room, s, n):
     """Write the lanes as rows of samples s, s + 1, ..., but no more than n."""
     W, C = place.columns, place.channels
@@ -218,7 +218,7 @@ def _scatter(memory, place, group, rows, room, s, n):
                     store(rows, first + w * C, load(memory, at + w * LANES, 1))
 
 
-@apart
+@separate
 def _correlate(memory, group, x, y, weights, tables, params):
     """y[o, h, w] = b[o] + sum(W[i, j, c, o] * x[c, h + i - top, w + j - left] for all i, j, c).
 
@@ -242,7 +242,7 @@ class _Tile(NamedTuple):
     span: int
 
 
-@view
+@inlined
 def _correlate_by(zeros, memory, group, x, y, weights, tables, params):
     """The same, as many columns at a time as there are zeros, and four channels or one.
 
@@ -270,7 +270,7 @@ def _correlate_by(zeros, memory, group, x, y, weights, tables, params):
                     _four_channels(zeros, memory, tile, o, y.plane, weights, tables, params)
 
 
-@view
+@inlined
 def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute channel o of a tile."""
     pixels, places, b = weights.begin, weights.begin + weights.count, weights.bias
@@ -283,7 +283,7 @@ def _one_channel(zeros, memory, tile, o, plane, weights, tables, params):
     store(memory, tile.to + o * plane, sums)
 
 
-@view
+@inlined
 def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
     """Compute the channels of a tile from o on."""
     pixels, places, stride = weights.begin, weights.begin + weights.count, weights.stride
@@ -308,7 +308,7 @@ def _four_channels(zeros, memory, tile, o, plane, weights, tables, params):
     store(memory, to + 3 * plane, d)
 
 
-@apart
+@separate
 def _add_products(memory, group, x, dy, gradient, tables, gradients):
     """dW[i, j, c, o] += sum(dy[o, h, w] * x[c, h + i - top, w + j - left] for all h, w, lanes).
 
@@ -342,7 +342,7 @@ def _add_products(memory, group, x, dy, gradient, tables, gradients):
             _add_totals(gradients, tables[q + 2] + o, a2, b2, c2, d2)
 
 
-@apart
+@separate
 def _add_sums(memory, group, dy, begin, gradients):
     """db[o] += sum(dy[o, h, w] for all h, w, lanes), CHANNELS of the o at a time."""
     zero = splat(memory.dtype.type(0), LANES)
@@ -357,7 +357,7 @@ def _add_sums(memory, group, dy, begin, gradients):
         _add_totals(gradients, begin + o, a, b, c, d)
 
 
-@view
+@inlined
 def _add_totals(gradients, at, a, b, c, d):
     gradients[at] += total(a)
     gradients[at + 1] += total(b)
@@ -365,7 +365,7 @@ def _add_totals(gradients, at, a, b, c, d):
     gradients[at + 3] += total(d)
 
 
-@apart
+@separate
 def _pool(memory, group, op, tables, bits):
     """y = the largest of each window of x; bits say at which pixels one was larger than before.
 
@@ -377,7 +377,7 @@ def _pool(memory, group, op, tables, bits):
         _pool_by(op.window.count, memory, group, op, tables, bits)
 
 
-@view
+@inlined
 def _pool_by(count, memory, group, op, tables, bits):
     x, y, window, zero = op.x, op.y, op.window, splat(memory.dtype.type(0), LANES)
     stride_h, stride_w, pixels = window.stride_h * x.row, window.stride_w * LANES, window.begin
@@ -401,7 +401,7 @@ def _pool_by(count, memory, group, op, tables, bits):
                 at, to, flags = at + stride_w, to + LANES, flags + count
 
 
-@apart
+@separate
 def _unpool(memory, group, op, tables, bits):
     """dx = dy where the largest of each window was, the last that was found; added if not disjoint.
 
@@ -414,7 +414,7 @@ def _unpool(memory, group, op, tables, bits):
         _unpool_by(op.window.count, False, memory, group, op, tables, bits)
 
 
-@view
+@inlined
 def _unpool_by(count, disjoint, memory, group, op, tables, bits):
     dx, dy, window, zero = op.dx, op.dy, op.window, splat(memory.dtype.type(0), LANES)
     stride_h, stride_w, pixels = window.stride_h * dx.row, window.stride_w * LANES, window.begin
@@ -432,12 +432,12 @@ def _unpool_by(count, disjoint, memory, group, op, tables, bits):
                 at, to, flags = at + LANES, to + stride_w, flags + count
 
 
-@view
+@inlined
 def _put(bits, at, found):
     store(bits, at, splat(np.uint8(found), 1))
 
 
-@view
+@inlined
 def _clear(memory, group, place):
     zero = splat(memory.dtype.type(0), LANES)
     for c in range(place.channels):
@@ -447,7 +447,7 @@ def _clear(memory, group, place):
                 store(memory, w, zero)
 
 
-@apart
+@separate
 def _rectify(memory, group, op, bits):
     """y = max(x, 0), where NaN stays NaN; bits say where it is x."""
     x, y, zero = op.x, op.y, splat(memory.dtype.type(0), LANES)
@@ -464,7 +464,7 @@ def _rectify(memory, group, op, bits):
                 flags += 1
 
 
-@apart
+@separate
 def _gate(memory, group, op, bits):
     """dx = dy where y is x, else 0."""
     dx, dy, zero = op.dx, op.dy, splat(memory.dtype.type(0), LANES)
@@ -478,7 +478,7 @@ def _gate(memory, group, op, bits):
                 flags += 1
 
 
-@apart
+@separate
 def _drop(memory, group, x, y, mask, scale, masks, s):
     """y = x * scale where a sample's mask is 1, else x * 0: also what backward does with dy."""
     here, scale = min(LANES, len(masks) - s), memory.dtype.type(scale)

@@ -53,11 +53,11 @@ def _compiled(function: Any, **options: Any) -> Any:
 
 
 # Small functions become a part of those that call them: passing the arrays of a plan would take as
-# long as they do. Large ones stay apart. A view is put in before anything is compiled, so that no
-# function returns an array, whose references would be counted.
+# long as they do. Large ones stay separate. What returns an array is inlined before anything is
+# compiled, as references to what a function returns would be counted.
 compiled = partial(_compiled, forceinline=True)
-apart = _compiled
-view = partial(_compiled, inline="always")
+separate = _compiled
+inlined = partial(_compiled, inline="always")
 
 
 class Plan(NamedTuple):

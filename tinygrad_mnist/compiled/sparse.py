@@ -9,7 +9,7 @@ at a time, some columns of them, as much as the first-level cache holds.
 import numpy as np
 
 from tinygrad_mnist._extras import needing
-from tinygrad_mnist.compiled.kernel import BLOCKS, apart, compiled
+from tinygrad_mnist.compiled.kernel import BLOCKS, compiled, separate
 from tinygrad_mnist.compiled.vectors import load, lowest, nonzero, popcount, splat, store, total
 
 with needing("tinygrad_mnist.compiled", "compiled"):
@@ -42,7 +42,7 @@ def mark_nonzero(a, marks):
     return np.isfinite(result)
 
 
-@apart
+@separate
 def transpose_marks(marks, transposed, first, last):
     """Write the transposed marks: word k of column i is transposed[k, i].
 
@@ -83,7 +83,7 @@ def _transpose(square):
         low ^= low << np.uint64(size)
 
 
-@apart
+@separate
 def add_product(out, scale, a, marks, W, room, block):
     """out += scale * a @ W. out and W are flat, their rows have this room.
 
@@ -109,7 +109,7 @@ def _add_columns(out, scale, a, marks, W, room, at, n):
                 store(out, m * room + at, sums)
 
 
-@apart
+@separate
 def write_marked(out, a, W, marks, room, block):
     """out = a @ W.T where out is marked. a and W are flat, their rows have this room."""
     for n in literal_unroll(BLOCKS):
