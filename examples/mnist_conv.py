@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="bundled", help="bundled, keras, keras-fashion, or a path")
 parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--seed", type=int, default=1)
-parser.add_argument("--compiled", action="store_true", help="train in kernels (needs numba)")
+parser.add_argument("--compiled", action="store_true", help="train compiled (needs numba)")
 args = parser.parse_args()
 
 (images, labels), (test_images, test_labels) = mnist.load_data(args.data)

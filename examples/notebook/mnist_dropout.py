@@ -21,7 +21,7 @@ parser.add_argument(
     "--data", default="bundled", help="bundled, keras, keras-fashion, or a path to files"
 )
 parser.add_argument("--seed", type=int, default=1, help="of weights and masks")
-parser.add_argument("--compiled", action="store_true", help="train in one kernel (needs numba)")
+parser.add_argument("--compiled", action="store_true", help="train compiled (needs numba)")
 args = parser.parse_args()
 
 (x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)

@@ -112,6 +112,13 @@ CASES = {
         batch=16,
         lr=0.05,
     ),
+    "batch-32": Case(
+        "784-100-10 dropout, batch 32",
+        MIDDLE,
+        "ours compiled torch torch1 jax scan",
+        batch=32,
+        lr=0.05,
+    ),
     "batch-100": Case(
         "784-100-10 dropout, batch 100",
         MIDDLE,

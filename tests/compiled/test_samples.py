@@ -37,7 +37,7 @@ pytest.importorskip("numba")
 from passes import LOSSES, OPTIMIZERS, assert_equal_passes, eager_pass
 
 from tinygrad_mnist.compiled import ROWS, compile_sgd, rows, samples
-from tinygrad_mnist.compiled.kernel import BLOCKS, LINEAR
+from tinygrad_mnist.compiled.kernel import BLOCKS, LINEAR, RELU
 from tinygrad_mnist.compiled.plan import Rule
 
 NAMES = "Sequential, Linear, ReLU, Dropout, Flatten, Unflatten, Conv2d and MaxPool2d"
@@ -466,24 +466,31 @@ except KeyboardInterrupt:
 def test_a_kernel_on_disk_is_used_until_a_file_that_it_imports_changes(tmp_path):
     code = """
 import numpy as np
-from tinygrad_mnist.compiled.rows import all_finite
+from tinygrad_mnist.compiled.kernel import Settings
+from tinygrad_mnist.compiled.rows import step
 
-all_finite(np.ones(3))
-print(sum(all_finite.stats.cache_hits.values()))
+one = np.float32(1)
+arrays = np.ones((3, 8), np.float32)
+step(*arrays[:2], 0, arrays[2], one, one, Settings(one, one, False, 0))
+print(sum(step.stats.cache_hits.values()))
 """
     package = tmp_path / "tinygrad_mnist"
     shutil.copytree(Path(tinygrad_mnist.__file__).parent, package)
 
-    def hits():
+    def hits(settings="Settings"):
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
-        command = [sys.executable, "-c", code]
+        script = code.replace("import Settings", f"import {settings} as Settings")
+        command = [sys.executable, "-c", script]
         return subprocess.run(command, stdout=PIPE, text=True, env=environment, cwd=tmp_path).stdout
 
     assert [hits(), hits()] == ["0\n", "1\n"]
     with (package / "compiled" / "vectors.py").open("a") as file:
         file.write("# another version\n")
     assert hits() == "0\n"
+    for path in (package / "compiled").glob("*.py"):  # what is on disk cannot even be read then
+        path.write_text(re.sub(r"\bSettings\b", "SettingsOfSGD", path.read_text()))
+    assert hits("SettingsOfSGD") == "0\n"
 
 
 def test_a_read_only_parameter_is_refused_before_anything_moves():
@@ -620,6 +627,29 @@ def test_a_custom_layer_is_trained_by_the_rule_of_its_row(monkeypatch):
     wanted = eager_pass(eager, MSELoss(), SGD(eager.parameters(), 0.01, momentum=0.9), x, t)
     assert_same(compile_sgd(fast, MSELoss(), optimizer)(x, t), wanted, x.dtype)
     assert_same([p.data for p in fast.parameters()], [p.data for p in eager.parameters()], x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Rule(RELU), "a row of ROWS to be a function from layer 0 to a Rule, got"),
+        (lambda layer: 3, "a row of ROWS to be a function from layer 0 to a Rule, got 3"),
+        (
+            lambda layer: Rule(LINEAR, layer.weight.data),
+            "the Rule of layer 0 to have a Parameter as its weight, got",
+        ),
+        (
+            lambda layer: Rule("tanh", layer.weight, layer.bias),
+            "a rule of the kernel's for layer 0, got 'tanh'",
+        ),
+    ],
+)
+def test_a_row_that_makes_no_rule_is_refused(row, text, monkeypatch):
+    monkeypatch.setitem(ROWS, OwnLinear, row)
+    model = Sequential(OwnLinear(2, 2), Linear(2, 2))
+    optimizer = SGD(model.parameters(), 0.1)
+    with pytest.raises((TypeError, ValueError), match="^compile_sgd: expected " + re.escape(text)):
+        compile_sgd(model, MSELoss(), optimizer)(np.ones((1, 2)), np.ones((1, 2)))
 
 
 def test_a_layer_alone_is_a_chain_of_one():

@@ -43,12 +43,14 @@ _STAMP = sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 def _compiled(function: Any, **options: Any) -> Any:
     """Compile when it is called first; keep it on disk until a file of this folder changes.
 
-    numba itself would look only at the file that the function is in, not at what that imports.
+    numba itself would look only at the file that the function is in, not at what that imports. It
+    compares versions, its own, before it reads the rest, which an older file of this folder may
+    have written in types that are no more.
     """
     dispatcher = njit(**_OPTIONS | options)(function)
     file = getattr(dispatcher._cache, "_cache_file", None)  # None where nothing can be written
     if file is not None:
-        file._source_stamp = _STAMP
+        file._version = f"{file._version} {_STAMP}"
     return dispatcher
 
 

@@ -18,6 +18,7 @@ from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist._tables import rows_of, shared_dtype
 from tinygrad_mnist.compiled import batches, images, samples, threads
 from tinygrad_mnist.compiled.kernel import (
+    CONV2D,
     CROSS_ENTROPY,
     LANES,
     LINEAR,
@@ -34,6 +35,7 @@ from tinygrad_mnist.compiled.waiting import compiling
 from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.parameter import Parameter
 
 CHUNK = 1024  # samples, about, of a call: some milliseconds between two moments for Ctrl-C
 
@@ -289,7 +291,8 @@ def _planned(
 def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[str, Rule]:
     """Return the layers' rules by their paths, or refuse what no kernel can do."""
     remedy = "; use the eager loop"
-    rules = {path: row(layer) for path, layer, row in rows_of(owner, model, ROWS, remedy)}
+    rows = rows_of(owner, model, ROWS, remedy)
+    rules = {path: _rule(owner, path, layer, row) for path, layer, row in rows}
     contract = "an MSELoss or a CrossEntropyLoss"
     if type(loss) not in (MSELoss, CrossEntropyLoss) or _has_own_method(loss):
         raise TypeError(check.expected(owner, contract, _kind(loss) + remedy))
@@ -305,6 +308,18 @@ def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[st
     shared_dtype(owner, params, remedy)
     check_images(owner, rules)
     return rules
+
+
+def _rule(owner: str, path: str, layer: Module, row: Any) -> Rule:
+    """Return what a kernel is told about a layer, or refuse a row that is none."""
+    rule = row(layer) if callable(row) else row
+    if not (callable(row) and isinstance(rule, Rule)):
+        contract = f"a row of ROWS to be a function from layer {path} to a Rule"
+        raise check.type_error(owner, contract, rule)
+    if rule.kind in (LINEAR, CONV2D) and not isinstance(rule.weight, Parameter):
+        contract = f"the Rule of layer {path} to have a Parameter as its weight"
+        raise check.type_error(owner, contract, rule.weight)
+    return rule
 
 
 def _has_own_method(part: object) -> bool:
