@@ -123,14 +123,14 @@ def test_threads_that_run_at_once_meet_only_their_own_parts():
     outcomes = []
 
     def several():
-        outcomes.extend(seen_by(rounds, 3) for _ in range(20))
+        outcomes.extend(seen_by(rounds, 3) for _ in range(5))
 
     callers = [threading.Thread(target=several) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert len(outcomes) == 80
+    assert len(outcomes) == 20
     for seen in outcomes:
         np.testing.assert_array_equal(seen, np.tile(np.arange(1, ROUNDS + 1), (3, 1)))
 
