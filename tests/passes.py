@@ -3,9 +3,20 @@
 import copy
 
 import numpy as np
+from hypothesis import strategies as st
 
-from tinygrad_mnist import SGD, CrossEntropyLoss, Dropout, MSELoss, num_threads
+from tinygrad_mnist import (
+    SGD,
+    CrossEntropyLoss,
+    Dropout,
+    Linear,
+    MSELoss,
+    ReLU,
+    Sequential,
+    num_threads,
+)
 from tinygrad_mnist.compiled import compile_sgd
+from tinygrad_mnist.testing.strategies import seeds
 
 OPTIMIZERS = [
     {},
@@ -21,6 +32,30 @@ LOSSES = [
     lambda: CrossEntropyLoss("sum", label_smoothing=0.1, class_weight=[1, 0.5, 2]),
     lambda: CrossEntropyLoss(class_weight=[3, 0.5, 2]),
 ]
+
+
+@st.composite
+def chains(draw, widths):
+    """A nested chain, training or not, and the number of its features, of these widths."""
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    rng = np.random.default_rng(draw(seeds()))
+    width = features = draw(widths)
+    layers = []
+    for kind in draw(st.lists(st.sampled_from("lrds"), max_size=5)):
+        if kind == "l":
+            out = draw(st.integers(1, 9))
+            layers.append(Linear(width, out, draw(st.booleans()), rng=rng, dtype=dtype))
+            width = out
+        elif kind == "r":
+            layers.append(ReLU())
+        elif kind == "d":
+            own = draw(st.booleans())  # else it shares the generator with others
+            p = draw(st.sampled_from([0.5, 0.2, 0.0]))
+            layers.append(Dropout(p, rng=draw(seeds()) if own else rng))
+        else:
+            layers = [Sequential(*layers)]
+    layers.append(Linear(width, 3, draw(st.booleans()), rng=rng, dtype=dtype))
+    return Sequential(*layers).train(draw(st.sampled_from([True, True, False]))), features
 
 
 def eager_pass(model, loss, optimizer, x, t, order=None, batch_size=1):

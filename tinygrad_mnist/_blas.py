@@ -44,11 +44,24 @@ def aligned(values: NDArray[Any]) -> NDArray[Any]:
     A step of 784 x 40 takes 1 us less than with the 16 bytes of NumPy's own arrays: fewer of the
     vectors that BLAS loads and stores lie on two lines.
     """
-    memory = np.empty(values.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy = _from_cache_line(np.empty, values.shape, values.dtype)
     copy[...] = values
     return copy
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return C-ordered zeros that start with a cache line."""
+    return _from_cache_line(np.zeros, shape, dtype)
+
+
+def _from_cache_line(
+    make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a part of an array of bytes, which make(size, np.uint8) returns."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = make(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def product(a: FloatArray, b: FloatArray) -> FloatArray:

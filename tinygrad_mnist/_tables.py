@@ -25,14 +25,17 @@ def rows_of(
     if type(model) is Sequential and not model.has_own_method():
         chain = model.leaves()
     for path, layer in chain:
-        custom = isinstance(layer, Module) and layer.has_own_method()
-        if custom or type(layer) not in table:
+        if check.has_own_method(layer) or type(layer) not in table:
             contract = f"{listed(['Sequential', *(kind.__name__ for kind in table)])} alone"
-            kind = f"a custom {type(layer).__name__}" if custom else type(layer).__name__
-            got = f"{kind} at {path or 'the top'}{remedy}"
+            got = f"{kind_of(layer)} at {path or 'the top'}{remedy}"
             raise TypeError(check.expected(owner, contract, got))
         found.append((path, layer, table[type(layer)]))
     return found
+
+
+def kind_of(part: object) -> str:
+    """Return the name of its class, or "a custom" one if a method was set on the object."""
+    return f"{'a custom ' if check.has_own_method(part) else ''}{type(part).__name__}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -142,7 +142,7 @@ class Module(ABC):
 
     def has_own_method(self) -> bool:
         """Return whether a method was set on the object: then it may compute anything."""
-        return any(callable(getattr(type(self), name, None)) for name in vars(self))
+        return check.has_own_method(self)
 
     @reprlib.recursive_repr()
     def __repr__(self) -> str:

@@ -163,6 +163,12 @@ Flag = partial(Setting, flag)
 Choice = partial(Setting, choice)  # reduction = Choice("mean", "sum")
 
 
+def has_own_method(part: object) -> bool:
+    """Return whether a method was set on the object: then it may compute anything."""
+    own = getattr(part, "__dict__", {})
+    return any(callable(getattr(type(part), name, None)) for name in own)
+
+
 @cache
 def settings_of(kind: type) -> dict[str, Setting[Any]]:
     """Return the settings that a class and its bases declare, by name, the bases' first."""

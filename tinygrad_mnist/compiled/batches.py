@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _blas
 from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, compiled, inlined, separate
 from tinygrad_mnist.compiled.products import gemm
-from tinygrad_mnist.compiled.rows import all_finite, loss_of_row, step
+from tinygrad_mnist.compiled.rows import (
+    all_finite,
+    drop,
+    loss_of_row,
+    rectify,
+    rectify_back,
+    step,
+    write_bias,
+)
 from tinygrad_mnist.compiled.sparse import (
     WORD,
     add_product,
@@ -49,7 +57,7 @@ class Scratch(NamedTuple):
 def new_scratch(plan: Plan, size: int, parts: int, dtype: np.dtype[Any]) -> Scratch:
     """Return zeros for batches of up to this size, in so many parts."""
     starts = np.append(0, np.cumsum(size * plan.rooms))
-    outputs, gradients = (_blas.aligned(np.zeros(starts[-1], dtype)) for _ in range(2))
+    outputs, gradients = (_blas.aligned_zeros((int(starts[-1]),), dtype) for _ in range(2))
     inputs = outputs.view()
     inputs.flags.writeable = False
     layers, words, numbers = len(plan.kinds), words_for(max(plan.widths)), max(plan.rooms)
@@ -62,7 +70,7 @@ def new_scratch(plan: Plan, size: int, parts: int, dtype: np.dtype[Any]) -> Scra
         finite=np.zeros(parts, np.bool_),
         marks=np.zeros((layers, size, words), np.uint64),
         transposed=np.zeros((layers, words_for(size), WORD * words), np.uint64),
-        gradient=_blas.aligned(np.zeros((parts, max(_GRADIENT, numbers)), dtype)),
+        gradient=_blas.aligned_zeros((parts, max(_GRADIENT, int(numbers))), dtype),
     )
 
 
@@ -165,12 +173,9 @@ def _apply(plan, x, masks, layer, first, last, scratch):
         a = input_row(plan, x, layer, s, scratch)
         y = scratch.outputs[place(plan, scratch, layer + 1, s, s + 1)]
         if plan.kinds[layer] == RELU:
-            for i in range(len(a)):
-                y[i] = 0 if a[i] <= 0 else a[i]
+            rectify(y, a)
         else:
-            mask, scale = masks[s, plan.masks[layer] :], plan.scales[layer]
-            for i in range(len(a)):
-                y[i] = a[i] * mask[i] * scale
+            drop(y, a, masks[s, plan.masks[layer] :], plan.scales[layer])
 
 
 @separate
@@ -178,9 +183,7 @@ def _write_bias(plan, params, layer, first, last, scratch):
     """y = b, or 0."""
     b = plan.biases[layer]
     for s in range(first, last):
-        y = scratch.outputs[place(plan, scratch, layer + 1, s, s + 1)]
-        for o in range(len(y)):
-            y[o] = 0 if b == NOWHERE else params[b + o]
+        write_bias(scratch.outputs[place(plan, scratch, layer + 1, s, s + 1)], params, b)
 
 
 @separate
@@ -265,14 +268,11 @@ def _apply_back(plan, masks, layer, first, last, scratch):
     for s in range(first, last):
         at = place(plan, scratch, layer + 1, s, s + 1)
         y, dy = scratch.outputs[at], scratch.gradients[at]
-        da = scratch.gradients[place(plan, scratch, layer, s, s + 1)]
+        da = scratch.gradients[place(plan, scratch, layer, s, s + 1)][: plan.widths[layer]]
         if plan.kinds[layer] == RELU:
-            for i in range(plan.widths[layer]):
-                da[i] = dy[i] * (y[i] > 0)
+            rectify_back(da, dy, y)
         else:
-            mask, scale = masks[s, plan.masks[layer] :], plan.scales[layer]
-            for i in range(plan.widths[layer]):
-                da[i] = dy[i] * mask[i] * scale
+            drop(da, dy[: len(da)], masks[s, plan.masks[layer] :], plan.scales[layer])
 
 
 # The step

@@ -46,7 +46,7 @@ class Layout:
 
     def packed(self, arrays: Sequence[FloatArray]) -> FloatArray:
         """Return copies side by side, with zeros behind their rows."""
-        flat = _blas.aligned(np.zeros(self.size, self.dtype))
+        flat = _blas.aligned_zeros((self.size,), self.dtype)
         for window, array in zip(self.windows(flat), arrays, strict=True):
             window[...] = array
         return flat

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist._extras import needing
-from tinygrad_mnist.compiled.kernel import BLOCKS, LANES, SQUARED_ERROR, compiled
+from tinygrad_mnist.compiled.kernel import BLOCKS, LANES, NOWHERE, SQUARED_ERROR, compiled
 from tinygrad_mnist.compiled.vectors import load, nonzero, popcount, splat, store, total
 
 with needing("tinygrad_mnist.compiled", "compiled"):
@@ -117,6 +117,34 @@ def step(W, velocity, begin, dy, a, lr, settings):
             if momentum == 0 or settings.nesterov:
                 w = shrink * w
             store(W, begin + o, w - lr * g)
+
+
+@compiled
+def write_bias(y, params, b):
+    """y = b, which begins there in params, or 0 if it is NOWHERE."""
+    for o in range(len(y)):
+        y[o] = 0 if b == NOWHERE else params[b + o]
+
+
+@compiled
+def rectify(y, a):
+    """y = max(a, 0), where NaN stays NaN."""
+    for i in range(len(a)):
+        y[i] = 0 if a[i] <= 0 else a[i]
+
+
+@compiled
+def rectify_back(da, dy, y):
+    """da = dy * (y > 0), for y or what it was made of."""
+    for i in range(len(da)):
+        da[i] = dy[i] * (y[i] > 0)
+
+
+@compiled
+def drop(y, a, mask, scale):
+    """y = a * scale where the mask is 1, else a * 0: also what backward does with dy."""
+    for i in range(len(a)):
+        y[i] = a[i] * mask[i] * scale
 
 
 @compiled

@@ -9,12 +9,16 @@ from tinygrad_mnist.compiled.kernel import LINEAR, NOWHERE, RELU, Plan, compiled
 from tinygrad_mnist.compiled.rows import (
     add_rows,
     all_finite,
+    drop,
     list_nonzero,
     loss_of_row,
+    rectify,
+    rectify_back,
     step,
     step_all,
     step_rows,
     times_transposed,
+    write_bias,
 )
 from tinygrad_mnist.compiled.vectors import prefetch
 
@@ -73,17 +77,14 @@ def _forward(plan, params, x, mask, scratch, finite):
         y = scratch.outputs[layer + 1, : plan.rooms[layer + 1]]
         if plan.kinds[layer] == LINEAR:  # y = a @ W + b
             begin, b, rows = plan.weights[layer], plan.biases[layer], scratch.rows[layer]
-            for o in range(len(y)):
-                y[o] = 0 if b == NOWHERE else params[b + o]
+            write_bias(y, params, b)
             W = params[begin : begin + len(a) * len(y)]
             scratch.counts[layer], finite = list_nonzero(a, rows, finite)
             add_rows(y, W, a, rows, scratch.counts[layer], plan.blocks[layer])
-        elif plan.kinds[layer] == RELU:  # y = max(a, 0), where NaN stays NaN
-            for i in range(len(a)):
-                y[i] = 0 if a[i] <= 0 else a[i]
-        else:  # y = a * scale
-            for i in range(len(a)):
-                y[i] = a[i] * mask[plan.masks[layer] + i] * plan.scales[layer]
+        elif plan.kinds[layer] == RELU:
+            rectify(y, a)
+        else:
+            drop(y, a, mask[plan.masks[layer] :], plan.scales[layer])
     return finite
 
 
@@ -109,10 +110,8 @@ def _backward(plan, params, velocity, settings, x, mask, lr, scratch, finite):
                 step_rows(W, dy, a, rows, count, lr, block)
             if b != NOWHERE:
                 step(params, velocity, b, dy, dy.dtype.type(1), lr, settings)
-        elif plan.kinds[layer] == RELU:  # da = dy * (a > 0)
-            for i in range(len(a)):
-                da[i] = dy[i] * (a[i] > 0)
-        else:  # da = dy * scale
-            for i in range(len(a)):
-                da[i] = dy[i] * mask[plan.masks[layer] + i] * plan.scales[layer]
+        elif plan.kinds[layer] == RELU:
+            rectify_back(da, dy, a)
+        else:
+            drop(da, dy[: len(da)], mask[plan.masks[layer] :], plan.scales[layer])
     return finite

@@ -6,6 +6,7 @@ kernel runs the whole chain, step after step, and leaves zeros out.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._interrupts import holding
-from tinygrad_mnist._tables import rows_of, shared_dtype
+from tinygrad_mnist._tables import kind_of, rows_of, shared_dtype
 from tinygrad_mnist.compiled import batches, images, samples, threads
 from tinygrad_mnist.compiled.kernel import (
     CONV2D,
@@ -169,8 +170,10 @@ class Trainer:
         self.flat = self.layout.packed([p.data for p in optimizer.params])
         self.velocity = self.flat[:0].copy()  # none until a step needs it
         self._batch_size = batch_size
-        self._largest, self._parts = 0, 1  # batch so far, and in how many parts it is trained
-        self._memory: tuple[Any, ...] = ()  # what the kernel works on
+        self._largest = 0  # batch so far; a kernel, its call in all parts, and memory fit it
+        self._kernel: Any = None
+        self._call: Any = None
+        self._memory: tuple[Any, ...] = ()
 
     def __enter__(self) -> "Trainer":
         """Begin."""
@@ -224,32 +227,29 @@ class Trainer:
     def _run(self, settings: Settings, chunk: Chunk) -> None:
         size, dtype = max(self._batch_size, int(np.diff(chunk.ends).max())), self.flat.dtype
         if size > self._largest:
-            self._make_room(size)
-        arguments = self.plan, self.flat, self.velocity, settings, chunk, *self._memory
-        if self.trunk is not None:
-            with compiling(images.run_images, dtype):
-                threads.run(images.run_images, self._parts, self.trunk.trunk, *arguments)
-        elif self._largest == 1:
-            with compiling(samples.run_samples, dtype):
-                samples.run_samples(*arguments)
-        else:
-            with compiling(batches.run_batches, dtype):
-                threads.run(batches.run_batches, self._parts, *arguments)
+            self._prepare(size)
+        with compiling(self._kernel, dtype):
+            self._call(self.plan, self.flat, self.velocity, settings, chunk, *self._memory)
 
-    def _make_room(self, size: int) -> None:
-        """Get memory for batches of up to this size."""
+    def _prepare(self, size: int) -> None:
+        """Choose a kernel, threads and memory for batches of up to this size."""
         self._largest, dtype = size, self.flat.dtype
         if self.trunk is not None:
+            self._kernel = images.run_images
             parts = threads.threads_for(size * self.trunk.multiply_adds)
-            self._parts = min(parts, -(-size // LANES))
-            scratch = batches.new_scratch(self.plan, size, self._parts, dtype)
-            self._memory = scratch, self.trunk.work(self._parts, size)
+            parts = min(parts, -(-size // LANES))
+            self._call = partial(threads.run, self._kernel, parts, self.trunk.trunk)
+            scratch = batches.new_scratch(self.plan, size, parts, dtype)
+            self._memory = scratch, self.trunk.work(parts, size)
         elif size == 1:
+            self._kernel = self._call = samples.run_samples
             self._memory = (samples.new_scratch(self.plan, dtype),)
         else:
+            self._kernel = batches.run_batches
             products = (self.plan.widths[:-1] * self.plan.widths[1:])[self.plan.kinds == LINEAR]
-            self._parts = threads.threads_for(size * int(products.max()))
-            self._memory = (batches.new_scratch(self.plan, size, self._parts, dtype),)
+            parts = threads.threads_for(size * int(products.max()))
+            self._call = partial(threads.run, self._kernel, parts)
+            self._memory = (batches.new_scratch(self.plan, size, parts, dtype),)
 
     def checked_targets(self, owner: str, t: NDArray[Any], n: int) -> NDArray[Any]:
         """Return the targets of n samples as `train` takes them, or refuse them."""
@@ -294,10 +294,10 @@ def _checked(owner: str, model: Module, loss: object, optimizer: SGD) -> dict[st
     rows = rows_of(owner, model, ROWS, remedy)
     rules = {path: _rule(owner, path, layer, row) for path, layer, row in rows}
     contract = "an MSELoss or a CrossEntropyLoss"
-    if type(loss) not in (MSELoss, CrossEntropyLoss) or _has_own_method(loss):
-        raise TypeError(check.expected(owner, contract, _kind(loss) + remedy))
-    if type(optimizer) is not SGD or _has_own_method(optimizer):
-        raise TypeError(check.expected(owner, "an SGD", _kind(optimizer) + remedy))
+    if type(loss) not in (MSELoss, CrossEntropyLoss) or check.has_own_method(loss):
+        raise TypeError(check.expected(owner, contract, kind_of(loss) + remedy))
+    if type(optimizer) is not SGD or check.has_own_method(optimizer):
+        raise TypeError(check.expected(owner, "an SGD", kind_of(optimizer) + remedy))
     if not any(rule.kind == LINEAR for rule in rules.values()):
         raise ValueError(check.expected(owner, "at least one Linear", "none"))
     params = [p for rule in rules.values() for p in (rule.weight, rule.bias) if p is not None]
@@ -320,15 +320,6 @@ def _rule(owner: str, path: str, layer: Module, row: Any) -> Rule:
         contract = f"the Rule of layer {path} to have a Parameter as its weight"
         raise check.type_error(owner, contract, rule.weight)
     return rule
-
-
-def _has_own_method(part: object) -> bool:
-    own = getattr(part, "__dict__", {})
-    return any(callable(getattr(type(part), name, None)) for name in own)
-
-
-def _kind(part: object) -> str:
-    return f"{'a custom ' if _has_own_method(part) else ''}{type(part).__name__}"
 
 
 def _rows_and_divisors(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_mnist import _blas
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.compiled.images import CHANNELS, OPERATION, TAPS, TILES, Trunk, Work
 from tinygrad_mnist.compiled.kernel import (
@@ -99,7 +100,7 @@ class PlannedTrunk:
         inputs = features.view()
         inputs.flags.writeable = False
         return Work(
-            _aligned_zeros((parts, n), self._dtype),
+            _blas.aligned_zeros((parts, n), self._dtype),
             np.zeros((parts, groups * self._bits), np.uint8),
             np.zeros((parts, self._layout.size + self._room), self._dtype),
             features,
@@ -193,14 +194,6 @@ class _Region:
         begin = self.used + top * row + left * LANES
         self.used += (C + -C % channels) * plane
         return C, H, W, begin, 0, plane, row
-
-
-def _aligned_zeros(shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return zeros that start with a cache line."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _rounded(n: int, dtype: np.dtype[Any]) -> int:
