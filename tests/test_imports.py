@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # A part is a file or a folder at the top of the package. It may import what stands on a line above
 # its own, and within its own folder.
 FLOORS = """
-    _checks _generators _interrupts
+    _checks _display _generators _interrupts
     _extras _threads
     _blas init metrics data
     parameter losses
