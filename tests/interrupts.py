@@ -117,7 +117,7 @@ class Fit:
                 o.optimizer.step()
                 o.model.eval()
                 self.allowed.add(state(o))
-        self.records = self.run(self.made()).records
+        self.whole = self.run(self.made())
 
     def made(self):
         return objects(0, Mean(8))
@@ -127,8 +127,8 @@ class Fit:
         try:
             return fit(o.model, MSELoss(), o.optimizer, o.loader, **options)
         except KeyboardInterrupt as error:
-            records = getattr(error, "history", History()).records  # none while it reads arguments
-            assert records == self.records[: len(records)]
+            history = getattr(error, "history", History())  # none while it reads arguments
+            assert history == History(self.whole.records[: len(history.records)])
             raise
 
     found = staticmethod(state)
@@ -151,7 +151,7 @@ class FitCompiled(Fit):
     """2 epochs of 10 compiled steps, in chunks of 4, with validation."""
 
     def __init__(self, folder):
-        self.records = self.run(self.made()).records
+        self.whole = self.run(self.made())
         self.allowed = {state(self.made())}
         for epochs, steps in ((1, 4), (1, 8), (1, -1), (2, 14), (2, 18), (2, -1)):
             o = self.made(steps)

@@ -56,7 +56,7 @@ def train(folder, compiled):
         "velocities": [v.tobytes().hex() for v in optimizer.state_dict()["velocities"]],
         "lr": optimizer.lr,
         "generator": rng.bit_generator.state,
-        "history": history.records,
+        "history": [{**record, "seconds": None} for record in history.records],
     }
     (folder / "result.json").write_text(json.dumps(result))
 

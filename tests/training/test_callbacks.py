@@ -71,11 +71,11 @@ def test_the_best_checkpoint_is_the_one_on_disk(tmp_path):
 @pytest.mark.parametrize("make", [EarlyStopping, lambda *a: BestCheckpoint("x", *a)])
 def test_which_way_is_better_must_be_known(make):
     assert make("val_loss").mode == make("loss").mode == "min"
-    assert make("loss", "max").mode == "max"
+    assert make("loss", "max").mode == make("val_accuracy").mode == "max"
     owner = type(make("loss")).__name__
     for mode, got in (("best", "'best'"), (None, "None")):
         with refusal(ValueError, f'{owner}: expected mode "min" or "max", got {got}'):
-            make("val_accuracy", mode)
+            make("val_f1", mode)
 
 
 def test_early_stopping_needs_patience():
@@ -90,7 +90,7 @@ def test_early_stopping_needs_patience():
 def test_what_will_not_be_recorded_is_refused_before_training(monitor, validated, make, tmp_path):
     model, loss, optimizer, loader = small_run()
     before, rng = model.state_dict(), loader.rng.bit_generator.state
-    names = "epoch, lr, loss" + ", val_loss" * validated
+    names = "epoch, lr, loss" + ", val_loss" * validated + ", seconds"
     callback, path = make(monitor, "max"), tmp_path / "run.npz"
     callbacks = [LearningRate(lambda t: 0.0), callback]
     options = {"callbacks": callbacks, "validation": loader if validated else None}

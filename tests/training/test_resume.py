@@ -86,7 +86,7 @@ CHANGES = {
     "no position": (lambda m: m.update(position=3), "'int' object is not iterable"),
     "an empty position": (lambda m: m.update(position={}), "a position of "),
     "a list": (lambda m: m.update(position=[*m["position"]]), ""),
-    "one more": (position(add=1), "a position of start, batches, samples, n, totals, add"),
+    "one more": (position(add=1), "a position of start, batches, samples, n, totals, seconds, add"),
     "one less": (lambda m: m["position"].pop("samples"), "a position of "),
     "no batches": (position(batches=0), "batches = 0"),
     "negative batches": (position(batches=-1), "batches = -1"),
@@ -106,6 +106,9 @@ CHANGES = {
     "an infinite n": (position(n=np.inf), "n = inf"),
     "an integer n": (position(n=6), "n = 6"),
     "an array of n": (position(n=np.ones(2)), "n = an array of shape (2,)"),
+    "negative seconds": (position(seconds=-1.0), "seconds = -1.0"),
+    "seconds without end": (position(seconds=np.inf), "seconds = inf"),
+    "seconds by name": (position(seconds="1"), "seconds = '1'"),
     "no totals": (position(totals=None), ""),
     "a list of totals": (position(totals=[1.0]), ""),
     "a total by name": (total("1.0"), "a total loss = '1.0'"),
@@ -249,7 +252,7 @@ def test_a_metric_that_is_not_finite_is_resumed_too(tmp_path, value):
             callbacks=[Stop(5)],
         )
     history = fit(*other, epochs=2, metrics=[odd], checkpoint=path, resume=True)
-    assert repr(history.records) == repr(fit(*made(), epochs=2, metrics=[odd]).records)
+    assert repr(history.column("odd")) == repr(fit(*made(), epochs=2, metrics=[odd]).column("odd"))
 
 
 def test_what_was_not_changed_is_resumed(tmp_path):
@@ -259,6 +262,20 @@ def test_what_was_not_changed_is_resumed(tmp_path):
     checkpoint.save(path, *objects, **meta)
     assert fit(*other, epochs=3, checkpoint=path, resume=True) == fit(*whole, epochs=3)
     assert state(other) == state(whole)
+
+
+@pytest.mark.parametrize("seconds", [1000.0, None])
+def test_an_epoch_resumed_counts_the_seconds_before(tmp_path, seconds):
+    """Files of the first version do not have them."""
+    path = tmp_path / "run.npz"
+    meta, objects = interrupted(path)
+    assert 0 < meta["position"].pop("seconds") < 100
+    if seconds:
+        meta["position"]["seconds"] = seconds
+    checkpoint.save(path, *objects, **meta)
+    took = fit(*made(), epochs=3, checkpoint=path, resume=True).column("seconds")
+    assert 0 < took[1] - (seconds or 0) < 100
+    assert 0 < took[2] < 100
 
 
 def test_a_file_that_another_run_replaces_meanwhile_is_read_once(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def checked_data(
         validation = pairs_of("fit", validation)
         _check_widths(train, validation)
         columns += [f"val_{name}" for name in measured]
-    return train, validation, functions, columns
+    return train, validation, functions, [*columns, "seconds"]
 
 
 def _check_widths(train: Any, validation: Any) -> None:

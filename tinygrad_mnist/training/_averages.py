@@ -16,7 +16,7 @@ _NAMED: dict[str, Metric] = {
     "accuracy": metric_functions.accuracy,
     "top_k_accuracy": metric_functions.top_k_accuracy,
 }
-_OWN_COLUMNS = ("epoch", "lr", "loss")
+_OWN_COLUMNS = ("epoch", "lr", "loss", "seconds")
 _LOOKED_AT = 1000  # targets of a DataLoader, which may be far larger than memory
 
 

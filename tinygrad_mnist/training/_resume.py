@@ -21,9 +21,9 @@ from tinygrad_mnist.training.history import checked_records
 Position = Mapping[str, Any]  # where in an epoch a run is
 
 
-def position(start: Any, averages: Averages) -> Position:
-    """Return where an epoch is: what its order was drawn from, and the averages so far."""
-    return {"start": start, **averages.state_dict()}
+def position(start: Any, averages: Averages, seconds: float) -> Position:
+    """Return where an epoch is: what its order was drawn from, averages and seconds so far."""
+    return {"start": start, **averages.state_dict(), "seconds": seconds}
 
 
 def opened(
@@ -122,7 +122,8 @@ class RunFile:
 
 def _check_position(found: Position, loader: DataLoader) -> None:
     """Raise ValueError unless `position` could have returned this for an epoch of the loader."""
-    if {*found} != {"start", "batches", "samples", "n", "totals"}:
+    # files of the first version do not say the seconds
+    if {*found} | {"seconds"} != {"start", "batches", "samples", "n", "totals", "seconds"}:
         raise ValueError(f"a position of {', '.join(map(str, found))}")
     check_state(loader.rng.bit_generator.state, found["start"])
     _require_count(found, "batches", 1, len(loader))
@@ -132,6 +133,9 @@ def _check_position(found: Position, loader: DataLoader) -> None:
             raise ValueError(f"a total {name} = {check.described(total)}")
     if not isinstance(found["n"], float) or not 0 < found["n"] < math.inf:
         raise ValueError(f"n = {check.described(found['n'])}")
+    seconds = found.get("seconds", 0.0)
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds = {check.described(seconds)}")
 
 
 def _require_count(values: Mapping[str, Any], name: str, low: int, high: int = 2**63 - 1) -> None:

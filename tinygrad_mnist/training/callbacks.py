@@ -1,6 +1,5 @@
 """What `fit` calls on its way: set the rate, stop early, keep the best model, or your own."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,9 +9,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.optim.schedules import Schedule
 from tinygrad_mnist.training import checkpoint
-from tinygrad_mnist.training.history import History
-
-Mode = Literal["min", "max"]
+from tinygrad_mnist.training.history import History, Mode, mode_of
 
 
 @dataclass
@@ -83,8 +80,7 @@ class _Monitoring(Callback):
     mode = check.Choice("min", "max")
 
     def __init__(self, monitor: str, mode: Mode | None) -> None:
-        is_loss = str(monitor).endswith("loss")
-        self.monitor, self.mode = monitor, "min" if mode is None and is_loss else mode
+        self.monitor, self.mode = monitor, mode or mode_of(monitor)
 
     def before_run(self, run: Run) -> None:
         if self.monitor not in run.columns:
@@ -92,11 +88,12 @@ class _Monitoring(Callback):
             raise check.value_error(self, contract, self.monitor)
 
     def epochs_since_best(self, run: Run) -> int:
-        """Return how many epochs ago the first best record was; NaN is worse than anything."""
-        sign = 1 if self.mode == "min" else -1
-        column = run.history.column(self.monitor)
-        values = [math.inf if math.isnan(v) else sign * v for v in column]
-        return len(values) - 1 - values.index(min(values)) if values else 0
+        """Return how many epochs ago the first best record was."""
+        records = run.history.records
+        if not records:
+            return 0
+        best = run.history.best(self.monitor, self.mode)
+        return next(i for i, record in enumerate(reversed(records)) if record is best)
 
 
 class EarlyStopping(_Monitoring):
@@ -104,7 +101,8 @@ class EarlyStopping(_Monitoring):
 
     Args:
         monitor: Its name in the records; `fit` refuses another one before it trains.
-        mode: "min" if less is better, "max" if more is; may be left out for a loss.
+        mode: "min" if less is better, "max" if more is; may be left out for a loss or an
+            accuracy.
         patience: How many epochs without a new best are allowed, at least 1.
     """
 

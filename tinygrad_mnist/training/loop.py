@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
+from time import perf_counter
 from typing import Any
 
 from tqdm import tqdm
@@ -147,19 +148,21 @@ def fit(
                 if not (resumed_at or _begins(run, callbacks)):
                     break
             with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
+                began = perf_counter() - (resumed_at or {}).get("seconds", 0.0)
                 averages = Averages(loss, functions, train_loader)
                 start, pairs = opened(train_loader, resumed_at, averages)
                 with closing(steps(run, loss, pairs, averages, callbacks)) as made:
                     for _ in made:
                         with hold:  # Ctrl-C may come
                             if file.is_due(averages.batches):
-                                file.save(position(start, averages))
+                                file.save(position(start, averages, perf_counter() - began))
                             _show(bar, averages)
                 measured = averages.result("fit")
                 if validation is not None:
                     with hold:
                         measured |= _validated(run, loss, validation, functions)
                 bar.set_postfix(measured)
+                measured["seconds"] = perf_counter() - began
             resumed_at = None
             run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
             with hold:
