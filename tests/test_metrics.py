@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tinygrad_mnist import metrics
 from tinygrad_mnist.testing.strategies import seeds
 
-NAMES = ["accuracy", "top_k_accuracy", "confusion_matrix", "precision", "recall"]
+NAMES = ["accuracy", "top_k_accuracy", "confusion_matrix", "precision", "recall", "f1", "support"]
+NAMES += ["report"]
 SIDES, CLASSES = st.integers(1, 7), st.integers(2, 7)
 
 
@@ -42,9 +43,10 @@ def looped(pred, labels):
 
 
 def call(name, *args):
-    """Call a metric; top_k_accuracy with k = 1."""
+    """Call a metric; top_k_accuracy with k = 1. Of a report, return the rows as lists."""
     extra = {"k": 1} if name == "top_k_accuracy" else {}
-    return getattr(metrics, name)(*args, **extra)
+    result = getattr(metrics, name)(*args, **extra)
+    return [list(row) for row in result.rows] if name == "report" else result
 
 
 def refused(error, name, text):
@@ -66,6 +68,13 @@ def test_each_is_a_plain_loop(seed, samples, classes, ties):
     recall = [h / sum(row) if sum(row) else np.nan for h, row in zip(hits, matrix, strict=True)]
     np.testing.assert_array_equal(metrics.precision(pred, labels), precision, strict=True)
     np.testing.assert_array_equal(metrics.recall(pred, labels), recall, strict=True)
+    support = [sum(row) for row in matrix]
+    np.testing.assert_array_equal(metrics.support(pred, labels), support, strict=True)
+    f1 = [np.nan] * classes
+    for c in range(classes):
+        if predicted[c] + support[c]:
+            f1[c] = 2 * hits[c] / (predicted[c] + support[c])
+    np.testing.assert_array_equal(metrics.f1(pred, labels), f1, strict=True)
 
 
 @given(seed=seeds(), samples=SIDES, classes=CLASSES, ties=st.booleans(), nans=st.booleans())
@@ -101,6 +110,7 @@ def test_each_agrees_with_scikit_learn(sklearn, seed, samples, classes):
     for ours, theirs in [
         (metrics.precision, sklearn.precision_score),
         (metrics.recall, sklearn.recall_score),
+        (metrics.f1, sklearn.f1_score),
     ]:
         np.testing.assert_allclose(
             ours(pred, labels), theirs(labels, predicted, **options), rtol=1e-15
@@ -188,6 +198,8 @@ def test_nan_for_a_class_never_predicted_or_without_a_sample():
     pred = np.eye(3)[[0, 0, 1]]  # never 2
     np.testing.assert_array_equal(metrics.precision(pred, [0, 1, 2]), [0.5, 0, np.nan])
     np.testing.assert_array_equal(metrics.recall(pred, [0, 1, 1]), [1, 0.5, np.nan])
+    np.testing.assert_array_equal(metrics.f1(pred, [0, 1, 1]), [2 / 3, 2 / 3, np.nan])
+    np.testing.assert_array_equal(metrics.f1(pred, [0, 1, 2]), [2 / 3, 0, 0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -198,6 +210,14 @@ def test_rows_are_true_and_columns_predicted(name):
         "confusion_matrix": [[1, 0], [1, 0]],
         "precision": [0.5, np.nan],
         "recall": [1, 0],
+        "f1": [2 / 3, 0],
+        "support": [1, 1],
+        "report": [
+            ["0", "0.500", "1.000", "0.667", "1"],
+            ["1", "nan", "0.000", "0.000", "1"],
+            ["macro mean", "0.500", "0.500", "0.333", "2"],
+            ["accuracy", "", "", "0.500", "2"],
+        ],
     }
     np.testing.assert_array_equal(call(name, [[1, 0], [1, 0]], [0, 1]), wanted[name])
 
@@ -223,8 +243,10 @@ def test_what_is_not_refused_is_what_scikit_learn_says(sklearn, seed, samples, c
         "confusion_matrix": sklearn.confusion_matrix(true, predicted, labels=every),
         "precision": sklearn.precision_score(true, predicted, labels=every, **options),
         "recall": sklearn.recall_score(true, predicted, labels=every, **options),
+        "f1": sklearn.f1_score(true, predicted, labels=every, **options),
+        "support": np.bincount(true, minlength=classes),
     }
-    for pred, target, name in product(KINDS, KINDS, NAMES):
+    for pred, target, name in product(KINDS, KINDS, wanted):
         arrays = KINDS[pred](predicted, classes), KINDS[target](true, classes)
         if pred.startswith("rows") and target in ("labels", "rows", "rows of integers"):
             np.testing.assert_allclose(call(name, *arrays), wanted[name])
@@ -351,3 +373,110 @@ def test_k_outside_is_refused(k, error, contract, found):
 
 def test_k_may_be_a_numpy_integer():
     assert metrics.top_k_accuracy(np.arange(300.0), 299, k=np.uint8(1)) == 1
+
+
+# A report
+
+
+def test_a_report_has_the_numbers_of_scikit_learns(sklearn):
+    pred, labels = drawn(1, 40, 6)
+    pred[:, 5] = -9  # never predicted
+    labels[labels == 4] = 0  # without a sample
+    told = sklearn.classification_report(
+        labels, pred.argmax(axis=1), labels=range(6), digits=3, zero_division=np.nan
+    )
+    theirs = [line.replace("macro avg", "macro mean").split() for line in told.splitlines()]
+    ours = [line.split() for line in str(metrics.report(pred, labels)).splitlines()]
+    assert len(ours) == 9
+    assert all(line in theirs for line in ours[1:])
+
+
+def test_a_report_is_a_table_with_the_names_of_the_classes():
+    pred = np.eye(3)[[0, 1, 1, 2]]
+    assert str(metrics.report(pred, [0, 1, 2, 2], names=np.array(["cat", "dog", "a horse"]))) == (
+        "            precision  recall     F1  support\n"
+        "cat             1.000   1.000  1.000        1\n"
+        "dog             0.500   1.000  0.667        1\n"
+        "a horse         1.000   0.500  0.667        2\n"
+        "macro mean      0.833   0.833  0.778        4\n"
+        "accuracy                       0.750        4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [(["cat"], "a list"), ("abc", "'abc'"), ((), "()"), (3, "3")],
+)
+def test_names_that_are_not_one_a_class_are_refused(names, found):
+    with refused(ValueError, "report", f"expected names of 3 classes, got {found}"):
+        metrics.report(np.eye(3), [0, 1, 2], names=names)
+
+
+# Regression
+
+
+@given(seed=seeds(), samples=st.integers(2, 9), outputs=st.integers(0, 3))
+def test_regression_equals_a_plain_loop_and_scikit_learn(sklearn, seed, samples, outputs):
+    rng = np.random.default_rng(seed)
+    y, t = rng.standard_normal((2, samples, outputs) if outputs else (2, samples))
+    error = metrics.mean_absolute_error(y, t)
+    assert type(error) is float
+    entries = [abs(a - b) for a, b in zip(y.flat, t.flat, strict=True)]
+    assert error == pytest.approx(sum(entries) / len(entries), rel=1e-12)
+    of_outputs = []
+    for a, b in zip(y.reshape(samples, -1).T, t.reshape(samples, -1).T, strict=True):
+        mean = sum(b) / samples
+        squares = sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+        of_outputs.append(1 - squares / sum((q - mean) ** 2 for q in b))
+    r2 = metrics.r2(y, t)
+    assert type(r2) is float
+    assert r2 == pytest.approx(sum(of_outputs) / len(of_outputs), rel=1e-9)
+    assert r2 == pytest.approx(sklearn.r2_score(t, y), rel=1e-9)
+
+
+def test_r2_of_the_mean_is_0_and_of_the_target_1():
+    t = np.array([1.0, 2.0, 6.0])
+    assert metrics.r2(t, t) == 1
+    assert metrics.r2(np.full(3, 3.0), t) == 0
+    assert metrics.r2(t[::-1], t) == pytest.approx(1 - 50 / 14)
+
+
+def test_r2_of_a_constant_target_is_1_or_0(sklearn):
+    t = np.full((7, 2), 0.1)  # whose mean in floats is another number
+    y = t.copy()
+    y[3, 1] += 1e-9
+    assert metrics.r2(y[:, 0], t[:, 0]) == 1
+    assert metrics.r2(y[:, 1], t[:, 1]) == 0
+    assert metrics.r2(y, t) == 0.5
+    ones = np.ones((7, 2))
+    assert metrics.r2(10 * y, ones) == sklearn.r2_score(ones, 10 * y)
+
+
+def test_a_regression_is_computed_in_float64():
+    y, t = np.array([200, 100], np.uint8), np.array([100, 200], np.uint8)  # 100 - 200 is 156
+    assert metrics.mean_absolute_error(y, t) == 100
+    assert metrics.r2(y, t) == -3
+    halves = np.full(4096, 16.0, np.float16)  # whose sum is no float16
+    assert metrics.mean_absolute_error(halves, np.zeros(4096)) == 16
+    assert np.isnan(metrics.r2([np.nan, 1], [1, 2]))
+
+
+@pytest.mark.parametrize("name", ["mean_absolute_error", "r2"])
+@pytest.mark.parametrize(
+    ("pred", "target", "error", "text"),
+    [
+        (np.zeros((4, 1)), np.zeros(4), ValueError, "target of shape (4, 1), got (4,)"),
+        (np.zeros(4), np.zeros((4, 1)), ValueError, "target of shape (4,), got (4, 1)"),
+        ([], [], ValueError, "pred with at least one element, got shape (0,)"),
+        ([1, 2], None, TypeError, "target to be an array of real numbers, got None"),
+    ],
+)
+def test_what_are_no_pairs_of_numbers_is_refused(name, pred, target, error, text):
+    with refused(error, name, f"expected {text}"):
+        getattr(metrics, name)(pred, target)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 3)])
+def test_r2_of_one_sample_is_refused(shape):
+    with refused(ValueError, "r2", f"expected pred of two samples or more, got {shape}"):
+        metrics.r2(np.zeros(shape), np.zeros(shape))

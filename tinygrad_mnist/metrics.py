@@ -1,19 +1,23 @@
-"""Metrics of a classifier: how often, and on which classes, its scores are right.
+"""Metrics: how often, and on which classes, scores are right; how far off a regression is.
 
-pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes, but at least one
-sample (there is no fraction of nothing) and two classes (the largest entry of one column is always
-the right one). The predicted class is `pred.argmax(axis=-1)`: of equal scores the first, and a NaN
-counts as the largest.
+Of a classifier, pred holds the scores of C classes: (N, C), one sample (C,), or any leading axes,
+but at least one sample (there is no fraction of nothing) and two classes (the largest entry of one
+column is always the right one). The predicted class is `pred.argmax(axis=-1)`: of equal scores the
+first, and a NaN counts as the largest. target holds one integer label in [0, C) for each sample:
+(N,), or a scalar. Or it has the shape of pred, with rows that are one-hot, or probabilities that
+sum to 1; the largest entry is the true class.
 
-target holds one integer label in [0, C) for each sample: (N,), or a scalar. Or it has the shape of
-pred, with rows that are one-hot, or probabilities that sum to 1; the largest entry is the true
-class.
+Of a regression, `mean_absolute_error` and `r2`, pred and target are numbers of one shape.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._display import Table
 
 
 def accuracy(pred: ArrayLike, target: ArrayLike) -> float:
@@ -51,7 +55,7 @@ def precision(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     NaN for a class that was never predicted: 0 would say that each prediction of it was wrong.
     `np.nanmean` of the result is the mean over the others.
     """
-    return _hit_rates("metrics.precision", pred, target, axis=0)
+    return _precision(_confusion("metrics.precision", pred, target))
 
 
 def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -59,7 +63,64 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
     NaN for a class without a sample: 0 would say that each was missed.
     """
-    return _hit_rates("metrics.recall", pred, target, axis=1)
+    return _recall(_confusion("metrics.recall", pred, target))
+
+
+def f1(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Return (C,): 2 * hits / (predicted + true) of each class, near the smaller of both rates.
+
+    It is the harmonic mean of precision and recall where both are numbers, 0 where there was no
+    hit, and NaN for a class that neither was predicted nor has a sample.
+    """
+    return _f1(_confusion("metrics.f1", pred, target))
+
+
+def support(pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
+    """Return (C,): how many samples belong to each class."""
+    return _support(_confusion("metrics.support", pred, target))
+
+
+def report(pred: ArrayLike, target: ArrayLike, names: Sequence[str] | None = None) -> Table:
+    """Return a table: precision, recall, F1 and support of each class, their means, accuracy.
+
+    It shows itself as the last line of a cell, and by `print`. names are those of the classes, in
+    the order of their labels; None numbers them. A macro mean counts each class alike, however
+    many samples it has, and leaves out classes for which the number is NaN.
+    """
+    matrix = _confusion("metrics.report", pred, target)
+    labels = check.class_names("metrics.report", names, len(matrix))
+    rates = np.stack([_precision(matrix), _recall(matrix), _f1(matrix)], axis=1)
+    means, total = np.nanmean(rates, axis=0), str(matrix.sum())
+    rows = [
+        [name, *_decimals(rate), str(count)]
+        for name, rate, count in zip(labels, rates, _support(matrix), strict=True)
+    ]
+    right = matrix.trace() / matrix.sum()
+    rows += [["macro mean", *_decimals(means), total], ["accuracy", "", "", f"{right:.3f}", total]]
+    return Table(["", "precision", "recall", "F1", "support"], rows)
+
+
+def mean_absolute_error(pred: ArrayLike, target: ArrayLike) -> float:
+    """Return the mean of abs(pred - target) over all entries: in the unit of the target."""
+    y, t = _numbers("metrics.mean_absolute_error", pred, target)
+    return float(abs(y - t).mean())
+
+
+def r2(pred: ArrayLike, target: ArrayLike) -> float:
+    """Return R2 = 1 - sum((t - y)**2) / sum((t - mean(t))**2), for y = pred and t = target.
+
+    1 is perfect, 0 as good as the mean of t, and less is worse. The sums and the mean are over the
+    first axis, two samples or more; of several outputs, R2 is the mean of theirs. Where t is
+    constant, it is 1 if y equals t and 0 if not, as in `sklearn.metrics.r2_score`. It is not a mean
+    over batches: call it on what `training.predict` returns for all samples.
+    """
+    y, t = _numbers("metrics.r2", pred, target)
+    if len(np.atleast_1d(y)) < 2:
+        raise check.value_error("metrics.r2", "pred of two samples or more", y.shape)
+    errors, spread = ((t - y) ** 2).sum(axis=0), ((t - t.mean(axis=0)) ** 2).sum(axis=0)
+    rest = np.where(errors == 0, 0.0, 1.0)  # what y leaves unexplained of a constant t
+    np.divide(errors, spread, out=rest, where=np.ptp(t, axis=0) != 0)
+    return float(1 - rest.mean())
 
 
 def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
@@ -70,8 +131,40 @@ def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int
     return counts.reshape(classes, classes).astype(np.int64, copy=False)
 
 
-def _hit_rates(owner: str, pred: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float64]:
-    matrix = _confusion(owner, pred, target)
+def _precision(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _fractions(matrix.diagonal(), matrix.sum(axis=0))
+
+
+def _recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _fractions(matrix.diagonal(), _support(matrix))
+
+
+def _f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _fractions(2 * matrix.diagonal(), matrix.sum(axis=0) + _support(matrix))
+
+
+def _support(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = matrix.sum(axis=1)
+    return counts
+
+
+def _fractions(counts: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        rates: NDArray[np.float64] = matrix.diagonal() / matrix.sum(axis=axis)
-    return rates
+        return counts / of
+
+
+def _decimals(rates: NDArray[np.float64]) -> list[str]:
+    return [f"{rate:.3f}" for rate in rates]
+
+
+def _numbers(owner: str, pred: ArrayLike, target: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return both in float64; refuse unequal shapes, and none at all."""
+    y, t = (
+        check.real_array(owner, name, x).astype(np.float64)
+        for name, x in (("pred", pred), ("target", target))
+    )
+    if not y.size:
+        contract = "pred with at least one element"
+        raise ValueError(check.expected(owner, contract, f"shape {y.shape}"))
+    check.same_shape(owner, "target", t, y.shape)
+    return y, t

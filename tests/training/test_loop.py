@@ -756,7 +756,8 @@ LOSS = "a loss to call, with a backward"
 OWN = "an optimizer of the model's parameters"
 CALLBACKS = "callbacks to be Callbacks"
 PAIRS = "a DataLoader, or an iterable of pairs"
-NAMES = "metrics of accuracy or top_k_accuracy, or functions with names of their own"
+NAMES = "metrics of accuracy or top_k_accuracy or mean_absolute_error, or functions with names of"
+NAMES += " their own"
 
 
 @pytest.mark.parametrize(

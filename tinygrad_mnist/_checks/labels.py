@@ -1,5 +1,6 @@
-"""Classes: scores on the last axis, and which class is the true one."""
+"""Classes: scores on the last axis, which class is the true one, and what they are called."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -63,3 +64,13 @@ def are_probabilities(t: NDArray[Any]) -> bool:
         return False
     sums = t.sum(axis=-1, dtype=np.float64)
     return bool((abs(sums - 1) < 1e-3).all())  # float16 may be off by 5e-4
+
+
+def class_names(owner: object, names: Iterable[object] | None, classes: int) -> list[str]:
+    """Return a name for each class, its number where there are none; refuse another count."""
+    if names is None:
+        return [str(c) for c in range(classes)]
+    given = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if len(given) != classes:
+        raise value_error(owner, f"names of {classes} classes", names)
+    return [str(name) for name in given]

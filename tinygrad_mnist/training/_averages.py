@@ -12,10 +12,11 @@ from tinygrad_mnist.losses import Loss, ReducedLoss
 
 Metric = Callable[[Any, Any], float]
 
-_NAMED: dict[str, Metric] = {
+_FRACTIONS: dict[str, Metric] = {  # of the samples
     "accuracy": metric_functions.accuracy,
     "top_k_accuracy": metric_functions.top_k_accuracy,
 }
+_NAMED = _FRACTIONS | {"mean_absolute_error": metric_functions.mean_absolute_error}
 _OWN_COLUMNS = ("epoch", "lr", "loss", "seconds")
 _LOOKED_AT = 1000  # targets of a DataLoader, which may be far larger than memory
 
@@ -43,7 +44,7 @@ class Averages:
 
         All sums are in the order of the batches, so a chunk more or less changes no bit.
         """
-        own = {name: m for name, m in self._metrics.items() if m in _NAMED.values()}
+        own = {name: m for name, m in self._metrics.items() if m in _FRACTIONS.values()}
         others = {name: m for name, m in self._metrics.items() if name not in own}
         before = self.samples
         for value, n, part in zip(values.tolist(), divisors.tolist(), parts, strict=True):
@@ -51,7 +52,7 @@ class Averages:
             self._count(value, n, samples)
             if others:
                 self._measure(others, y[part], t[part], samples)
-        for name, metric in own.items():  # a fraction of the samples: the sum is a whole number
+        for name, metric in own.items():  # the sum is a whole number
             self.totals[name] += round(metric(y, t) * (self.samples - before))
 
     def _count(self, value: float, n: float, samples: int) -> None:
