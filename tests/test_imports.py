@@ -17,12 +17,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # its own, and within its own folder.
 FLOORS = """
     _checks _display _generators _interrupts
-    _extras _threads
+    _extras _outline _threads
     _blas init metrics data
     parameter losses
     module optim settings
     nn
-    _tables testing
+    _summary _tables testing
     compiled
     training
     interop plots
@@ -116,7 +116,16 @@ def test_the_public_names_are_those_of_the_design():
     layers = {"Linear", "ReLU", "Dropout", "Sequential", "LeakyReLU", "Tanh", "Sigmoid", "SiLU"}
     layers |= {"GELU", "Softmax", "BatchNorm", "LayerNorm", "Residual", "Parallel"}
     layers |= {"Conv2d", "MaxPool2d", "AvgPool2d", "Flatten", "Unflatten"}
-    others = {"Buffer", "DataLoader", "MSELoss", "Module", "Parameter", "SGD", "num_threads"}
+    others = {
+        "Buffer",
+        "DataLoader",
+        "MSELoss",
+        "Module",
+        "Parameter",
+        "SGD",
+        "num_threads",
+        "summary",
+    }
     others |= {"CrossEntropyLoss", "BCEWithLogitsLoss", "HuberLoss", "Adam", "AdamW"}
     assert set(tinygrad_mnist.__all__) == layers | others
 

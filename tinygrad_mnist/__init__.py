@@ -7,6 +7,7 @@ a value of another type a TypeError, and nothing has changed then. "Raises" in a
 what is special beyond that.
 """
 
+from tinygrad_mnist._summary import summary
 from tinygrad_mnist._threads import num_threads
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, MSELoss
@@ -69,4 +70,5 @@ __all__ = [
     "Tanh",
     "Unflatten",
     "num_threads",
+    "summary",
 ]

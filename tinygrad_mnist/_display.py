@@ -42,6 +42,6 @@ class Table:
     @staticmethod
     def _html_row(row: Sequence[str], tag: str) -> str:
         first, *others = map(escape, row)
-        cells = [f'<{tag} style="text-align: left">{first}</{tag}>']
+        cells = [f'<{tag} style="text-align: left; white-space: pre">{first}</{tag}>']
         cells += [f'<{tag} style="text-align: right">{cell}</{tag}>' for cell in others]
         return f"<tr>{''.join(cells)}</tr>"

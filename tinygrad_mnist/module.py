@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import streams_in
 from tinygrad_mnist._interrupts import holding
+from tinygrad_mnist._outline import outline
 from tinygrad_mnist.parameter import Buffer, Parameter
 
 
@@ -153,6 +154,10 @@ class Module(ABC):
         if lines:
             body += "\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n"
         return f"{type(self).__name__}({body})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return outline(self)._repr_html_()
 
     def __getstate__(self) -> Any:
         """Return what a copy or a pickle holds: all but what forward kept."""

@@ -17,11 +17,26 @@ _DEEP = "nested too deep to parse"
 _VALUES = [
     *(None, True, False, 0, 1, -1, 2, 3, 7, 0.5, -0.0, 1e308, math.nan, math.inf),
     *(2**31, 2**53, 2**63 - 1, 2**63, 2**64, 2**128, 10**400, -(2**63)),
+    *("Linear", "ReLU", "Sequential", "Residual", "Parallel", "BatchNorm", "add", "concat", "same"),
     *("", "x", "0.weight", "PCG64", "MT19937", "F64", "BF16", "BOOL", "loss", _DEEP),
     *([], {}, [[]], [1, 2], {"": 0}),
     *({"dict": {}}, {"tuple": [1]}, {"array": "tree"}, {"array": "model/0.bias"}, {"array": 1}),
 ]
-_KEYS = ["", "x", "loss", "epoch", "array", "dict", "tuple", "shape", "__metadata__", "\ud800"]
+_KEYS = [
+    "class",
+    "layers",
+    "bias",
+    "",
+    "x",
+    "loss",
+    "epoch",
+    "array",
+    "dict",
+    "tuple",
+    "shape",
+    "__metadata__",
+    "\ud800",
+]
 _DTYPES = "'<f4' '>f4' '<f8' '<f2' '<f16' '<f3' '|u1' '|i1' '|b1' '<i8' '<c8' '|O' '<U1' '|V4'"
 _DTYPES = [*_DTYPES.split(), "'<M8[s]'", "[('a', '<f4')]", "('<f4', (3,))", "None", "1"]
 _SHAPES = [

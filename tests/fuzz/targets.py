@@ -18,11 +18,26 @@ import mutations
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import (
+    SGD,
+    BatchNorm,
+    Conv2d,
+    DataLoader,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.interop.safetensors import import_safetensors
 from tinygrad_mnist.training import History, checkpoint, fit
-from tinygrad_mnist.training.checkpoint import CheckpointError
+from tinygrad_mnist.training.checkpoint import CheckpointError, load_model, save_model
 
 
 class Target:
@@ -296,6 +311,43 @@ class Checkpoint(Target):
         assert np.ptp(old.random_sample(1000)) > 0
 
 
+class ModelFile(Target):
+    """A whole model: the classes of its layers, their arguments, and the arrays."""
+
+    refusals = (CheckpointError,)
+
+    def seeds(self):
+        chain = Sequential(
+            Linear(4, 3, rng=0), BatchNorm(3), Residual(Linear(3, 3, rng=1), shortcut=ReLU())
+        )
+        images = Sequential(
+            Conv2d(1, 2, 3, padding=1, rng=2), MaxPool2d(), Flatten(), LayerNorm(8), Dropout(0.2)
+        )
+        found = []
+        for model in (chain, images, Parallel(Linear(2, 2, rng=3), Sequential(), join="add")):
+            save_model(self.path, model, epoch=1, arrays=[np.eye(2), (1.5, "x")])
+            found.append(self.path.read_bytes())
+        return found
+
+    def mutate(self, data, rng):
+        return mutations.checkpoint(data, rng, lambda tree: tree["dict"]["structure"])
+
+    def read(self):
+        return load_model(self.path)
+
+    def check(self, loaded):
+        (model, meta), (content, arrays) = loaded, tree_of(self.data)
+        for name, array in model.state_dict().items():
+            found = arrays[content["model"]["dict"][name]["array"]]
+            assert array.dtype == found.dtype
+            assert np.array_equal(array, found, equal_nan=True)
+        assert meta.keys() == content["meta"]["dict"].keys()
+        save_model(self.path, model)
+        again, _ = load_model(self.path)
+        assert repr(again) == repr(model)
+        assert pickle.dumps(again.state_dict()) == pickle.dumps(model.state_dict())
+
+
 class Resume(Checkpoint):
     """A run that goes on from its file, also within an epoch: `fit(..., resume=True)`."""
 
@@ -383,5 +435,6 @@ TARGETS = {
     "history": HistoryJson,
     "safetensors": Safetensors,
     "checkpoint": Checkpoint,
+    "model": ModelFile,
     "resume": Resume,
 }

@@ -77,6 +77,11 @@ class Residual(Branches):
         check_layers(self, named.items())
         self.body, self.shortcut = Sequential(*layers), shortcut
 
+    @property
+    def layers(self) -> tuple[Module, ...]:
+        """The layers of the body, as they were given."""
+        return self.body.layers
+
     def named_branches(self) -> Iterator[tuple[str, Module]]:
         """Yield the body and, if there is one, the shortcut."""
         yield "body", self.body

@@ -1,4 +1,4 @@
-"""Around the training loop: fit and evaluate, callbacks, what they measure, and checkpoints."""
+"""Around the training loop: fit, evaluate, predict; callbacks, histories, and checkpoints."""
 
 from tinygrad_mnist.training.callbacks import (
     BestCheckpoint,
@@ -9,6 +9,7 @@ from tinygrad_mnist.training.callbacks import (
 )
 from tinygrad_mnist.training.history import History
 from tinygrad_mnist.training.loop import evaluate, fit
+from tinygrad_mnist.training.prediction import predict
 
 __all__ = [
     "BestCheckpoint",
@@ -19,4 +20,5 @@ __all__ = [
     "Run",
     "evaluate",
     "fit",
+    "predict",
 ]

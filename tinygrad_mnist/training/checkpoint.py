@@ -1,23 +1,16 @@
-"""Checkpoints: all that a run needs to go on bit for bit, in one file that is never half-written.
+"""Checkpoints: all that a run needs to go on bit for bit; and model files, ready to predict.
 
-A checkpoint is an uncompressed `.npz` file without pickles: the arrays, and one member "tree" of
-JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one without this module.
+Both are uncompressed `.npz` files without pickles, which are never half-written: the arrays, and
+one member "tree" of JSON that says where each belongs. `np.load(path)["model/0.weight"]` reads one
+without this module.
 """
 
 import contextlib
-import io
-import json
 import os
 import re
-import sys
-import urllib.parse
-import zipfile
-from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._generators import Stream, check_state, streams_in
@@ -25,22 +18,11 @@ from tinygrad_mnist._interrupts import holding
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
-from tinygrad_mnist.training._files import write
+from tinygrad_mnist.training._archive import CHECKPOINT, MODEL, read_archive, write_archive
+from tinygrad_mnist.training._structure import built, classes, structure_of
 from tinygrad_mnist.training.history import History, checked_records
 
-_FORMAT, _VERSION = "tinygrad_mnist checkpoint", 1
-_DEEPEST = 100  # how many lists, tuples and dicts may be in one another
-_LONGEST = 65_000  # letters in the name of a zip file's member
-
-# how NumPy begins an array's member; its own reader evaluates this as Python code, which a forged
-# file can make so deep that it is a MemoryError
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][biuf]\d+)', 'fortran_order': (True|False), "
-    rb"'shape': \(([\d, ]*)\), \} *\n",
-    re.DOTALL,
-)
-
-_Arrays = dict[str, NDArray[Any]]
+_VERSION = 1  # of both
 
 
 class CheckpointError(ValueError):
@@ -80,7 +62,7 @@ def save(
     """
     streams = _streams(model, loader)
     content = {
-        "format": _FORMAT,
+        "format": CHECKPOINT,
         "version": _VERSION,
         "model": model.state_dict(),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
@@ -90,10 +72,7 @@ def save(
         "history": None if history is None else checked_records(history.records),
         "meta": meta,
     }
-    arrays: _Arrays = {}
-    tree = json.dumps(_packed(content, "", arrays)).encode()
-    arrays["tree"] = np.frombuffer(tree, np.uint8)
-    write("checkpoint.save", path, lambda file: _write_archive(file, arrays))
+    write_archive("checkpoint.save", path, content)
 
 
 def load(
@@ -126,26 +105,73 @@ def load(
     return content["meta"]  # type: ignore[no-any-return]
 
 
+def save_model(path: str | os.PathLike[str], model: Module, **meta: Any) -> None:
+    """Write a model file: structure, parameters and buffers, all that it takes to predict.
+
+    Of each layer it holds the name of its class, and the arguments of its constructor, which are
+    its attributes of the same names. It holds no code and no generator. A model that `load_model`
+    would not make alike is refused, so that nothing is lost without a word: a method that was set
+    on an object, a Parameter that two layers share, an attribute that no argument says.
+
+    Args:
+        path: The file, written as `save` does.
+        model: Layers of the package; or your own, whose arguments are numbers, strings, arrays,
+            other layers, and lists and tuples of them.
+        meta: Whatever else `load_model` shall return, as for `save`: names of classes, a mean.
+
+    Raises:
+        TypeError: The model cannot be made again, or meta holds something else.
+        ValueError: Two classes of layers are of one name; or as for `save`.
+        OSError: The file cannot be written; an old one is still there.
+    """
+    if not isinstance(model, Module):
+        raise check.type_error("save_model", "a Module", model)
+    content = {
+        "format": MODEL,
+        "version": _VERSION,
+        "structure": structure_of("save_model", model),
+        "model": model.state_dict(),
+        "meta": meta,
+    }
+    write_archive("save_model", path, content)
+
+
+def load_model(
+    path: str | os.PathLike[str], *, layers: Iterable[type[Module]] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """Return (model, meta) of a model file, the model in evaluation mode, ready to predict.
+
+    `model.train()` goes on with the training; generators, such as a Dropout's, are new ones. No
+    code in a file is run. The constructors of `layers` are, with arguments that the file says.
+
+    Args:
+        path: The file.
+        layers: Your own classes of layers, if the model has any; they are found by name.
+
+    Raises:
+        CheckpointError: The file is damaged, something else, or of a newer format; or it has a
+            layer that is not among `layers`.
+        FileNotFoundError: There is no such file.
+    """
+    known = classes("load_model", layers)
+    contract = f"{path} to be a whole model file"
+    with check.refusing("load_model", contract, CheckpointError):
+        content = read_archive(path, MODEL, _VERSION)
+        arrays = content["model"]
+        shapes = Counter(array.shape for array in arrays.values())
+        model = built(content["structure"], known, shapes)
+        for name, own in (*model.named_parameters(), *model.named_buffers()):
+            if name in arrays and own.data.dtype.kind == "f":
+                own.astype(arrays[name].dtype)
+        set_arrays(model, arrays)
+        return model.eval(), content["meta"]
+
+
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `save` made its tree of, after reading all of the file."""
-    file = io.BytesIO(Path(path).read_bytes())
+    """Return what `save` wrote, after reading all of the file."""
     contract = f"{path} to be a whole checkpoint"
     with check.refusing("checkpoint.load", contract, CheckpointError):
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(info.file_size for info in members) > len(file.getbuffer()):
-                raise ValueError("members larger than the file")
-            arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
-        if "tree" not in arrays:
-            raise ValueError("an archive of something else")
-        tree = json.loads(arrays["tree"].tobytes())
-        found = tree["dict"].get("format"), tree["dict"].get("version")
-        if found != (_FORMAT, _VERSION):
-            raise ValueError(f"format {found[0]!r}, version {found[1]!r}: not {_VERSION}")
-        content: dict[str, Any] = _unpacked(tree, arrays)
-        if not isinstance(content["meta"], dict):
-            raise ValueError(f"{check.described(content['meta'])} as meta")
-        return content
+        return read_archive(path, CHECKPOINT, _VERSION)
 
 
 def restore(
@@ -222,92 +248,3 @@ def _settings(loader: DataLoader) -> dict[str, Any]:
     if transform is not None:  # its name: the address of a function is another in the next process
         settings["transform"] = re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform))
     return {"samples": len(loader.inputs), **settings}
-
-
-def _packed(value: Any, name: str, arrays: _Arrays) -> Any:
-    """Return value as JSON can write it; each array goes into arrays, its name in its place.
-
-    Lists stay lists. A dict becomes {"dict": {...}}, so that what stands for an array or a tuple
-    cannot be mistaken for one.
-    """
-    if name.count("/") > _DEEPEST:  # a list that holds itself has no end
-        contract = f"meta nested at most {_DEEPEST} deep"
-        raise check.value_error("checkpoint.save", contract, value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not np.ma.isMA(value):
-        if len(name) > _LONGEST:
-            contract = f"arrays under names of at most {_LONGEST} letters"
-            raise check.value_error("checkpoint.save", contract, name)
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        inside = {key: _packed(item, _below(name, key), arrays) for key, item in value.items()}
-        return {"dict": inside}
-    if isinstance(value, (list, tuple)):
-        items = [_packed(item, _below(name, str(i)), arrays) for i, item in enumerate(value)]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        value = value.item()
-    if isinstance(value, int) and abs(value) > sys.float_info.max:
-        contract = f"integers that a float could hold at {name}"
-        raise check.value_error("checkpoint.save", contract, value)
-    if value is None or isinstance(value, (int, float, str)):
-        return value
-    contract = f"numbers, strings, arrays, and lists, tuples and dicts of them at {name}"
-    raise check.type_error("checkpoint.save", contract, value)
-
-
-def _below(name: str, part: str) -> str:
-    # a key may hold "/", or what is no valid text, which the name of a zip file's member must be
-    quoted = urllib.parse.quote(part, safe="", errors="surrogatepass")
-    return f"{name}/{quoted}" if name else quoted
-
-
-def _unpacked(value: Any, arrays: _Arrays) -> Any:
-    if isinstance(value, list):
-        return [_unpacked(item, arrays) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, inside),) = value.items()
-    if kind == "array":
-        return arrays[inside]
-    if kind == "tuple":
-        return tuple(_unpacked(item, arrays) for item in inside)
-    if kind == "dict":
-        return {key: _unpacked(item, arrays) for key, item in inside.items()}
-    raise ValueError(f"a {kind} in its tree")
-
-
-class _Archive(zipfile.ZipFile):
-    """A zip file that is closed only when it is whole.
-
-    zipfile closes an archive when it is garbage-collected. After Ctrl-C within a member, that would
-    raise a ValueError.
-    """
-
-    def __del__(self) -> None:
-        """Leave it open."""
-
-
-def _write_archive(file: IO[bytes], arrays: _Arrays) -> None:
-    """Write what `np.savez` writes."""
-    archive = _Archive(file, "w")
-    for name, array in arrays.items():
-        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            npy.write_array(member, array, allow_pickle=False)
-    archive.close()
-
-
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{info.filename} compressed")
-    content = bytearray(archive.read(info))  # its checksum is compared here
-    header = _HEADER.match(content)
-    if header is None:
-        raise ValueError(f"{info.filename}, which is no array of numbers")
-    dtype, fortran, shape = (group.decode() for group in header.groups())
-    sizes = [int(size) for size in shape.split(",") if size.strip()]
-    order: Any = "F" if fortran == "True" else "C"
-    array: NDArray[Any] = np.ndarray(sizes, dtype, content, header.end(), order=order)
-    if header.end() + array.nbytes != len(content):
-        raise ValueError(f"{info.filename}, which is longer than its array")
-    return array
