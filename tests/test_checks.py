@@ -227,6 +227,12 @@ def test_what_goes_wrong_is_refused_unless_the_machine_is_to_blame(error, kind, 
         assert caught.value.__cause__ is error
 
 
+def test_an_object_of_another_framework_is_called_one_of_it():
+    foreign = type("Parameter", (), {"__module__": "torch.nn.parameter"})()
+    with refusal(TypeError, "SGD: expected params to be Parameters, got a Parameter of torch"):
+        SGD([foreign], lr=0.1)
+
+
 class Chain:
     pass
 

@@ -576,7 +576,7 @@ ROWS = "target to have rows that are one-hot, or probabilities that sum to 1"
         ([0.0, 1.0], TypeError, "labels to be integers, got dtype float64", "Convert whole"),
         ([True, False], TypeError, "labels to be integers, got dtype bool", "Convert whole"),
         ([0], ValueError, f"{SHAPE}, got (1,)", "Integer labels want the shape of pred without"),
-        ([[0], [1]], ValueError, f"{SHAPE}, got (2, 1)", "Integer labels want"),
+        ([[0], [1]], ValueError, f"{SHAPE}, got (2, 1)", "`t[:, 0]`"),
         (0, ValueError, f"{SHAPE}, got ()", "Integer labels want"),
         (np.ones((3, 3)) / 3, ValueError, f"{SHAPE}, got (3, 3)", "Integer labels want"),
         *[

@@ -220,7 +220,7 @@ class BCEWithLogitsLoss(ReducedLoss):
         t = super().checked_target(y, target)
         outside = ~((t >= 0) & (t <= 1))  # NaN, too
         if outside.any():
-            raise ValueError(check.expected(self, "target in [0, 1]", t[outside].flat[0]))
+            raise check.refusal(ValueError, self, "target in [0, 1]", t[outside].flat[0])
         return t
 
     def compute(self, y: FloatArray, t: FloatArray) -> tuple[float, FloatArray, float]:

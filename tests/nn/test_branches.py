@@ -332,7 +332,7 @@ def test_what_is_no_module_is_refused_with_the_remedy(kind, layers, shortcut, na
     with refusal(TypeError, text) as caught:
         kind(*layers, **shortcut)
     assert caught.value.__notes__ == [
-        "Pass Module objects: `ReLU()`, not `ReLU`; `Sequential(*layers)`, not "
+        'Pass Module objects: `ReLU()`, not `ReLU` or "relu"; `Sequential(*layers)`, not '
         "`Sequential(layers)`."
     ]
 

@@ -445,7 +445,8 @@ def test_a_loss_that_is_no_number_stops_at_the_last_good_epoch(value, epoch, bat
     text = f"fit: expected a finite loss, got {value} in batch {batch} of epoch {epoch}"
     with refusal(FloatingPointError, text) as caught:
         fit(model, loss, optimizer, loader, epochs=5)
-    (note,) = caught.value.__notes__
+    remedy, note = caught.value.__notes__
+    assert remedy.startswith("Divide the learning rate by 10.")
     assert note == "Parameters and optimizer are as before this epoch, or as resumed within it."
     good, loss, optimizer_, loader = made()
     if epoch > 1:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
+from tinygrad_mnist._checks.refusal import described, expected, refusal, type_error, value_error
 from tinygrad_mnist._checks.settings import FLOATS, generator
 
 FloatArray = NDArray[np.floating[Any]]
@@ -31,14 +31,14 @@ def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
         return x
     contract = f"{name} to be an array of real numbers"
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(expected(owner, contract, "a masked array"))
+        raise refusal(TypeError, owner, contract, "a masked array")
     try:
         array = np.asarray(x)
     except (TypeError, ValueError) as error:  # ragged nested lists among them
-        raise TypeError(expected(owner, contract, f"a {type(x).__name__}: {error}")) from None
+        raise refusal(TypeError, owner, contract, f"a {type(x).__name__}: {error}") from None
     if array.dtype.kind not in "biuf":
         kind = f"an array of dtype {array.dtype}" if array.ndim else described(x)
-        raise TypeError(expected(owner, contract, kind))
+        raise refusal(TypeError, owner, contract, kind)
     return array
 
 
@@ -84,7 +84,8 @@ def cotangent(owner: object, dy: ArrayLike, like: FloatArray | None) -> FloatArr
 def kept(owner: object, value: Kept | None) -> Kept:
     """Return what forward kept; refuse a backward that comes before it."""
     if value is None:
-        raise RuntimeError(expected(owner, "a forward before backward", "none, or one that failed"))
+        contract, got = "a forward before backward", "none, or one that failed"
+        raise refusal(RuntimeError, owner, contract, got)
     return value
 
 

@@ -11,48 +11,84 @@ from typing import TypeVar
 
 import numpy as np
 
-Refused = TypeVar("Refused", TypeError, ValueError)
+Refused = TypeVar("Refused", bound=Exception)
 
-# What helps most, by contract, with … for what differs: a note on the error. The first that fits
-# is taken.
+# What helps most, as a note on the error: by contract, or by contract and value, with … for what
+# differs. The first that fits is taken.
 REMEDIES = {
+    "x to be an array of real numbers, got a tuple…": "A DataLoader yields pairs: "
+    "`for x, t in loader`.",
+    "x to be an array of real numbers, got None": "A `forward` ends without `return`.",
+    "dy to be an array of real numbers, got None": "A `backward` ends without `return`.",
+    "dy to be an array of real numbers": "Pass the gradient: `model.backward(loss.backward())`.",
+    "dy of shape …, got ()": "Pass the gradient, not the value: `model.backward(loss.backward())`.",
+    "… to be an array of real numbers, got a masked array": "Fill it first: `a.filled(0)`.",
+    "… to be an array of real numbers": "Pass numbers in one regular shape; of a table with words, "
+    "choose the columns of numbers: `df[names].to_numpy(float)`.",
+    "bias to be a bool, got '…'": "An activation is a layer: "
+    "`Sequential(Linear(784, 10), ReLU())`.",
+    "p in [0, 1)": "p is the probability of zeroing: `Dropout(0.2)` keeps 80 %.",
+    "lr in [0, inf), got a …": "A schedule goes into a callback: "
+    "`fit(..., callbacks=[LearningRate(schedule)])`.",
+    "a forward before backward": "Call `model(x)` before `model.backward(dy)`, and "
+    "`loss(pred, t)` before `loss.backward()`.",
     "x of shape (..., H, W, …)": "Images have their channels last: grey ones are `x[..., None]`, "
     "those with the channels first `np.moveaxis(x, -3, -1)`.",
+    "x of shape (..., …)": "The layer's first argument is the size of the last axis of x. "
+    "`x.reshape(len(x), -1)` flattens images; before a Flatten(), grey ones are `x[..., None]`.",
+    "layer … to be a Module": 'Pass Module objects: `ReLU()`, not `ReLU` or "relu"; '
+    "`Sequential(*layers)`, not `Sequential(layers)`.",
+    "each Module once": "Make one for each place: `Sequential(a, ReLU(), b, ReLU())`.",
+    "x with more than one value of a feature, in training": "If the last batch of an epoch is one "
+    "sample, leave it out: `DataLoader(..., drop_last=True)`. To predict, call `model.eval()` "
+    "first.",
+    "a state dict": "Of a file: `model.load_state_dict(dict(np.load(path)))`.",
+    "target of shape …, or labels of shape …, got (…, 1)": "Labels have no axis of their own: "
+    "`t[:, 0]`.",
+    "target of shape …, or labels of shape …": "Integer labels want the shape of pred without its "
+    "last axis, probabilities the shape of pred: for ten outputs, `one_hot(labels, 10)`.",
+    "target of shape (…, 1), got …": "A target of a single output is `(N, 1)`: `t[:, None]`.",
+    "target of shape …": "Integer labels want CrossEntropyLoss, or `one_hot`. A target of a single "
+    "output is `(N, 1)`: `t[:, None]`.",
+    "target in [0, 1]": "Of labels -1 and 1, `(t + 1) / 2` makes 0 and 1.",
+    "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
+    " accuracy out: `metrics=()`.",
+    "labels to be integers": "Convert whole numbers: `labels.astype(int)`. Probabilities, and "
+    "one-hot rows, have a last axis of classes.",
+    "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "
+    "missing label.",
+    "an iterable of Parameters": "Give `model.parameters()`.",
+    "params to be Parameters": "Give `model.parameters()`.",
+    "at least one Parameter": "A layer of your own keeps what it trains in a Parameter: "
+    "`self.W = Parameter(...)`.",
+    "images of dtype uint8": "`preprocess` divides by 255 itself: pass the raw bytes.",
+    "inputs of … axes or more for this transform": "Images are channels last: grey ones "
+    "`images[..., None]`. Flat rows: `x.reshape(-1, 28, 28, 1)`.",
+    "a loss to call, with a backward": "Pass an object, not the class: `MSELoss()`.",
+    "logits for …": "The loss computes softmax or sigmoid itself: leave that layer out, and apply "
+    "it to predictions, `Softmax()(model(x))`.",
+    "an Optimizer": "Pass an object, not the class: `SGD(model.parameters(), lr=0.1)`.",
+    "an optimizer of the model's parameters": "In a notebook, run the cell of the optimizer again "
+    "after that of the model.",
+    "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
+    "batches.",
+    "a loader with at least one sample": "A generator is used up after one epoch: give a "
+    "DataLoader or a list.",
+    "a finite loss": "Divide the learning rate by 10. If that does not help, look for NaN in the "
+    "data: `np.isfinite(x).all()`.",
+    "finite parameters": "Divide the learning rate by 10.",
+    "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
+    "callbacks to be Callbacks": "Pass a list of objects, even of one: `[EarlyStopping()]`.",
+    "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
+    "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
     "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "
     "BCEWithLogitsLoss, and `np.mean((pred > 0) == target)` is its accuracy. In a regression, "
     "leave accuracy out.",
     "pred to hold scores, not predicted labels": "Pass the scores that were the argument of "
     "`argmax`, or `one_hot(predicted, num_classes)`.",
-    "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
-    " accuracy out: `metrics=()`.",
-    "target of shape …, or labels of shape …": "Integer labels want the shape of pred without its "
-    "last axis, probabilities the shape of pred.",
-    "target of shape …": "Integer labels want CrossEntropyLoss, or `one_hot`. A target of a single "
-    "output is `(N, 1)`: `t[:, None]`.",
-    "inputs of … axes or more for this transform": "Images are channels last: grey ones "
-    "`images[..., None]`. Flat rows: `x.reshape(-1, 28, 28, 1)`.",
-    "labels to be integers": "Convert whole numbers: `labels.astype(int)`. Probabilities, and "
-    "one-hot rows, have a last axis of classes.",
-    "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "
-    "missing label.",
-    "a loss to call, with a backward": "Pass an object, not the class: `MSELoss()`.",
-    "an iterable of Parameters": "Give `model.parameters()`.",
-    "params to be Parameters": "Give `model.parameters()`.",
-    "an Optimizer": "Pass an object, not the class: `SGD(model.parameters(), lr=0.1)`.",
-    "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
-    "batches.",
-    "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
-    "callbacks to be Callbacks": "Derive a callback from `Callback`, and pass a list, even of one.",
-    "an optimizer of the model's parameters": "In a notebook, run the cell of the optimizer again "
-    "after that of the model.",
-    "layer … to be a Module": "Pass Module objects: `ReLU()`, not `ReLU`; `Sequential(*layers)`, "
-    "not `Sequential(layers)`.",
-    "x with more than one value of a feature, in training": "If the last batch of an epoch is one "
-    "sample, leave it out: `DataLoader(..., drop_last=True)`. To predict, call `model.eval()` "
-    "first.",
-    "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
-    "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
 }
+
+_FRAMEWORKS = ("torch", "keras", "jax", "tensorflow")  # which have names like ours
 
 
 def expected(owner: object, contract: str, value: object) -> str:
@@ -64,11 +100,18 @@ def expected(owner: object, contract: str, value: object) -> str:
 def refusal(kind: type[Refused], owner: object, contract: str, got: object) -> Refused:
     """Return an error of this kind, with a note of what helps where the table has one."""
     error = kind(expected(owner, contract, got))
-    for pattern, remedy in REMEDIES.items():
-        if re.fullmatch(re.escape(pattern).replace("…", ".*"), contract):
-            error.add_note(remedy)
-            break
+    remedy = remedy_for(f"{contract}, got {got}")
+    if remedy:
+        error.add_note(remedy)
     return error
+
+
+def remedy_for(told: str) -> str | None:
+    """Return what helps where an error says "<contract>, got <value>", if the table has it."""
+    for pattern, remedy in REMEDIES.items():
+        if re.match(re.escape(pattern).replace("…", ".*") + "(, got |$)", told, re.DOTALL):
+            return remedy
+    return None
 
 
 def type_error(owner: object, contract: str, value: object) -> TypeError:
@@ -94,7 +137,8 @@ def described(value: object) -> str:
     if isinstance(value, np.ndarray):
         kind = "a masked array" if np.ma.isMA(value) else "an array"
         return f"{kind} of shape {value.shape} and dtype {value.dtype}"
-    return f"a {type(value).__name__}"
+    library = type(value).__module__.partition(".")[0]
+    return f"a {type(value).__name__}" + (f" of {library}" if library in _FRAMEWORKS else "")
 
 
 @contextmanager

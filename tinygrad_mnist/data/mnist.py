@@ -76,7 +76,7 @@ def preprocess(
     dtype = check.float_dtype(owner, dtype)
     x, y = check.real_array(owner, "images", images), check.real_array(owner, "labels", labels)
     if x.dtype != np.uint8:
-        raise TypeError(check.expected(owner, "images of dtype uint8", x.dtype))
+        raise check.refusal(TypeError, owner, "images of dtype uint8", x.dtype)
     if x.ndim not in (3, 4):
         contract = "images of shape (N, H, W) or (N, H, W, C)"
         raise ValueError(check.expected(owner, contract, x.shape))

@@ -127,7 +127,7 @@ def check_layers(container: Module, layers: Iterable[tuple[object, Module]]) -> 
         for module in layer.modules():
             if seen.setdefault(id(module), name) != name:
                 twice = f"{type(module).__name__} in layers {seen[id(module)]} and {name}"
-                raise ValueError(check.expected(container, "each Module once", f"the same {twice}"))
+                raise check.refusal(ValueError, container, "each Module once", f"the same {twice}")
 
 
 def entering(container: Module, x: ArrayLike) -> Any:

@@ -122,5 +122,5 @@ def parameters_in(owner: object, params: Iterable[Parameter]) -> list[Parameter]
         if not isinstance(param, Parameter):
             raise check.type_error(owner, "params to be Parameters", param)
     if not found:
-        raise ValueError(check.expected(owner, "at least one Parameter", "none"))
+        raise check.refusal(ValueError, owner, "at least one Parameter", "none")
     return found

@@ -5,8 +5,9 @@ from typing import Any
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.data import DataLoader
-from tinygrad_mnist.losses import Loss
+from tinygrad_mnist.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Sequential, Sigmoid, Softmax
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._averages import Metric, named
 from tinygrad_mnist.training.callbacks import Callback, Run
@@ -21,6 +22,15 @@ def check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
     if not isinstance(model, Module):
         raise check.type_error(owner, "a Module", model)
     check.loss(owner, loss, method=method)
+
+
+def check_logits(model: Module, loss: Loss) -> None:
+    """Refuse a last layer that the loss contains: a softmax of a softmax hardly learns."""
+    inside = {CrossEntropyLoss: Softmax, BCEWithLogitsLoss: Sigmoid}.get(type(loss))
+    layers = [layer for _, layer in model.leaves()] if isinstance(model, Sequential) else []
+    if layers and type(layers[-1]) is inside:
+        contract = f"logits for {type(loss).__name__}"
+        raise check.refusal(ValueError, "fit", contract, f"a last layer {layers[-1]}")
 
 
 def check_optimizer(optimizer: Optimizer, model: Module) -> None:

@@ -71,7 +71,7 @@ class Averages:
     def result(self, owner: str) -> dict[str, float]:
         """Return the averages by name; refuse if there were no samples."""
         if not self.samples:
-            raise ValueError(check.expected(owner, "a loader with at least one sample", "none"))
+            raise check.refusal(ValueError, owner, "a loader with at least one sample", "none")
         means = {name: total / self.samples for name, total in self.totals.items()}
         return means | {"loss": self.totals["loss"] / self.n}
 
@@ -96,7 +96,7 @@ class Averages:
 def refuse_unless_finite(loss: float, where: str) -> None:
     """Refuse a loss that is NaN or infinite."""
     if not math.isfinite(loss):
-        raise FloatingPointError(check.expected("fit", "a finite loss", f"{loss} {where}"))
+        raise check.refusal(FloatingPointError, "fit", "a finite loss", f"{loss} {where}")
 
 
 def named(owner: str, metrics: Sequence[str | Metric] | None, loader: Any) -> dict[str, Metric]:

@@ -21,6 +21,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._arguments import (
     Pairs,
+    check_logits,
     check_optimizer,
     check_parts,
     checked_callbacks,
@@ -128,6 +129,7 @@ def fit(
         TypeError: An argument of the wrong type.
     """
     check_parts("fit", model, loss, "backward")
+    check_logits(model, loss)
     check_optimizer(optimizer, model)
     train_loader, validation, functions, columns = checked_data(train_loader, validation, metrics)
     shown = check.flag("fit", "progress", progress) and sys.stderr is not None
@@ -218,7 +220,7 @@ def _set_back_unless_finite(run: Run) -> Iterator[None]:
         yield
         if not finite(run.model):
             found = f"NaN or infinity after the last batch of epoch {run.epoch}"
-            raise FloatingPointError(check.expected("fit", "finite parameters", found))
+            raise check.refusal(FloatingPointError, "fit", "finite parameters", found)
     except FloatingPointError as error:
         for array, values in before:
             array[...] = values
