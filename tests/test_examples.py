@@ -57,10 +57,10 @@ def ended(name, *args):
 
 
 def run(name, *args):
-    """Return what the example prints; it ends well, and stderr stays empty."""
+    """Return what the example prints; it ends well, and says nothing else but its progress."""
     done = ended(name, *args)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert re.fullmatch(r"(epoch \d+/\d+ +loss .* s.*\n|nothing left .*\n)*", done.stderr)
     return done.stdout
 
 

@@ -33,7 +33,7 @@ THIRD_PARTIES = {
     "_blas": {"scipy"},
     "data": {"scipy"},
     "nn": {"scipy"},
-    "training": {"tqdm"},
+    "training": {"IPython", "tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"llvmlite", "numba", "tqdm"},
     "interop": {"jax", "keras", "safetensors"},

@@ -116,7 +116,7 @@ def test_a_run_says_it(monkeypatch):
     with terminal() as stream:
         fit(*run_of, epochs=2, compiled=True)
     assert LINE.format(1) in stream.getvalue()
-    assert "epoch 2/2: 100%" in stream.getvalue()
+    assert "epoch 2/2  loss" in stream.getvalue()
 
 
 def test_nothing_is_compiled_by_an_import():

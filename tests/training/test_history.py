@@ -119,7 +119,7 @@ def test_it_shows_itself_as_a_table_with_the_best_epoch_marked():
     history = History([record, late, {**late, "epoch": 3, "gap": 0.0}])
     assert str(history) == repr(history) == (
         "epoch    lr    loss  val_loss  seconds     gap\n"
-        "1       0.1  0.2500     1e-07      1.2          best\n"
+        "1       0.1  0.2500     1e-07     1.23          best\n"
         "2      0.05  1234.5       nan     12.3\n"
         "3      0.05  1234.5       nan     12.3  0.0000"
     )  # fmt: skip

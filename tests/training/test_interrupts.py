@@ -93,14 +93,18 @@ def test_the_interrupt_that_leaves_fit_has_the_history_and_says_where_it_came():
         run_of(PressesTwice(1))
     assert caught.value.history == History(whole.records[:1])
     (note,) = caught.value.__notes__
-    assert note.startswith("fit stopped in epoch 2 of 2, after step 5; another fit goes on from")
+    assert note == (
+        "fit stopped in epoch 2 of 2, after step 5. The model keeps what it has learned.\n"
+        "This error's `history` has the epochs before; fit(..., history=history) goes on with "
+        "epoch 2.\nIn a notebook: import sys; history = sys.last_value.history"
+    )
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step():
     callback = PressesTwice(2)
     with pytest.raises(KeyboardInterrupt) as caught:
         run_of(callback)
-    assert "after step 4;" in caught.value.__notes__[0]
+    assert "after step 4." in caught.value.__notes__[0]
     assert callback.after == [4]  # the second press came out where it was made
 
 

@@ -1,9 +1,7 @@
 """fit and evaluate against a loop written out, and what they do when something goes wrong."""
 
-import io
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -723,33 +721,6 @@ def test_a_loss_in_float32_is_summed_in_full():
     assert found["loss"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
 
 
-def test_without_stderr_there_is_no_bar(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
-    fit(*made(), epochs=1)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(("progress", "terminal"), [(True, True), (True, False), (False, True)])
-def test_the_bar_is_for_terminals_and_on_request(monkeypatch, progress, terminal):
-    stream = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    model, loss, optimizer, loader = made()
-    history = fit(model, loss, optimizer, loader, epochs=2, validation=loader, progress=progress)
-    shown = stream.getvalue()
-    if not (progress and terminal):
-        assert shown == ""
-        return
-    last = shown.rstrip().split("\r")[-1]
-    assert last.startswith("epoch 2/2: 100%")
-    assert "3/3" in last
-    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        assert f"{name}={history.records[-1][name]:.3g}" in last
-
-
 OTHERS = SGD(made()[0].parameters(), 0.1)
 PAIR = np.ones((2, 4)), np.ones((2, 3))
 LIST = "metrics to be a list of names and functions"
@@ -781,7 +752,6 @@ NAMES += " their own"
             "checkpoint to be a file, in a folder that is there, got '.'",
         ),
         ({"epochs": 1.0}, TypeError, "epochs to be an integer >= 1, got 1.0"),
-        ({"progress": 1}, TypeError, "progress to be a bool, got 1"),
         ({"resume": 1, "checkpoint": "x"}, TypeError, "resume to be a bool, got 1"),
         ({"resume": True}, ValueError, "checkpoint, the file, with resume, got None"),
         (

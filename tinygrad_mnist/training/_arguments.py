@@ -1,6 +1,6 @@
 """What `fit` and `evaluate` are given, looked at before anything changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
 from tinygrad_mnist import _checks as check
@@ -11,6 +11,7 @@ from tinygrad_mnist.nn import Sequential, Sigmoid, Softmax
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._averages import Metric, named
 from tinygrad_mnist.training.callbacks import Callback, Run
+from tinygrad_mnist.training.history import History
 
 Pairs = Iterable[tuple[Any, Any]]
 
@@ -72,6 +73,29 @@ def checked_callbacks(callbacks: Iterable[Callback], run: Run) -> list[Callback]
             raise check.type_error("fit", "callbacks to be Callbacks", callback)
         callback.before_run(run)
     return checked
+
+
+def checked_history(history: History | None, resume: bool) -> History:
+    """Return the history to go on with, an empty one if there is none."""
+    if history is None:
+        return History()
+    if not isinstance(history, History):
+        raise check.type_error("fit", "history to be a History", history)
+    if resume:
+        raise check.refusal(ValueError, "fit", "history or resume", "both")
+    return history
+
+
+def continue_history(run: Run, loader: Pairs) -> None:
+    """Let the run go on after the history that it was given; refuse one of other numbers."""
+    records = run.history.records
+    columns = {*run.columns, "seconds"}  # which those of the first version do not have
+    for record in records:
+        if {*record, "seconds"} != columns:
+            contract = f"history with {', '.join(run.columns)}, or an empty one"
+            raise check.refusal(ValueError, "fit", contract, ", ".join(record))
+    if isinstance(loader, Sized):  # else schedules per step begin again
+        run.step = len(records) * len(loader)
 
 
 def checked_data(

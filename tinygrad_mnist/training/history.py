@@ -130,13 +130,16 @@ def mode_of(name: str) -> Mode | None:
 
 
 def shown(name: str, value: float) -> str:
-    """Return a number of a record, short enough for a column: 0.2510, 1e-07, 1234.5."""
+    """Return a number of a record as a column shows it: 0.2510, 12.510, 1e-07, 1234.5."""
     if isinstance(value, numbers.Integral):
         return str(value)
     if name == "seconds":
-        return f"{value:.1f}"
-    usual = value == 0 or 1e-3 <= abs(value) < 1000
-    return f"{value:.4f}" if name != "lr" and usual else f"{value:.5g}"
+        return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if name == "lr":
+        return f"{value:.5g}"
+    if value == 0 or 1e-3 <= abs(value) < 1:
+        return f"{value:.4f}"
+    return f"{value:#.5g}" if 1 <= abs(value) < 9999.5 else f"{value:.5g}"
 
 
 def _timeless(record: Record) -> Record:

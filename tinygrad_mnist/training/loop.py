@@ -6,13 +6,10 @@ infinite.
 """
 
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from time import perf_counter
 from typing import Any
-
-from tqdm import tqdm
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._interrupts import Hold, holding
@@ -26,14 +23,15 @@ from tinygrad_mnist.training._arguments import (
     check_parts,
     checked_callbacks,
     checked_data,
+    checked_history,
+    continue_history,
     pairs_of,
 )
 from tinygrad_mnist.training._averages import Averages, Metric, named, refuse_unless_finite
+from tinygrad_mnist.training._progress import Progress
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
 from tinygrad_mnist.training.history import History
-
-_SHOWN_EVERY = 50  # batches: to write the averages beside the bar takes some 20 us
 
 
 def evaluate(
@@ -81,10 +79,11 @@ def fit(
     validation: Pairs | tuple[Any, Any] | None = None,
     metrics: Sequence[str | Metric] | None = None,
     callbacks: Sequence[Callback] = (),
-    progress: bool = True,
+    progress: bool | str = True,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    history: History | None = None,
     compiled: bool = False,
 ) -> History:
     """Train for a number of epochs, and return what was measured in each.
@@ -101,17 +100,21 @@ def fit(
         loss: A ReducedLoss, or any loss that is called the same way; see `evaluate`.
         optimizer: An Optimizer of parameters of the model: all of them, or those that shall move.
         train_loader: A DataLoader, or any iterable of pairs that can be iterated over again.
-        epochs: How many in all, also with resume.
+        epochs: How many in all, also with resume or history.
         validation: Data that is not trained on, as for `evaluate`; unshuffled, for repeatable
             numbers.
         metrics: As for `evaluate`; left out, the targets of train_loader decide.
         callbacks: Called in order around epochs and steps: LearningRate, EarlyStopping,
             BestCheckpoint, or your own.
-        progress: Show a bar for each epoch; there is none where stderr is no terminal.
+        progress: True shows a bar within an epoch, on a terminal or in a notebook, and writes a
+            line after it: to stderr, in a notebook as the cell's output. "bar" and "lines" show one
+            of them anywhere, False none. "best" marks the lowest "val_loss" so far.
         checkpoint: A file to write after each epoch; see `tinygrad_mnist.training.checkpoint`.
         checkpoint_every: Write it every so many batches, too.
         resume: Go on from that file, bit for bit, with the rate that it holds; start from the
             beginning if it is not there. Without resume, a file that is there is replaced.
+        history: Go on after its last epoch, with the model as it is now, and add records to it:
+            what an earlier fit returned, or an empty one to have in hand if this is interrupted.
         compiled: Make the steps in compiled kernels (extra `compiled`: numba), about 1,000 samples
             at a call. Results are the same up to rounding. Ctrl-C and metrics of your own wait for
             the end of a call, and gradients are cleared. A callback's `before_step` may change the
@@ -124,18 +127,21 @@ def fit(
         CheckpointError: With resume, the file is damaged, or of another model, optimizer or
             loader, or of other metrics. Nothing has changed then.
         ValueError: A number outside its interval, no such metric, an optimizer of other parameters,
-            a callback that monitors what is not measured, no sample in an epoch, or the file
-            stands within an epoch after the last.
+            a callback that monitors what is not measured, no sample in an epoch, a history of other
+            numbers, or one with resume; or the file stands within an epoch after the last.
         TypeError: An argument of the wrong type.
     """
     check_parts("fit", model, loss, "backward")
     check_logits(model, loss)
     check_optimizer(optimizer, model)
     train_loader, validation, functions, columns = checked_data(train_loader, validation, metrics)
-    shown = check.flag("fit", "progress", progress) and sys.stderr is not None
-    run = Run(model, optimizer, History(), check.integer("fit", "epochs", epochs, at_least=1))
+    resume = check.flag("fit", "resume", resume)
+    history = checked_history(history, resume)
+    run = Run(model, optimizer, history, check.integer("fit", "epochs", epochs, at_least=1))
+    shown = Progress(progress, run, train_loader)
     run.columns += columns
     callbacks = checked_callbacks(callbacks, run)
+    continue_history(run, train_loader)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
     steps: Callable[..., Generator[None]] = _steps
     if check.flag("fit", "compiled", compiled):
@@ -143,13 +149,14 @@ def fit(
 
         steps = checked_steps(run, loss, train_loader, file)
     with _interruptible(run) as hold, _modes_kept(model):
-        resumed_at = file.load(list(functions)) if check.flag("fit", "resume", resume) else None
-        for epoch in range(len(run.history.records) + 1, run.epochs + 1):
+        resumed_at = file.load(list(functions)) if resume else None
+        done = len(history.records)
+        for epoch in range(done + 1, run.epochs + 1):
             run.epoch = epoch
             with hold:
                 if not (resumed_at or _begins(run, callbacks)):
                     break
-            with _set_back_unless_finite(run), _bar(run, train_loader, shown) as bar:
+            with _set_back_unless_finite(run), shown.bar() as show:
                 began = perf_counter() - (resumed_at or {}).get("seconds", 0.0)
                 averages = Averages(loss, functions, train_loader)
                 start, pairs = opened(train_loader, resumed_at, averages)
@@ -158,20 +165,29 @@ def fit(
                         with hold:  # Ctrl-C may come
                             if file.is_due(averages.batches):
                                 file.save(position(start, averages, perf_counter() - began))
-                            _show(bar, averages)
+                            show(averages)
                 measured = averages.result("fit")
                 if validation is not None:
                     with hold:
                         measured |= _validated(run, loss, validation, functions)
-                bar.set_postfix(measured)
                 measured["seconds"] = perf_counter() - began
             resumed_at = None
             run.history.records.append({"epoch": run.epoch, "lr": optimizer.lr, **measured})
             with hold:
                 for callback in callbacks:
                     callback.after_epoch(run)
+                shown.line()
                 file.save()
-    return run.history
+        if len(history.records) == done:
+            shown.say(_why_none_was_trained(run))
+    return history
+
+
+def _why_none_was_trained(run: Run) -> str:
+    done = len(run.history.records)
+    if run.stopped:
+        return f"nothing trained: a callback stopped the run after epoch {done}"
+    return f"nothing left to train: the history has {done} epochs, of epochs={run.epochs} in all"
 
 
 def _begins(run: Run, callbacks: Sequence[Callback]) -> bool:
@@ -240,9 +256,10 @@ def _interruptible(run: Run) -> Iterator[Hold]:
     except KeyboardInterrupt as error:
         error.history = run.history  # type: ignore[attr-defined]
         error.add_note(
-            f"fit stopped in epoch {run.epoch} of {run.epochs}, after step {run.step}; another fit "
-            "goes on from these parameters.\nThis error's `history` has the epochs before: in a "
-            "notebook, `sys.last_value.history`."
+            f"fit stopped in epoch {run.epoch} of {run.epochs}, after step {run.step}. The model "
+            "keeps what it has learned.\nThis error's `history` has the epochs before; "
+            f"fit(..., history=history) goes on with epoch {len(run.history.records) + 1}.\n"
+            "In a notebook: import sys; history = sys.last_value.history"
         )
         raise
 
@@ -256,17 +273,3 @@ def _modes_kept(model: Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def _bar(run: Run, loader: Pairs, shown: bool) -> Any:
-    total = len(loader) if isinstance(loader, Sized) else None
-    disable = None if shown else True  # None: tqdm shows it on a terminal only
-    return tqdm(total=total, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch", disable=disable)
-
-
-def _show(bar: Any, averages: Averages) -> None:
-    if bar.disable:
-        return
-    if averages.batches // _SHOWN_EVERY > bar.n // _SHOWN_EVERY:
-        bar.set_postfix(averages.result("fit"), refresh=False)
-    bar.update(averages.batches - bar.n)
