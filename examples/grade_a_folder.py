@@ -1,7 +1,8 @@
-"""Grade a folder of submissions: python examples/grade_a_folder.py FOLDER > grades.csv.
+"""Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER > grades.csv.
 
-Each file is to have a class Tanh. It has a process of its own, as it may print, loop for ever or
-end the program, and a minute. That keeps mistakes apart, but not code that means harm.
+ASSIGNMENT is a file such as examples/course/1_layer.py: its function `graded` takes what each file
+in FOLDER is to define. Each has a process of its own, as it may print, loop for ever or end the
+program, and two minutes. That keeps mistakes apart, but not code that means harm.
 """
 
 import csv
@@ -11,22 +12,21 @@ import sys
 from pathlib import Path
 
 GRADE = """
-import runpy, sys
-import numpy as np
-from tinygrad_mnist.testing import grade
-layer = runpy.run_path(sys.argv[1])["Tanh"]
-grade(lambda features, rng: layer(), reference=np.tanh).to_json(sys.argv[2])
+import inspect, runpy, sys
+graded, answer = runpy.run_path(sys.argv[1])["graded"], runpy.run_path(sys.argv[2])
+asked = inspect.signature(graded).parameters
+graded(**{name: answer[name] for name in asked}).to_json(sys.argv[3])
 """
 
 
-def row(path):
+def row(assignment, path):
     result = path.with_suffix(".json")
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-c", GRADE, path, result]
+    command = [sys.executable, "-c", GRADE, assignment, path, result]
     try:
-        done = subprocess.run(command, timeout=60, capture_output=True, text=True)
+        done = subprocess.run(command, timeout=120, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        return [path.name, "0.00", "took more than a minute"]
+        return [path.name, "0.00", "took more than two minutes"]
     if not result.exists():  # the file ended the process, or could not be read
         return [path.name, "0.00", (done.stderr.splitlines() or ["ended at once"])[-1]]
     found = json.loads(result.read_text())
@@ -34,7 +34,8 @@ def row(path):
     return [path.name, f"{found['score']:.2f}", ", ".join(failed)]
 
 
+assignment, folder = sys.argv[1:]
 table = csv.writer(sys.stdout, lineterminator="\n")
 table.writerow(["file", "score", "failed"])
-for path in sorted(Path(sys.argv[1]).glob("*.py")):
-    table.writerow(row(path))
+for path in sorted(Path(folder).glob("*.py")):
+    table.writerow(row(assignment, path))

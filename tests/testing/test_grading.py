@@ -484,7 +484,34 @@ def test_a_grade_prints_every_rule_and_why_it_failed():
     at = next(i for i, line in enumerate(lines) if line.startswith("  failed       gradients"))
     assert lines[at + 1] == "      x of shape (2, 2) (a batch), in training mode:"
     assert lines[at + 3].startswith("      wrong: x[0, 0]: analytic ")
-    assert lines[-1] == "  not reached  unused-parameter    (gradients failed)"
+    assert lines[-1] == "  not reached  unused-parameter (gradients failed)"
+
+
+def test_a_rule_of_the_teachers_is_asked_and_counted_as_the_others_are():
+    def is_odd():
+        """y(-x) is -y(x).
+
+        More that the table leaves out.
+        """
+        assert Tanh()(np.ones(1)) < 0, "it is not"
+
+    result = of(Tanh)
+    graded = result.also(is_odd, points=3).also(lambda: None)
+    assert graded.verdicts[:-2] == result.verdicts
+    odd, last = graded.verdicts[-2:]
+    assert odd[:3] == ("is-odd", "failed", "y(-x) is -y(x).")
+    assert odd.why.startswith("AssertionError: it is not\n")
+    assert last.outcome == "passed"
+    points = sum(verdict.points for verdict in result.verdicts)
+    assert graded.score == (points + 1) / (points + 4)
+
+
+def test_a_rule_of_the_teachers_is_not_asked_of_a_skeleton():
+    def asked():
+        raise AssertionError
+
+    rule = of(Module).also(asked, points=3).verdicts[-1]
+    assert rule == ("asked", "not reached", "", "implemented failed", 3)
 
 
 def test_a_grade_is_plain_values_in_a_file(tmp_path):

@@ -5,12 +5,13 @@ examples, `tinygrad_mnist.testing.strategies` has checklists.
 """
 
 import html
+import inspect
 import json
 import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -55,12 +56,13 @@ _FLOAT64 = np.dtype(np.float64)
 
 
 class Verdict(NamedTuple):
-    """What became of one rule, what it says, and why it failed or was not reached."""
+    """What became of one rule, what it says, why it failed or was not reached, and its points."""
 
     rule: str
     outcome: Outcome
     says: str
     why: str = ""
+    points: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,9 @@ class Grade:
 
         `POINTS` says what a rule is worth.
         """
-        points = {v.rule: POINTS.get(v.rule, 1) for v in self.verdicts}
-        passed = self.rules("passed")
-        missed = sum(rule in points and rule not in passed for rule in HALVING)
-        return 0.5**missed * sum(points[rule] for rule in passed) / sum(points.values())
+        reached = sum(v.points for v in self.verdicts if v.outcome == "passed")
+        missed = sum(v.rule in HALVING for v in self.verdicts if v.outcome != "passed")
+        return 0.5**missed * reached / sum(v.points for v in self.verdicts)
 
     @property
     def summary(self) -> str:
@@ -99,18 +100,43 @@ class Grade:
         """Return the names of the rules that passed, failed or were not reached."""
         return [v.rule for v in self.verdicts if v.outcome == outcome]
 
+    @global_state_kept()
+    def also(self, rule: Callable[[], object], points: int = 1) -> "Grade":
+        """Return the grade with a rule of your own: a function that raises where it is broken.
+
+        Its name is the rule's, with - for _, and the first line of its docstring what the rule
+        says. It is asked where `implemented` passed.
+        """
+        name = rule.__name__.replace("_", "-")
+        verdicts = Verdicts({name: (inspect.getdoc(rule) or "").partition("\n")[0]})
+        if "implemented" in self.rules("passed"):
+            verdicts.ask(name, rule)
+        else:
+            verdicts.stopped = "implemented failed"
+        (verdict,) = verdicts.grade(self.subject).verdicts
+        return replace(self, verdicts=[*self.verdicts, verdict._replace(points=points)])
+
     def __bool__(self) -> bool:
         """Return whether every rule passed."""
         return len(self.rules("passed")) == len(self.verdicts)
 
     def __str__(self) -> str:
-        """Return a table of the rules, and under each that failed, why."""
+        """Return the rules that passed, those that failed and why, and those not reached.
+
+        What is to be done stands last, where a terminal shows it.
+        """
         longest = max(len(v.rule) for v in self.verdicts)
         lines = [self._title]
-        for rule, outcome, says, why in self.verdicts:
-            said = f"({why})" if outcome == "not reached" else says
-            lines.append(f"  {outcome:<11}  {rule:<{longest}}  {said}")
-            lines += [f"      {line}" for line in why.splitlines() if outcome == "failed"]
+        for told in ("passed", "failed"):
+            for rule, outcome, says, why, _ in self.verdicts:
+                if outcome == told:
+                    lines.append(f"  {outcome:<11}  {rule:<{longest}}  {says}")
+                    lines += [f"      {line}" for line in why.splitlines()]
+        missed: dict[str, list[str]] = {}  # by why
+        for v in self.verdicts:
+            if v.outcome == "not reached":
+                missed.setdefault(v.why, []).append(v.rule)
+        lines += [f"  not reached  {_listed(rules)} ({why})" for why, rules in missed.items()]
         return "\n".join(lines)
 
     @property
@@ -197,13 +223,15 @@ class Verdicts:
         return Grade(subject, [self._verdict(rule, says) for rule, says in self.says.items()])
 
     def _verdict(self, rule: str, says: str) -> Verdict:
+        points = POINTS.get(rule, 1)
         if rule in self.failed:
             ended = self.ended[rule]
             count = f"\nNothing else could be asked in {ended} of {self.examples} examples."
-            return Verdict(rule, "failed", says, self.failed[rule] + (count if ended else ""))
+            why = self.failed[rule] + (count if ended else "")
+            return Verdict(rule, "failed", says, why, points)
         if rule in self.passed:
-            return Verdict(rule, "passed", says)
-        return Verdict(rule, "not reached", says, self.stopped)
+            return Verdict(rule, "passed", says, points=points)
+        return Verdict(rule, "not reached", says, self.stopped, points)
 
 
 def _told(error: BaseException) -> str:
