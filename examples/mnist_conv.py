@@ -25,7 +25,10 @@ parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--compiled", action="store_true", help="train compiled (needs numba)")
 args = parser.parse_args()
 
-(images, labels), (test_images, test_labels) = mnist.load_data(args.data)
+try:
+    (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
+except (OSError, ValueError, ImportError) as error:  # no file, no images of 28 x 28, no Keras
+    parser.error(str(error))
 x_train = images[..., None] / np.float32(255)  # (N, 28, 28, 1), from 0 for paper to 1 for ink
 x_test = test_images[..., None] / np.float32(255)
 

@@ -56,7 +56,10 @@ if args.resume:
 elif (args.out / "run.npz").exists():
     sys.exit(f"{args.out} holds a run: go on with it (--resume), or choose another --out")
 
-(images, labels), (test_images, test_labels) = mnist.load_data(args.data)
+try:
+    (images, labels), (test_images, test_labels) = mnist.load_data(args.data)
+except (OSError, ValueError, ImportError) as error:  # no file, no images of 28 x 28, no Keras
+    parser.error(str(error))
 x = images[..., None] / np.float32(255)  # (N, 28, 28, 1), from 0 for paper to 1 for ink
 x_test = test_images[..., None] / np.float32(255)
 rng = np.random.default_rng(args.seed)

@@ -138,12 +138,42 @@ def test_the_seed_decides_every_number():
     assert one != other
 
 
-def test_the_scripts_take_a_path_for_data():
-    path = str(ROOT / "tinygrad_mnist" / "data" / "mnist_20k.npz")
-    args = ("--epochs", "1", "--data")
-    assert run("notebook/mnist_minibatch", *args, path) == run(
-        "notebook/mnist_minibatch", *args, "bundled"
-    )
+TAKE_DATA = [
+    "train",
+    "mnist_conv",
+    *[f"notebook/mnist_{s}" for s in ("sgd", "dropout", "minibatch")],
+]
+
+
+def own_data(folder, side, labels):
+    """Write a file of 200 images of this side, and labels of this dtype."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (200, side, side), np.uint8), rng.integers(0, 10, 200)
+    arrays = {"x_train": x, "y_train": y.astype(labels), "x_test": x, "y_test": y.astype(labels)}
+    np.savez(folder / "own.npz", **arrays)
+    return str(folder / "own.npz")
+
+
+def test_the_scripts_take_a_file_of_ones_own_with_labels_as_numpy_makes_them(tmp_path):
+    args = ("--epochs", "2", "--data")
+    told = [
+        run("notebook/mnist_minibatch", *args, own_data(tmp_path, 28, labels))
+        for labels in (np.int64, np.uint8)
+    ]
+    assert told[0] == told[1]
+    assert len(ROW.findall(told[0])) == 2
+
+
+@pytest.mark.parametrize("name", TAKE_DATA)
+def test_images_of_another_size_are_refused_in_one_sentence(name, tmp_path):
+    path = own_data(tmp_path, 8, np.int64)
+    refused = ended(name, "--data", path)
+    assert refused.returncode == 2
+    usage, told = refused.stderr.split("error: ")
+    assert usage.startswith("usage: ")
+    contract = f"{path} to be a .npz file in Keras's layout, x_train of uint8 (N, 28, 28)"
+    found = "a header that claims shape (200, 8, 8)"
+    assert told == f"mnist.load_data: expected {contract}, got {found}\n"
 
 
 @pytest.mark.parametrize(("script", "epochs"), [("sgd", 11), ("dropout", 11), ("minibatch", 1)])
@@ -341,7 +371,7 @@ def test_train_refuses_bad_settings_and_leaves_no_folder(tmp_path):
         (("--data", "nowhere.npz"), "got 'nowhere.npz', where there is no file"),
     ):
         refused = ended("train", "--out", tmp_path / "out", *option)
-        assert refused.returncode == 1
+        assert refused.returncode == (2 if "--data" in option else 1)
         assert refused.stderr.strip().endswith(told)
         assert not (tmp_path / "out").exists()
 

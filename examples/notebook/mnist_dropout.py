@@ -24,7 +24,10 @@ parser.add_argument("--seed", type=int, default=1, help="of weights and masks")
 parser.add_argument("--compiled", action="store_true", help="train compiled (needs numba)")
 args = parser.parse_args()
 
-(x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)
+try:
+    (x_train, y_train), (x_test, y_test) = mnist.load_data(args.data)
+except (OSError, ValueError, ImportError) as error:  # no file, no images of 28 x 28, no Keras
+    parser.error(str(error))
 x_train, t_train = mnist.preprocess(x_train, y_train)
 x_test, t_test = mnist.preprocess(x_test, y_test)
 

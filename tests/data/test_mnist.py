@@ -108,8 +108,8 @@ def write_idx(folder, arrays, end="", separator="-"):
 
 
 def npz_contract(path, key):
-    shape = "(N, 28, 28)" if key.startswith("x") else "(N,)"
-    contract = f"{path} to be a .npz file in Keras's layout, {key} of uint8 {shape}"
+    array = "uint8 (N, 28, 28)" if key.startswith("x") else "integers (N,)"
+    contract = f"{path} to be a .npz file in Keras's layout, {key} of {array}"
     return f"mnist.load_data: expected {contract}"
 
 
@@ -438,8 +438,42 @@ def test_npz_member_of_another_format_version(tmp_path, version):
         mnist.load_data(path)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, bool, ">u2", "S1", "U1"])
-@every_key
+@pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "i8", "u8", ">i2", ">u8"])
+def test_npz_with_labels_of_any_dtype_of_integers(tmp_path, dtype):
+    arrays = made()
+    path = tmp_path / "mnist.npz"
+    labels = {key: arrays[key].astype(dtype) for key in ("y_train", "y_test")}
+    np.savez(path, **{**arrays, **labels})
+    assert_holds(mnist.load_data(path), arrays)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 256, 2**40])
+def test_npz_with_a_label_that_no_byte_could_hold(tmp_path, label):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{**made(train=3), "y_train": [0, label, 9]})
+    text = f"mnist.load_data: expected {path} to have labels 0 to 9, got {label}"
+    with refusal(ValueError, text):
+        mnist.load_data(path)
+
+
+def test_npz_whose_labels_are_cut_off(tmp_path):
+    arrays = made(train=3) | {"y_train": np.array([1, 2, 3])}
+    path = tmp_path / "mnist.npz"
+    write_members(path, arrays, y_train=npy_bytes(np.arange(2), (3,)))
+    with refused_npz(path, "y_train", "16 bytes where shape (3,) has 24"):
+        mnist.load_data(path)
+
+
+NO_IMAGES, NO_LABELS = ["i1", "i8", "f4", "?", ">u2", "S1", "U1"], ["f4", "f8", "?", "S1", "m8[s]"]
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        *[(key, dtype) for key in ("x_train", "x_test") for dtype in NO_IMAGES],
+        *[(key, dtype) for key in ("y_train", "y_test") for dtype in NO_LABELS],
+    ],
+)
 def test_npz_of_another_dtype(tmp_path, key, dtype):
     arrays = made()
     array = arrays[key].astype(dtype)

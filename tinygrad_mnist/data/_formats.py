@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tinygrad_mnist import _checks as check
 
 Bytes = NDArray[np.uint8]
+Integers = NDArray[np.integer[Any]]
 
 OWNER = "mnist.load_data"
 
@@ -29,16 +30,18 @@ _PARTS = {
     "y_test": ("t10k-labels", 1),
 }
 _SHAPES = {3: "(N, 28, 28)", 1: "(N,)"}
+_DTYPES = {3: "uint8", 1: "integers"}  # of a .npz file: NumPy's own labels are int64
 # EMNIST ByClass, the largest relative, has 814,255 images in all; more would be an attack
 _MOST_IMAGES = 1_000_000
 _CHUNK = 1 << 20
 
 
-def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
+def read_npz(file: IO[bytes], name: str) -> dict[str, Integers]:
     """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
     arrays = {}
     for key, (_, ndim) in _PARTS.items():
-        contract = f"{name} to be a .npz file in Keras's layout, {key} of uint8 {_SHAPES[ndim]}"
+        expected = f"{key} of {_DTYPES[ndim]} {_SHAPES[ndim]}"
+        contract = f"{name} to be a .npz file in Keras's layout, {expected}"
         with check.refusing(OWNER, contract), zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{key}.npy")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -48,7 +51,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Bytes]:
     return arrays
 
 
-def read_idx_folder(folder: Path) -> dict[str, Bytes]:
+def read_idx_folder(folder: Path) -> dict[str, Integers]:
     """Return the same from a folder of four IDX files; ValueError if one is damaged."""
     return {key: _read_idx(folder, stem, ndim) for key, (stem, ndim) in _PARTS.items()}
 
@@ -62,7 +65,7 @@ def _find(folder: Path, stem: str, ndim: int) -> Path:
     raise FileNotFoundError(check.expected(OWNER, contract, "neither"))
 
 
-def _read_idx(folder: Path, stem: str, ndim: int) -> Bytes:
+def _read_idx(folder: Path, stem: str, ndim: int) -> Integers:
     path = _find(folder, stem, ndim)
     opened: Any = gzip.open if path.suffix == ".gz" else open
     contract = f"{path} to be an IDX file of uint8 {_SHAPES[ndim]}"
@@ -72,28 +75,29 @@ def _read_idx(folder: Path, stem: str, ndim: int) -> Bytes:
             raise ValueError(f"magic number 0x{header[:4].hex()}")
         if len(header) < 4 + 4 * ndim:
             raise ValueError(f"a header cut off after {len(header)} bytes")
-        return _read_body(file, struct.unpack(f">{ndim}I", header[4:]), "C")
+        return _read_body(file, struct.unpack(f">{ndim}I", header[4:]), "C", np.dtype(np.uint8))
 
 
-def _read_npy(file: Any, ndim: int) -> Bytes:
+def _read_npy(file: Any, ndim: int) -> Integers:
     version = npy.read_magic(file)
     if version != (1, 0):  # later ones are for headers of more than 64 KiB
         raise ValueError(f"format version {version}")
     # NumPy evaluates the header as Python code; in 128 bytes that cannot be deep
     shape, fortran_order, dtype = npy.read_array_header_1_0(file, max_header_size=128)
-    if dtype != np.uint8 or len(shape) != ndim:
+    allowed = dtype == np.uint8 if ndim == 3 else dtype.kind in "iu"
+    if not allowed or len(shape) != ndim:
         raise ValueError(f"dtype {dtype} and shape {shape}")
-    return _read_body(file, shape, "F" if fortran_order else "C")
+    return _read_body(file, shape, "F" if fortran_order else "C", dtype)
 
 
-def _read_body(file: Any, shape: tuple[int, ...], order: Any) -> Bytes:
+def _read_body(file: Any, shape: tuple[int, ...], order: Any, dtype: np.dtype[Any]) -> Integers:
     """Read the bytes of the claimed shape as far as there are any, and at most one more."""
     if not 1 <= shape[0] <= _MOST_IMAGES or shape[1:] not in ((), (28, 28)):
         raise ValueError(f"a header that claims shape {shape}")
-    size, body = math.prod(shape), bytearray()
+    size, body = math.prod(shape) * dtype.itemsize, bytearray()
     while len(body) <= size and (chunk := file.read(min(_CHUNK, size + 1 - len(body)))):
         body += chunk
     if len(body) != size:
         more_or = "more" if len(body) > size else len(body)
         raise ValueError(f"{more_or} bytes where shape {shape} has {size}")
-    return np.frombuffer(body, np.uint8).reshape(shape, order=order)
+    return np.frombuffer(body, dtype).reshape(shape, order=order)

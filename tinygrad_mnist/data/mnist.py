@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist._extras import import_keras
-from tinygrad_mnist.data._formats import OWNER, Bytes, read_idx_folder, read_npz
+from tinygrad_mnist.data._formats import OWNER, Bytes, Integers, read_idx_folder, read_npz
 from tinygrad_mnist.data.transforms import one_hot
 
 _LOCAL = '"bundled" (20,000 images, shipped), a .npz file or a folder of IDX files'
@@ -35,8 +35,9 @@ def load_data(source: str | os.PathLike[str] = "bundled") -> tuple[Split, Split]
             with the package and checked by SHA-256. "keras": all 70,000, downloaded and cached by
             Keras (extra `keras`), on JAX unless the environment variable KERAS_BACKEND says
             otherwise. "keras-fashion": Fashion-MNIST, in the same way. Or a path: a `.npz` file in
-            Keras's layout, or a folder with the four IDX files, plain or `.gz`, of either. Images
-            of another size, and labels above 9, are refused: give such arrays to a DataLoader.
+            Keras's layout, with labels of any dtype of integers, or a folder with the four IDX
+            files, plain or `.gz`. Images of another size, and labels above 9, are refused: such
+            arrays need no function of MNIST's, and go into a DataLoader as they are.
 
     Returns:
         Images x, uint8 (N, 28, 28), from 0 for paper to 255 for ink, and labels y, uint8 (N,).
@@ -70,7 +71,9 @@ def preprocess(
     """Return inputs (N, pixels) in [0, 1] and one-hot targets (N, 10).
 
     images (N, H, W) or (N, H, W, C) are uint8, the raw bytes and not scaled ones; labels (N,) are
-    integers from 0 to 9; dtype is that of both results, float32 or float64.
+    integers from 0 to 9, ten classes even where some do not occur; dtype is that of both results,
+    float32 or float64. For other classes, `one_hot(labels, num_classes)`, or CrossEntropyLoss,
+    which takes the labels as they are.
     """
     owner = "mnist.preprocess"
     dtype = check.float_dtype(owner, dtype)
@@ -87,7 +90,7 @@ def preprocess(
     return inputs, one_hot(y, 10, dtype)
 
 
-def _read_bundled() -> dict[str, Bytes]:
+def _read_bundled() -> dict[str, Integers]:
     content = (resources.files("tinygrad_mnist.data") / "mnist_20k.npz").read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != _SHA256:
@@ -102,13 +105,18 @@ def _load_keras(name: str) -> tuple[Split, Split]:
         return getattr(keras.datasets, name).load_data()  # type: ignore[no-any-return]
 
 
-def _split(arrays: dict[str, Bytes], name: str) -> tuple[Split, Split]:
-    """Return the four arrays as two pairs, or refuse those that do not belong together."""
+def _split(arrays: dict[str, Integers], name: str) -> tuple[Split, Split]:
+    """Return the four arrays as two pairs of bytes, or refuse those that do not fit together."""
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images) != len(labels):
             contract = f"{name} to have as many {part} labels as images ({len(images)})"
             raise ValueError(check.expected(OWNER, contract, len(labels)))
-        if labels.max() > 9:
-            raise ValueError(check.expected(OWNER, f"{name} to have labels 0 to 9", labels.max()))
-    return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+        outside = labels[(labels < 0) | (labels > 9)]
+        if outside.size:
+            raise ValueError(check.expected(OWNER, f"{name} to have labels 0 to 9", outside[0]))
+    x_train, y_train, x_test, y_test = (
+        arrays[key].astype(np.uint8, copy=False)
+        for key in ("x_train", "y_train", "x_test", "y_test")
+    )
+    return (x_train, y_train), (x_test, y_test)
