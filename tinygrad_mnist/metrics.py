@@ -85,12 +85,12 @@ def report(pred: ArrayLike, target: ArrayLike, names: Sequence[str] | None = Non
 
     It shows itself as the last line of a cell, and by `print`. names are those of the classes, in
     the order of their labels; None numbers them. A macro mean counts each class alike, however
-    many samples it has, and leaves out classes for which the number is NaN.
+    many samples it has, and is NaN if one of its numbers is.
     """
     matrix = _confusion("metrics.report", pred, target)
     labels = check.class_names("metrics.report", names, len(matrix))
     rates = np.stack([_precision(matrix), _recall(matrix), _f1(matrix)], axis=1)
-    means, total = np.nanmean(rates, axis=0), str(matrix.sum())
+    means, total = rates.mean(axis=0), str(matrix.sum())
     rows = [
         [name, *_decimals(rate), str(count)]
         for name, rate, count in zip(labels, rates, _support(matrix), strict=True)

@@ -30,7 +30,7 @@ _PARTS = {
     "y_test": ("t10k-labels", 1),
 }
 _SHAPES = {3: "(N, 28, 28)", 1: "(N,)"}
-_DTYPES = {3: "uint8", 1: "integers"}  # of a .npz file: NumPy's own labels are int64
+_IN_NPZ = {3: f"uint8 {_SHAPES[3]}", 1: f"integers {_SHAPES[1]}"}  # NumPy's own are int64
 # EMNIST ByClass, the largest relative, has 814,255 images in all; more would be an attack
 _MOST_IMAGES = 1_000_000
 _CHUNK = 1 << 20
@@ -40,8 +40,7 @@ def read_npz(file: IO[bytes], name: str) -> dict[str, Integers]:
     """Return x_train, y_train, x_test and y_test of an open .npz file; ValueError if damaged."""
     arrays = {}
     for key, (_, ndim) in _PARTS.items():
-        expected = f"{key} of {_DTYPES[ndim]} {_SHAPES[ndim]}"
-        contract = f"{name} to be a .npz file in Keras's layout, {expected}"
+        contract = f"{name} to be a .npz file in Keras's layout, {key} of {_IN_NPZ[ndim]}"
         with check.refusing(OWNER, contract), zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{key}.npy")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
