@@ -48,6 +48,7 @@ def train(folder, compiled):
         callbacks=[LearningRate(warm_up(10, cosine_decay(0.2, steps=54)), per="step")],
         checkpoint=folder / "run.npz",
         checkpoint_every=2,
+        progress=False,
         resume=True,
         compiled=compiled,
     )
