@@ -24,6 +24,7 @@ from tinygrad_mnist import (
     ReLU,
     Sequential,
 )
+from tinygrad_mnist.optim import Groups
 from tinygrad_mnist.testing.strategies import seeds
 
 if not (find_spec("keras") and find_spec("jax")):
@@ -504,6 +505,8 @@ def test_other_losses_are_refused():
 def test_optimizers_that_step_otherwise_in_keras_are_refused():
     with refused(TypeError, "to_keras_optimizer: expected an SGD, got a OwnSGD"):
         to_keras_optimizer(optimizer(OwnSGD))
+    with refused(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
+        to_keras_optimizer(Groups(optimizer()))
     text = (
         "to_keras_optimizer: expected weight_decay or momentum, not both (Keras's decay passes "
         "the momentum by), got weight_decay=0.1 and momentum=0.9"

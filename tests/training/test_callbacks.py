@@ -1,16 +1,30 @@
-"""Callbacks: rates that follow a schedule, and what is decided from the history alone."""
+"""Callbacks: when each is called, rates that follow a schedule, clipping, the best epoch."""
 
+import csv
 import math
+import signal
 
 import numpy as np
 import pytest
 from helpers import refusal
 
-from tinygrad_mnist import SGD, DataLoader, Linear, MSELoss, ReLU, Sequential
+from tinygrad_mnist import (
+    SGD,
+    Buffer,
+    DataLoader,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    Sequential,
+)
+from tinygrad_mnist.optim import clip_grad_norm
 from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
 from tinygrad_mnist.training import (
     BestCheckpoint,
     Callback,
+    ClipGradients,
+    CSVLog,
     EarlyStopping,
     History,
     LearningRate,
@@ -223,33 +237,218 @@ def test_a_resumed_run_goes_on_with_the_rates_of_a_whole_one(tmp_path, per, at):
     assert resumed == history
 
 
-def test_callbacks_act_around_epochs_and_before_each_forward():
-    seen = []
+HOOKS = ["before_run", "before_epoch", "before_step", "after_backward", "after_step"]
+HOOKS += ["after_epoch", "after_run"]
+
+
+def test_callbacks_act_around_epochs_and_in_the_midst_of_a_step(monkeypatch):
+    seen, losses = [], []
+
+    def noting(owner, name):
+        """Note each call of a method, with what is known then."""
+        method = getattr(owner, name)
+
+        def noted(self, *args):
+            made = method(self, *args)
+            if isinstance(self, Callback):
+                (run,) = args
+                seen.append((name, run.epoch, run.step))
+                if name == "after_step":
+                    losses.append(run.loss)
+            else:
+                seen.append(name)
+            return made
+
+        monkeypatch.setattr(owner, name, noted)
+
+    for name in HOOKS:
+        noting(Callback, name)
+    for owner, name in ((Linear, "forward"), (Linear, "backward"), (SGD, "step")):
+        noting(owner, name)
+    history = fit(*small_run(), epochs=2, callbacks=[Callback()])
+    wanted = [("before_run", 0, 0)]
+    for epoch in (1, 2):
+        wanted.append(("before_epoch", epoch, 3 * epoch - 3))
+        for step in range(3 * epoch - 3, 3 * epoch):
+            wanted += [("before_step", epoch, step), "forward", "backward"]
+            wanted += [("after_backward", epoch, step), "step", ("after_step", epoch, step + 1)]
+        wanted.append(("after_epoch", epoch, 3 * epoch))
+    assert seen == [*wanted, ("after_run", 2, 6)]
+    means = [np.mean(losses[:3]), np.mean(losses[3:])]
+    np.testing.assert_allclose(history.column("loss"), means)
+
+
+def test_gradients_are_clipped_before_each_step():
+    runs = [small_run(), small_run()]
+    fit(*runs[0], epochs=2, callbacks=[ClipGradients(0.05)])
+    model, loss, optimizer, loader = runs[1]
+    norms = []
+    for _ in range(2):
+        for x, t in loader:
+            loss(model(x), t)
+            model.zero_grad()
+            model.backward(loss.backward())
+            norms.append(clip_grad_norm(model.parameters(), 0.05))
+            optimizer.step()
+    assert min(norms) < 0.05 < max(norms)
+    np.testing.assert_array_equal(runs[0][0].weight.data, model.weight.data)
+    with refusal(ValueError, "ClipGradients: expected max_norm in [0, inf), got -1"):
+        ClipGradients(-1)
+
+
+def test_a_csv_log_is_whole_after_each_epoch_and_goes_on_after_a_resume(tmp_path):
+    path, lengths = tmp_path / "log.csv", []
+
+    class Reads(Callback):
+        def after_epoch(self, run):
+            with path.open() as file:
+                rows = [*csv.DictReader(file)]
+            assert [float(row["loss"]) for row in rows] == run.history.column("loss")
+            lengths.append(len(rows))
+
+    for epochs in (2, 3):
+        callbacks = [LearningRate(lambda t: 0.1), CSVLog(path), Reads()]
+        saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+        fit(*small_run(), epochs=epochs, callbacks=callbacks, **saving)
+    assert lengths == [1, 2, 3]
+    contract = "CSVLog: expected path to be a file, in a folder that is there"
+    with refusal(ValueError, f"{contract}, got 'nope/log.csv'"):
+        fit(*small_run(), epochs=1, callbacks=[CSVLog("nope/log.csv")])
+
+
+def test_a_frozen_parameter_has_the_gradient_of_the_last_batch_alone():
+    """And no product of the batches before: those would be multiplied out at every step."""
+    frozen, head = Linear(2, 3, rng=0), Linear(3, 1, rng=1)
+    _, loss, _, loader = small_run()
+    gradients = []
 
     class Sees(Callback):
-        def before_epoch(self, run):
-            seen.append(("epoch", run.epoch, run.step))
+        def after_backward(self, run):
+            gradients.append(frozen.weight.grad.copy())
 
-        def before_step(self, run):
-            seen.append(("step", run.epoch, run.step))
+    before = frozen.state_dict()
+    optimizer = SGD(head.parameters(), lr=0.0)
+    fit(Sequential(frozen, head), loss, optimizer, loader, epochs=2, callbacks=[Sees()])
+    assert len(gradients) == 6
+    shuffled = DataLoader(loader.inputs, loader.targets, 2, shuffle=True, rng=1)
+    model = Sequential(frozen, head)
+    pairs = [pair for _ in range(2) for pair in shuffled]
+    for (x, t), gradient in zip(pairs, gradients, strict=True):
+        loss(model(x), t)
+        model.zero_grad()
+        model.backward(loss.backward())
+        np.testing.assert_array_equal(gradient, frozen.weight.grad)
+    np.testing.assert_array_equal(frozen.weight.data, before["weight"])
+
+
+# the best epoch
+
+
+class Counting(Module):
+    """A model whose Parameter and Buffer tell after how many steps they are; y is always t - 1."""
+
+    def __init__(self):
+        self.weight, self.seen = Parameter([0.0]), Buffer([0.0])
+
+    def forward(self, x):
+        self.seen.data += self.training
+        return np.zeros((len(x), 1), np.float32)
+
+    def backward(self, dy):
+        self.weight.accumulate([-1.0])
+
+
+def counting_run(scores, **options):
+    """Return what fit needs for an epoch of one step for each of the scores it records."""
+
+    class Scores(Callback):
+        def before_run(self, run):
+            run.columns.append("score")
 
         def after_epoch(self, run):
-            seen.append(("done", run.epoch, run.step))
+            run.history.records[-1]["score"] = scores[run.epoch - 1]
 
-    class Noting(ReLU):
-        def forward(self, x):
-            seen.append("forward")
-            return super().forward(x)
+    model, loader = Counting(), DataLoader(np.ones((2, 1)), np.ones((2, 1)), 2)
+    stopping = EarlyStopping("score", "max", **{"restore_best": True, **options})
+    callbacks = [Scores(), stopping]
+    return (model, MSELoss(), SGD(model.parameters(), lr=1.0), loader), callbacks
 
-    model, loss, optimizer, loader = small_run()
-    fit(Sequential(model, Noting()), loss, optimizer, loader, epochs=2, callbacks=[Sees()])
-    wanted = []
-    for epoch in (1, 2):
-        wanted.append(("epoch", epoch, 3 * epoch - 3))
-        for step in range(3 * epoch - 3, 3 * epoch):
-            wanted += [("step", epoch, step), "forward"]
-        wanted.append(("done", epoch, 3 * epoch))
-    assert seen == wanted
+
+def state_of(model):
+    return [float(a[0]) for a in model.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    ("scores", "epochs", "best"),
+    [
+        ([1, 3, 2, 2, 9], 4, 2),  # stopped
+        ([1, 3, 2], 3, 2),  # the epochs run out
+        ([1, 2, 3], 3, 3),
+        ([3, 3, 2], 3, 1),  # the first of equals
+        ([math.nan, 1, math.nan], 3, 2),
+    ],
+)
+def test_the_best_parameters_and_buffers_come_back(scores, epochs, best):
+    for restore_best, wanted in ((True, best), (False, epochs)):
+        run, callbacks = counting_run(scores, patience=2, restore_best=restore_best)
+        history = fit(*run, epochs=len(scores), callbacks=callbacks)
+        assert len(history.records) == epochs
+        assert state_of(run[0]) == [wanted, wanted]
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
+def test_a_resumed_run_has_the_best_of_all_its_epochs(tmp_path, killed_at):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    run, callbacks = counting_run([1, 3, 2, 2.5])
+    with pytest.raises(Killed):
+        fit(*run, epochs=5, callbacks=[*callbacks, KilledAt(killed_at)], **saving)
+    run, callbacks = counting_run([1, 3, 2, 2.5])
+    fit(*run, epochs=4, callbacks=callbacks, **saving)
+    assert state_of(run[0]) == [2, 2]
+    model = Counting()  # the file goes on from the last epoch, and resuming it ends alike
+    assert checkpoint.load(tmp_path / "run.npz", model)["epoch"] == 4
+    assert state_of(model) == [4, 4]
+    run, callbacks = counting_run([1, 3, 2, 2.5])
+    fit(*run, epochs=4, callbacks=callbacks, **saving)
+    assert state_of(run[0]) == [2, 2]
+
+
+def interrupted(run):
+    signal.raise_signal(signal.SIGINT)
+
+
+def diverged(run):
+    run.model.weight.data[:] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "left"),
+    [(interrupted, KeyboardInterrupt, 4), (diverged, FloatingPointError, 3)],
+)
+def test_after_an_error_or_ctrl_c_the_model_stays_as_it_is_then(fail, error, left):
+    class Fails(Callback):
+        def before_step(self, run):
+            if run.epoch == 4:
+                fail(run)
+
+    run, callbacks = counting_run([1, 3, 2, 2])
+    with pytest.raises(error):
+        fit(*run, epochs=9, callbacks=[*callbacks, Fails()])
+    assert state_of(run[0]) == [left, left]
+
+
+def test_a_parameter_that_is_read_only_is_left_out_of_the_best():
+    run, callbacks = counting_run([1, 3, 2])
+    run[0].fixed = Parameter([7.0])
+    run[0].fixed.data.flags.writeable = False
+    run[2].params[:] = [run[0].weight]
+    fit(*run, epochs=3, callbacks=callbacks)
+    assert state_of(run[0]) == [2, 2, 7]
+
+
+def test_restore_best_is_a_bool():
+    with refusal(TypeError, "EarlyStopping: expected restore_best to be a bool, got 1"):
+        EarlyStopping(restore_best=1)
 
 
 def test_learning_rate_refusals():

@@ -29,9 +29,10 @@ from tinygrad_mnist import (
     Unflatten,
     num_threads,
 )
+from tinygrad_mnist.optim import Groups
 from tinygrad_mnist.optim.schedules import one_cycle
 from tinygrad_mnist.testing.strategies import seeds
-from tinygrad_mnist.training import Callback, History, LearningRate, checkpoint, fit
+from tinygrad_mnist.training import Callback, ClipGradients, History, LearningRate, checkpoint, fit
 
 pytest.importorskip("numba")
 from tinygrad_mnist.compiled.trainer import Trainer
@@ -299,7 +300,7 @@ def test_checkpoints_are_written_after_the_same_batches(tmp_path, monkeypatch, e
 
 
 class Meddles(Callback):
-    """Looks at the model before each step, and changes what a step depends on."""
+    """Looks at the model before and after each step, and changes what a step depends on."""
 
     def __init__(self):
         self.seen = []
@@ -315,16 +316,20 @@ class Meddles(Callback):
         optimizer.momentum, optimizer.lr = 0.1 * (run.step % 3), 0.01 * run.step
         model[5].train(run.step % 2 == 0)
 
+    def after_step(self, run):
+        self.seen.append([run.step, run.loss, run.model[1].weight.data[0, 0]])
+        run.model[1].weight.data += 0.1
+
 
 @pytest.mark.parametrize("transform", [None, noisy])
-def test_a_callback_may_look_at_the_model_before_each_step_and_change_it(transform):
+def test_a_callback_may_look_at_the_model_around_each_step_and_change_it(transform):
     runs = [made(transform=transform), made(transform=transform)]
     meddling = [Meddles(), Meddles()]
     histories = [
         fit(*run, epochs=2, callbacks=[callback], compiled=compiled)
         for run, callback, compiled in zip(runs, meddling, (True, False), strict=True)
     ]
-    assert len(meddling[0].seen) == 20
+    assert len(meddling[0].seen) == 40
     for found, wanted in zip(*(callback.seen for callback in meddling), strict=True):
         assert found == pytest.approx(wanted, rel=1e-9)
     assert_alike(*runs)
@@ -400,6 +405,19 @@ def test_an_instance_may_have_its_own_before_step():
     callback.before_step = lambda run: seen.append(run.model[1].weight.data.sum())
     fit(*made(), epochs=1, callbacks=[callback], compiled=True)
     assert len(set(seen)) == 10
+
+
+def test_a_callback_after_each_step_alone_finds_its_weights_and_loss():
+    class Sees(Callback):
+        def after_step(self, run):
+            seen[compiled].append([run.step, run.loss, run.model[1].weight.data[0, 0]])
+
+    seen = {True: [], False: []}
+    for compiled in seen:
+        fit(*made(), epochs=1, callbacks=[Sees()], compiled=compiled)
+    assert len(seen[True]) == 10
+    for found, wanted in zip(*seen.values(), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize("batch_size", SIZES)
@@ -722,6 +740,16 @@ LAYERS = "Sequential, Linear, ReLU, Dropout, Flatten, Unflatten, Conv2d and MaxP
             with_optimizer(lambda model: SGD(model[4].parameters(), 0.1)),
             ValueError,
             "an optimizer of the model's parameters, got one of some; use the eager loop",
+        ),
+        (
+            with_optimizer(lambda model: Groups(SGD(model.parameters(), 0.1))),
+            TypeError,
+            "an SGD, got Groups; use the eager loop",
+        ),
+        (
+            {"callbacks": [Began(), ClipGradients(1.0)]},
+            TypeError,
+            "callbacks that need no gradients, got a ClipGradients; use the eager loop",
         ),
         ({"compiled": 1}, TypeError, "compiled to be a bool, got 1"),
     ],

@@ -129,6 +129,7 @@ CHANGES = {
         "stopped = an array of shape (2,)",
     ),
     "stopped by name": (lambda m: m.update(stopped="no"), "stopped = 'no'"),
+    "a state of callbacks by name": (lambda m: m.update(state="no"), "state = 'no'"),
     "another generator": (start(bit_generator="SFC64"), "a state of another generator than dict"),
     "a state of zeros": (start(inc=0, state=0), "a state of PCG64 with an even inc"),
     "an even increment": (start(inc=2), "a state of PCG64 with an even inc"),

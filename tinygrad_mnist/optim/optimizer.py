@@ -73,12 +73,7 @@ class Optimizer(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what state_dict returned, for parameters of the same shapes."""
-        if not isinstance(state, Mapping):
-            raise check.type_error(self, "a state dict", state)
-        keys = {*self._settings(), *self.slots}
-        if state.keys() != keys:
-            contract = f"a state dict with keys {sorted(keys)}"
-            raise ValueError(check.expected(self, contract, sorted(map(str, state))))
+        check_keys(self, state, {*self._settings(), *self.slots})
         declared = check.settings_of(type(self)).items()
         settings = {name: setting.checked(self, state[name]) for name, setting in declared}
         slots = {name: self._checked(name, state[name]) for name in self.slots}
@@ -111,6 +106,15 @@ class Optimizer(ABC):
             new.append(check.owned(self, f"{name}[{i}]", array, p.data.dtype))
             check.same_shape(self, f"{name}[{i}]", new[i], p.data.shape)
         return new
+
+
+def check_keys(optimizer: Optimizer, state: Mapping[str, Any], keys: set[str]) -> None:
+    """Refuse a state without these keys, or with others."""
+    if not isinstance(state, Mapping):
+        raise check.type_error(optimizer, "a state dict", state)
+    if state.keys() != keys:
+        contract = f"a state dict with keys {sorted(keys)}"
+        raise ValueError(check.expected(optimizer, contract, sorted(map(str, state))))
 
 
 def parameters_in(owner: object, params: Iterable[Parameter]) -> list[Parameter]:

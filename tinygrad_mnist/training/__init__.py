@@ -3,6 +3,8 @@
 from tinygrad_mnist.training.callbacks import (
     BestCheckpoint,
     Callback,
+    ClipGradients,
+    CSVLog,
     EarlyStopping,
     LearningRate,
     Run,
@@ -10,15 +12,20 @@ from tinygrad_mnist.training.callbacks import (
 from tinygrad_mnist.training.history import History
 from tinygrad_mnist.training.loop import evaluate, fit
 from tinygrad_mnist.training.prediction import predict
+from tinygrad_mnist.training.rates import LearningRateCurve, find_learning_rate
 
 __all__ = [
     "BestCheckpoint",
+    "CSVLog",
     "Callback",
+    "ClipGradients",
     "EarlyStopping",
     "History",
     "LearningRate",
+    "LearningRateCurve",
     "Run",
     "evaluate",
+    "find_learning_rate",
     "fit",
     "predict",
 ]

@@ -25,10 +25,15 @@ from tinygrad_mnist.training.callbacks import Callback, LearningRate, Run
 
 
 def checked_steps(
-    run: Run, loss: Any, loader: Pairs, file: RunFile
+    run: Run, loss: Any, loader: Pairs, callbacks: Sequence[Callback], file: RunFile
 ) -> Callable[..., Generator[None]]:
     """Return what trains on the pairs of an epoch; refuse what no kernel can do."""
     check_compilable("fit", run.model, loss, run.optimizer)
+    for callback in callbacks:
+        if not _inherits(callback, "after_backward", Callback):
+            contract = "callbacks that need no gradients"
+            found = f"{check.described(callback)}; use the eager loop"
+            raise TypeError(check.expected("fit", contract, found))
     if isinstance(loader, DataLoader):
         refuse_shared_memory(
             "fit", {"inputs": loader.inputs, "targets": loader.targets}, run.optimizer
@@ -58,6 +63,9 @@ def _steps(
                 chunks.train()
                 if due:
                     chunks.write_back()
+                if chunks.one_by_one:
+                    for callback in callbacks:
+                        callback.after_step(run)
                 yield
         if chunks.taken:
             chunks.train()
@@ -96,9 +104,13 @@ class _Chunks:
         loader: Any,
     ) -> None:
         self._run, self._loss, self._averages, self._loader = run, loss, averages, loader
-        self._before_step = [c.before_step for c in callbacks if not _inherits(c, Callback)]
-        # another callback may look at the weights before each step, or change them
-        self.one_by_one = not all(_inherits(c, Callback, LearningRate) for c in callbacks)
+        own = [c for c in callbacks if not _inherits(c, "before_step", Callback)]
+        self._before_step = [c.before_step for c in own]
+        # another callback may look at the weights before or after each step, or change them
+        self.one_by_one = not (
+            all(_inherits(c, "before_step", LearningRate) for c in own)
+            and all(_inherits(c, "after_step", Callback) for c in callbacks)
+        )
         # pairs are then rows of two arrays, which can be looked at once and need no copies
         arrays = type(loader) is DataLoader and loader.transform is None
         self._sliced = arrays and not self.one_by_one
@@ -164,6 +176,7 @@ class _Chunks:
             self.taken.clear()  # the epoch will be undone
             where = f"in batch {averages.batches + bad[0] + 1} of epoch {self._run.epoch}"
             refuse_unless_finite(losses[bad[0]], where)
+        self._run.loss = losses[-1].item()
         batches = zip(bare, pairwise(ends.tolist()), strict=True)
         parts = [start if one else slice(start, end) for one, (start, end) in batches]
         averages.add_chunk(losses, done.n, done.outputs, t, parts)
@@ -189,7 +202,7 @@ class _Chunks:
         return trainer
 
 
-def _inherits(callback: Callback, *kinds: type[Callback]) -> bool:
-    """Return whether its before_step is the one of these classes."""
-    own = getattr(callback.before_step, "__func__", None)
-    return any(own is kind.before_step for kind in kinds)
+def _inherits(callback: Callback, name: str, kind: type[Callback]) -> bool:
+    """Return whether its method of this name is the one of this class."""
+    own = getattr(getattr(callback, name), "__func__", None)
+    return own is getattr(kind, name)

@@ -80,6 +80,7 @@ class RunFile:
         checkpoint.restore(self.path, content, *self._objects)
         meta = content["meta"]
         self._run.step, self._run.stopped = meta.get("step", 0), meta.get("stopped", False)
+        self._run.state = meta.get("state", {})
         return resumed_at
 
     def is_due(self, batches: int) -> bool:
@@ -91,7 +92,7 @@ class RunFile:
         run = self._run
         if self.path is not None and finite(run.model):
             progress: Any = {"epoch": run.epoch, "step": run.step, "stopped": run.stopped}
-            checkpoint.save(self.path, *self._objects, **progress, position=at)
+            checkpoint.save(self.path, *self._objects, **progress, state=run.state, position=at)
 
     def _position(self, content: Mapping[str, Any], metrics: list[str]) -> Position | None:
         """Return where in an epoch a checkpoint was written, None if at the end of one.
@@ -103,6 +104,8 @@ class RunFile:
         with check.refusing("fit", contract, CheckpointError):
             if not isinstance(meta.get("stopped", False), bool):
                 raise ValueError(f"stopped = {check.described(meta['stopped'])}")
+            if not isinstance(meta.get("state", {}), dict):
+                raise ValueError(f"state = {check.described(meta['state'])}")
             _require_count({"step": 0, **meta}, "step", 0)
             found: Position | None = meta.get("position")
             if found is None:

@@ -28,6 +28,7 @@ from tinygrad_mnist.training._arguments import (
     pairs_of,
 )
 from tinygrad_mnist.training._averages import Averages, Metric, named, refuse_unless_finite
+from tinygrad_mnist.training._kept import modes_kept
 from tinygrad_mnist.training._progress import Progress
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
@@ -60,7 +61,7 @@ def evaluate(
     check_parts("evaluate", model, loss, "__call__")
     loader = pairs_of("evaluate", loader)
     averages = Averages(loss, named("evaluate", metrics, loader), loader)
-    with holding() as hold, _modes_kept(model):
+    with holding() as hold, modes_kept(model):
         model.eval()
         with hold:  # Ctrl-C may come, nothing moves
             for x, t in loader:
@@ -117,9 +118,10 @@ def fit(
             what an earlier fit returned, or an empty one to have in hand if this is interrupted.
         compiled: Make the steps in compiled kernels (extra `compiled`: numba), about 1,000 samples
             at a call. Results are the same up to rounding. Ctrl-C and metrics of your own wait for
-            the end of a call, and gradients are cleared. A callback's `before_step` may change the
-            model; what a loader, a transform or a metric changes in it is undone or comes late.
-            What `compiled.compile_sgd` refuses is refused.
+            the end of a call, and gradients are cleared. A callback's `before_step` or `after_step`
+            may change the model; what a loader, a transform or a metric changes in it is undone or
+            comes late. What `compiled.compile_sgd` refuses is refused, and so is a callback with an
+            `after_backward`.
 
     Raises:
         FloatingPointError: The loss or a parameter became NaN or infinite. Parameters, buffers and
@@ -147,8 +149,8 @@ def fit(
     if check.flag("fit", "compiled", compiled):
         from tinygrad_mnist.training._compiled import checked_steps  # imports numba
 
-        steps = checked_steps(run, loss, train_loader, file)
-    with _interruptible(run) as hold, _modes_kept(model):
+        steps = checked_steps(run, loss, train_loader, callbacks, file)
+    with _interruptible(run) as hold, modes_kept(model):
         resumed_at = file.load(list(functions)) if resume else None
         done = len(history.records)
         for epoch in range(done + 1, run.epochs + 1):
@@ -178,6 +180,8 @@ def fit(
                     callback.after_epoch(run)
                 shown.line()
                 file.save()
+        for callback in callbacks:
+            callback.after_run(run)
         if len(history.records) == done:
             shown.say(_why_none_was_trained(run))
     return history
@@ -204,17 +208,24 @@ def _steps(
     """Train on each pair, and yield after each step."""
     model, optimizer = run.model, run.optimizer
     model.train()
+    frozen = {*model.parameters()} - {*optimizer.params}  # backward adds to their gradients, too
     for x, t in pairs:
         for callback in callbacks:
             callback.before_step(run)
         y = model(x)
-        value = loss(y, t)
-        refuse_unless_finite(value, f"in batch {averages.batches + 1} of epoch {run.epoch}")
+        run.loss = loss(y, t)
+        refuse_unless_finite(run.loss, f"in batch {averages.batches + 1} of epoch {run.epoch}")
         optimizer.zero_grad()
+        for p in frozen:
+            p.zero_grad()
         model.backward(loss.backward())
-        averages.add(value, y, t)  # before the step: a metric may refuse
+        averages.add(run.loss, y, t)  # before the step: a metric may refuse
+        for callback in callbacks:
+            callback.after_backward(run)
         optimizer.step()
         run.step += 1
+        for callback in callbacks:
+            callback.after_step(run)
         yield
 
 
@@ -262,14 +273,3 @@ def _interruptible(run: Run) -> Iterator[Hold]:
             "In a notebook: import sys; history = sys.last_value.history"
         )
         raise
-
-
-@contextmanager
-def _modes_kept(model: Module) -> Iterator[None]:
-    """Set every module back to the mode that it was in."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
