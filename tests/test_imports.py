@@ -37,7 +37,7 @@ THIRD_PARTIES = {
     "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"llvmlite", "numba", "tqdm"},
     "interop": {"jax", "keras", "safetensors"},
-    "plots": {"matplotlib"},
+    "plots": {"PIL", "matplotlib"},
 }
 LINES = [line.split() for line in FLOORS.split("\n") if line]
 BELOW = {

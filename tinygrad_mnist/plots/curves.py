@@ -1,0 +1,111 @@
+"""Numbers over a run: learning curves, and what a search for a learning rate found."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.plots import _showing
+from tinygrad_mnist.training.history import History
+
+
+def learning_curves(history: History, *, figure: Figure | None = None) -> Figure:
+    """Draw loss and metrics over the epochs, one panel each, train beside validation.
+
+    A dashed line marks the epoch with the lowest validation loss. A learning rate that changes has
+    a panel, too. The scale is logarithmic where a linear one would show half of the numbers as
+    nothing: within its lowest twentieth.
+
+    Args:
+        history: What `fit` returned, or records with "epoch" or "step" and at least one metric;
+            what a record lacks, or has as NaN, is left out.
+        figure: Where to draw.
+    """
+    owner = "plots.learning_curves"
+    if not isinstance(history, History):
+        raise check.type_error(owner, "history to be a History", history)
+    keys = dict.fromkeys(key for record in history.records for key in record)
+    time = "step" if "step" in keys and "epoch" not in keys else "epoch"
+    settings = ("epoch", "step", "lr", "seconds")
+    names = list(dict.fromkeys(k.removeprefix("val_") for k in keys if k not in settings))
+    if not names:
+        raise ValueError(check.expected(owner, "a history with at least one metric", "none"))
+    times = history.column(time)
+    columns = {
+        key: np.array([record.get(key, np.nan) for record in history.records], np.float64)
+        for key in keys
+    }
+    changing = "lr" in keys and bool(np.ptp(columns["lr"]) > 0)
+    figure = _showing.figure(owner, figure, 5, 0.6 + 1.9 * (len(names) + changing))
+    panels = list(figure.subplots(len(names) + changing, 1, sharex=True, squeeze=False).flat)
+    for ax, name in zip(panels, names, strict=False):
+        lines = {"train": columns.get(name), "validation": columns.get(f"val_{name}")}
+        _draw_lines(ax, times, lines, name)
+    if changing:
+        _draw_lines(panels[-1], times, {"": columns["lr"]}, "learning rate")
+    if len(times) > 1 and np.isfinite(columns.get("val_loss", np.nan)).all():
+        best = history.best("val_loss")[time]
+        for ax in panels:
+            ax.axvline(best, color="0.4", linestyle="--", linewidth=1)
+        panels[0].lines[-1].set_label(f"lowest val_loss: {time} {best}")
+    for ax in panels[: len(names)]:
+        ax.legend(fontsize="small")
+    panels[-1].set(xlabel=time)
+    _showing.integer_ticks(panels[-1].xaxis)
+    return figure
+
+
+def learning_rate(finder: Any, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss at each learning rate that a search tried, and the rate that it suggests.
+
+    What comes after the lowest loss may leave the picture at the top: there training diverges.
+
+    Args:
+        finder: A `training.LearningRateFinder` that has run, or any object with `rates`, `losses`
+            and `suggestion`, which may be None.
+        ax: Where to draw.
+    """
+    owner = "plots.learning_rate"
+    if not all(hasattr(finder, name) for name in ("rates", "losses", "suggestion")):
+        raise check.type_error(owner, "a LearningRateFinder", finder)
+    rates, losses = (np.asarray(n, np.float64) for n in (finder.rates, finder.losses))
+    if rates.ndim != 1 or rates.shape != losses.shape or not np.isfinite(losses).any():
+        contract = "a LearningRateFinder with a finite loss for its rates: one that has run"
+        raise ValueError(check.expected(owner, contract, f"{rates.size} rates"))
+    ax = _showing.axes(owner, ax, 5, 3)
+    ax.plot(rates, losses)
+    lowest = np.nanargmin(losses)
+    low, high = losses[lowest], np.nanmax(losses[: lowest + 1])
+    room = 0.1 * (high - low) or 1.0
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - room, high + 2 * room))
+    if finder.suggestion is not None:
+        label = f"suggestion: {finder.suggestion:.2g}"
+        ax.axvline(finder.suggestion, color="C1", linestyle="--", label=label)
+        ax.legend()
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def _draw_lines(
+    ax: Axes, times: list[float], lines: dict[str, NDArray[Any] | None], ylabel: str
+) -> None:
+    """Draw each column that there is, one colour each, on the scale that shows most of them."""
+    found = {label: column for label, column in lines.items() if column is not None}
+    colours = {"train": "C0", "validation": "C1"}
+    for label, column in found.items():
+        ax.plot(times, column, color=colours.get(label, "0.4"), label=label)
+        if len(times) <= 50:
+            ax.lines[-1].set(marker="o", markersize=3)
+    ax.set(ylabel=ylabel)
+    if _wants_log(np.concatenate(list(found.values()))):
+        ax.set_yscale("log")
+    ax.grid(alpha=0.3)
+
+
+def _wants_log(values: NDArray[Any]) -> bool:
+    """Return whether half of the numbers lie in the lowest twentieth of a linear scale."""
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and np.median(values) < values.max() / 20)
