@@ -29,11 +29,12 @@ FLOORS = """
 """
 # third parties, where a part may use more than NumPy and the standard library
 THIRD_PARTIES = {
+    "_display": {"IPython"},
     "_threads": {"scipy", "threadpoolctl"},
     "_blas": {"scipy"},
     "data": {"scipy"},
     "nn": {"scipy"},
-    "training": {"IPython", "tqdm"},
+    "training": {"tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"llvmlite", "numba", "tqdm"},
     "interop": {"jax", "keras", "safetensors"},

@@ -1,8 +1,10 @@
-"""A table that shows itself: aligned in a terminal, as HTML in a notebook."""
+"""What people see: a table in a terminal or a notebook, and a notebook's output that changes."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,42 @@ class Table:
         cells = [f'<{tag} style="text-align: left; white-space: pre">{first}</{tag}>']
         cells += [f'<{tag} style="text-align: right">{cell}</{tag}>' for cell in others]
         return f"<tr>{''.join(cells)}</tr>"
+
+
+class Output:
+    """An output of a notebook's cell that is replaced again and again; empty after a `with` block.
+
+    There is none before the first line. Without IPython's display, carriage returns would stay in
+    the saved notebook.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def put(self, line: str, html: str | None = None) -> None:
+        """Show a line, as HTML where another form of it is given."""
+        self._replace(line, f"<pre>{escape(line) if html is None else html}</pre>")
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing to be seen."""
+        if self._handle is not None:
+            self._replace("", "")
+
+    def _replace(self, line: str, html: str) -> None:
+        from IPython.display import display
+
+        content = {"text/plain": line, "text/html": html}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+def in_notebook() -> bool:
+    """Return whether this runs in the kernel of a notebook, such as Jupyter's or Colab's."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -1,14 +1,16 @@
-"""A line on the terminal while a kernel is compiled, which takes seconds once."""
+"""A line on the terminal, or in a notebook, while a kernel is compiled: seconds, once."""
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from tinygrad_mnist._display import Output, in_notebook
 
 _SECOND = 1.0
 _called: set[tuple[Any, np.dtype[Any]]] = set()
@@ -39,8 +41,19 @@ def _say(dtype: np.dtype[Any], done: threading.Event) -> None:
     if done.wait(_SECOND):
         return
     what = f"compiling for {dtype}: once, then kept on disk"
-    with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+    with _line() as put:
         for seconds in count(1):
-            line.set_description_str(f"{what} ... {seconds} s")
+            put(f"{what} ... {seconds} s")
             if done.wait(_SECOND):
                 return
+
+
+@contextmanager
+def _line() -> Iterator[Callable[[str], None]]:
+    """Yield what replaces a line, of which nothing stays."""
+    if in_notebook():
+        with Output() as output:
+            yield output.put
+    else:
+        with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
+            yield bar.set_description_str

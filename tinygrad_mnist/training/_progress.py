@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._display import Output, in_notebook
 from tinygrad_mnist.training._averages import Averages
 from tinygrad_mnist.training.callbacks import Run
 from tinygrad_mnist.training.history import Record, shown
@@ -27,7 +28,7 @@ class Progress:
     def __init__(self, progress: Any, run: Run, loader: Any) -> None:
         wanted = _checked(progress)
         self._run, self._total = run, len(loader) if isinstance(loader, Sized) else None
-        self._notebook = _Output() if in_notebook() else None
+        self._notebook = Output() if in_notebook() else None  # one for all epochs
         terminal = getattr(sys.stderr, "isatty", bool)()
         watched = wanted is True and (self._notebook is not None or terminal)
         self._bar = watched or (wanted == "bar" and sys.stderr is not None)
@@ -43,8 +44,8 @@ class Progress:
             yield lambda averages: None
             return
         due = perf_counter() + _DELAY
-        drawing = self._notebook.bar if self._notebook else _terminal_bar
-        with drawing(self._total) as draw:
+        output, total = self._notebook, self._total
+        with _notebook_bar(total, output) if output else _terminal_bar(total) as draw:
 
             def show(averages: Averages) -> None:
                 nonlocal due
@@ -111,44 +112,19 @@ def _terminal_bar(total: int | None) -> Iterator[Draw]:
         yield draw
 
 
-class _Output:
-    """An output of a notebook's cell that is replaced again and again: one for all epochs."""
+@contextmanager
+def _notebook_bar(total: int | None, output: Output) -> Iterator[Draw]:
+    """Yield what draws a bar behind the numbers into an output of the cell."""
+    began = perf_counter()
 
-    def __init__(self) -> None:
-        self._handle: Any = None
+    def draw(text: str, batches: int) -> None:
+        seconds = perf_counter() - began
+        if total is None:
+            output.put(f"{text}  batch {batches}, {tqdm.format_interval(seconds)}")
+            return
+        left = f" {tqdm.format_interval(seconds / batches * (total - batches))} left"
+        bar = f'  <progress max="{total}" value="{batches}"></progress>'
+        output.put(f"{text} {left}", escape(text) + bar + left)
 
-    @contextmanager
-    def bar(self, total: int | None) -> Iterator[Draw]:
-        """Yield what draws a bar behind the numbers; nothing is to be seen afterwards."""
-        began = perf_counter()
-
-        def draw(text: str, batches: int) -> None:
-            seconds = perf_counter() - began
-            if total is None:
-                text += f"  batch {batches}, {tqdm.format_interval(seconds)}"
-                self._put(text, f"<pre>{escape(text)}</pre>")
-            else:
-                left = tqdm.format_interval(seconds / batches * (total - batches)) + " left"
-                bar = f'<progress max="{total}" value="{batches}"></progress>'
-                self._put(f"{text}  {left}", f"<pre>{escape(text)}  {bar} {left}</pre>")
-
-        try:
-            yield draw
-        finally:
-            if self._handle is not None:
-                self._put("", "")
-
-    def _put(self, text: str, html: str) -> None:
-        from IPython.display import display
-
-        content = {"text/plain": text, "text/html": html}
-        if self._handle is None:
-            self._handle = display(content, raw=True, display_id=True)
-        else:
-            self._handle.update(content, raw=True)
-
-
-def in_notebook() -> bool:
-    """Return whether this runs in the kernel of a notebook, such as Jupyter's or Colab's."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    with output:
+        yield draw

@@ -252,8 +252,10 @@ def _set_back_unless_finite(run: Run) -> Iterator[None]:
         for array, values in before:
             array[...] = values
         run.optimizer.load_state_dict(settings)
+        error.history = run.history  # type: ignore[attr-defined]
         error.add_note(
-            "Parameters and optimizer are as before this epoch, or as resumed within it."
+            "Parameters and optimizer are as before this epoch, or as resumed within it. This "
+            "error's `history` has the epochs before."
         )
         raise
 
