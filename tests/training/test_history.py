@@ -75,6 +75,7 @@ def losses(*values, name="loss"):
         ([3.0, 1.0, 4.0], "loss", "max", 3),
         ([0.1, 0.9, 0.9], "val_top_k_accuracy", None, 2),
         ([0.1, 0.9, 0.9], "accuracy", "min", 1),
+        ([0.9, 0.1, 0.9], "val_mean_absolute_error", None, 2),
         ([0.1, 0.9, 0.2], "f1", "max", 2),
         ([math.nan, 2.0, math.inf, -1.0], "loss", None, 4),
         ([math.nan, -math.inf, 3.0], "r2", "max", 3),

@@ -36,8 +36,8 @@ class History:
         """Return the record with the best number of this name: the first one, if several are equal.
 
         Left out, the name is "val_loss" or, without validation, "loss". mode is "min" if less is
-        better, "max" if more is; it may be left out for a loss or an accuracy. NaN is worse than
-        anything.
+        better, "max" if more is; it may be left out for a loss, an error or an accuracy. NaN is
+        worse than anything.
         """
         if name is None:
             validated = all("val_loss" in record for record in self.records)
@@ -125,7 +125,7 @@ class History:
 
 def mode_of(name: str) -> Mode | None:
     """Return which way a number gets better, as far as its name says."""
-    known: dict[str, Mode] = {"loss": "min", "accuracy": "max"}
+    known: dict[str, Mode] = {"loss": "min", "error": "min", "accuracy": "max"}
     return next((mode for end, mode in known.items() if str(name).endswith(end)), None)
 
 
