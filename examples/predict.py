@@ -1,20 +1,19 @@
-"""Recognise handwritten digits in pictures: python examples/predict.py MODEL.npz IMAGE...
+"""Read handwritten digits in pictures: python examples/predict.py MODEL.npz IMAGE...
 
-The model is one that examples/train.py wrote. A picture shows one digit, at any size, dark on light
-or light on dark. It is converted to the form of MNIST: light ink, the digit scaled to fit 20 x 20
-pixels, its centre of mass in the middle of 28 x 28. A picture of 28 x 28 is only inverted, if its
-paper is light.
+The model is one that examples/train.py wrote. A picture shows one line of digits, at any size, dark
+on light or light on dark. Each digit is converted to the form of MNIST: light ink, scaled to fit
+20 x 20 pixels, its centre of mass in the middle of 28 x 28. Where the model, or the shape, gives
+reason to doubt, it says so first.
 """
 
 import argparse
 import sys
 
 import numpy as np
-from network import network
-from scipy.ndimage import center_of_mass
+from scipy.ndimage import center_of_mass, find_objects, label
 
 from tinygrad_mnist import Softmax
-from tinygrad_mnist.training import checkpoint
+from tinygrad_mnist.training import checkpoint, predict
 
 try:
     from PIL import Image
@@ -35,16 +34,40 @@ def read_grey(path):
     return np.asarray(Image.alpha_composite(white, picture).convert("L")) / 255
 
 
-def as_mnist(grey):
-    """Return the digit in the form of MNIST: (28, 28), from 0 for paper to 1 for ink."""
+def ink_of(grey):
+    """Return what differs from the paper, lighter or darker, from 0 to 1."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ink = np.abs(grey - np.median(border))  # what differs from the paper, lighter or darker
+    ink = np.abs(grey - np.median(border))
     if ink.max() < 0.1:
         raise ValueError("it shows nothing but paper")
-    if grey.shape == (28, 28):
-        return (ink / ink.max()).astype(np.float32)
-    rows, columns = np.nonzero(ink > 0.25 * ink.max())
-    digit = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return ink / ink.max()
+
+
+def digits_in(ink):
+    """Return the parts of a picture that are joined, or above one another, from left to right."""
+    numbers, _ = label(ink > 0.25, np.ones((3, 3)))  # each joined part has a number
+    boxes = list(enumerate(find_objects(numbers), start=1))
+    size = max(max(np.shape(ink[box])) for _, box in boxes)
+    groups = []  # of numbers, and the columns that they fill
+    for number, box in sorted(boxes, key=lambda found: found[1][1].start):
+        left, right = box[1].start, box[1].stop
+        if max(np.shape(ink[box])) < size / 5:  # a speck
+            continue
+        if groups and groups[-1][2] - left > (right - left) / 2:
+            numbers_before, start, stop = groups.pop()
+            groups.append(([*numbers_before, number], start, max(stop, right)))
+        else:
+            groups.append(([number], left, right))
+    return [cut_out(np.where(np.isin(numbers, group), ink, 0)) for group, _, _ in groups]
+
+
+def cut_out(ink):
+    rows, columns = np.nonzero(ink)
+    return ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def as_mnist(digit):
+    """Return a digit in the form of MNIST: (28, 28), from 0 for paper to 1 for ink."""
     height, width = (max(1, round(20 * n / max(digit.shape))) for n in digit.shape)
     small = np.asarray(Image.fromarray(digit.astype(np.float32)).resize((width, height)))
     small = np.clip(small / small.max(), 0, 1)
@@ -54,6 +77,18 @@ def as_mnist(grey):
     image = np.zeros((28, 28), np.float32)
     image[top : top + height, left : left + width] = small
     return image
+
+
+def doubt(digit, probability):
+    """Return why a reading may be wrong, or nothing."""
+    height, width = digit.shape
+    if 2 * width > height and np.mean(digit > 0.25) > 0.7:  # no digit of MNIST is as black
+        return "a blot, no digit? "
+    if width > 1.45 * height:  # one in a hundred of MNIST's is as wide
+        return "several digits that touch? "
+    if probability.max() < 0.8:
+        return "not sure: "
+    return ""
 
 
 def as_text(image):
@@ -69,9 +104,8 @@ parser.add_argument("images", metavar="IMAGE", nargs="+")
 args = parser.parse_args()
 
 try:
-    meta = checkpoint.load(args.model)
-    model = network(meta["channels"], meta["hidden"], meta["dropout"]).eval()
-    checkpoint.load(args.model, model)
+    model, meta = checkpoint.load_model(args.model)
+    names = meta["classes"]
 except (OSError, checkpoint.CheckpointError) as error:
     sys.exit(str(error))
 except KeyError as error:
@@ -80,13 +114,18 @@ except KeyError as error:
 unreadable = 0
 for path in args.images:
     try:
-        image = as_mnist(read_grey(path))
+        ink = ink_of(read_grey(path))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         unreadable += 1
         continue
-    probability = Softmax()(model(image[..., None]))
-    ranked = [f"{digit} ({probability[digit]:.0%})" for digit in np.argsort(-probability)[:3]]
-    print(f"{path}: {ranked[0]}, then {' and '.join(ranked[1:])}")
-    print(as_text(image))
+    digits = digits_in(ink)
+    images = np.array([as_mnist(digit) for digit in digits])
+    if images.shape[:1] + ink.shape == (1, 28, 28):
+        images[0] = ink  # it has the form of MNIST
+    for i, p in enumerate(Softmax()(predict(model, images[..., None]))):
+        place = f", digit {i + 1} of {len(digits)}" if len(digits) > 1 else ""
+        ranked = [f"{names[best]} ({p[best]:.0%})" for best in np.argsort(-p)[:3]]
+        print(f"{path}{place}: {doubt(digits[i], p)}{ranked[0]}, then {' and '.join(ranked[1:])}")
+        print(as_text(images[i]))
 sys.exit(unreadable > 0)

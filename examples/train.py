@@ -3,7 +3,8 @@
 The network has hidden layers; with --channels 8 16, two convolutions come before them. A twentieth
 of the training images is held back to pick the best epoch; the test images are used once, at the
 end. Writes the model, the history and pictures to --out. With --resume, an interrupted run goes on
-where it stopped, and ends with the same bits as one that was never interrupted.
+where it stopped, and ends with the same bits as one that was never interrupted. examples/predict.py
+reads pictures with the model.
 """
 
 import argparse
@@ -13,14 +14,41 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from network import network
 
-from tinygrad_mnist import SGD, CrossEntropyLoss, DataLoader, plots
+from tinygrad_mnist import (
+    SGD,
+    Conv2d,
+    CrossEntropyLoss,
+    DataLoader,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+    plots,
+    summary,
+)
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.data.transforms import random_shift
 from tinygrad_mnist.metrics import accuracy, confusion_matrix, recall
 from tinygrad_mnist.optim.schedules import cosine_decay, step_decay, warm_up
-from tinygrad_mnist.training import BestCheckpoint, LearningRate, checkpoint, fit
+from tinygrad_mnist.training import BestCheckpoint, LearningRate, checkpoint, fit, predict
+
+
+def network(channels, hidden, dropout, rng):
+    """Return a model of images (28, 28, 1): convolutions, hidden layers, a score for each digit."""
+    layers, side, features = [], 28, 1
+    for units in channels:
+        layers += [Conv2d(features, units, 5, rng=rng, input_grad=bool(layers)), ReLU()]
+        layers += [MaxPool2d()]
+        side, features = (side - 4) // 2, units
+    layers, width = [*layers, Flatten()], side * side * features
+    for units in hidden:
+        layers += [Linear(width, units, rng=rng), ReLU(), Dropout(dropout, rng=rng)]
+        width = units
+    return Sequential(*layers, Linear(width, 10, rng=rng))
+
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -84,12 +112,12 @@ schedule = {
     "step": step_decay(args.lr, every=max(1, args.epochs // 3)),
     "constant": lambda epoch: args.lr,
 }[args.schedule]
-best = args.out / "model.npz"
+best = args.out / "best.npz"
 
 args.out.mkdir(parents=True, exist_ok=True)
 chosen = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
 settings.write_text(json.dumps(chosen, indent=1) + "\n")
-print(model)
+print(summary(model, x.shape[1:]))
 try:
     history = fit(
         model,
@@ -100,7 +128,7 @@ try:
         validation=(x[held_back], labels[held_back]),
         callbacks=[
             LearningRate(warm_up(1, schedule)),
-            BestCheckpoint(best, channels=args.channels, hidden=args.hidden, dropout=args.dropout),
+            BestCheckpoint(best),
         ],
         checkpoint=args.out / "run.npz",
         resume=args.resume,
@@ -112,8 +140,8 @@ except FloatingPointError as error:
     sys.exit(f"{error}: try a smaller --lr, and another --out if this one holds a run")
 
 epoch = checkpoint.load(best, model)["epoch"]
-model.eval()
-scores = np.concatenate([model(part) for part, _ in DataLoader(x_test, test_labels, 500)])
+checkpoint.save_model(args.out / "model.npz", model, classes=[*range(10)], epoch=epoch)
+scores = predict(model, x_test)
 right = accuracy(scores, test_labels)
 print(f"best epoch {epoch} of {len(history.records)}: test accuracy {right:.4f}")
 for digit, found in enumerate(recall(scores, test_labels)):
