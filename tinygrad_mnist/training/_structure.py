@@ -168,8 +168,9 @@ def _differences(model: Module, twin: Module) -> Iterator[tuple[Module, str]]:
     same: dict[int, int] = {}
     for module, other in zip(model.modules(), twin.modules(), strict=False):
         one, two = module.__getstate__(), other.__getstate__()
-        for name in {**one, **two}.keys() - {"training"}:
-            if not (name in one and name in two and _alike(one[name], two[name], same)):
+        for name in {**one, **two}:
+            known = name in one and name in two and _alike(one[name], two[name], same)
+            if not known and name != "training":
                 yield module, name
 
 
