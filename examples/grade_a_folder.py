@@ -1,6 +1,6 @@
 """Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER > grades.csv.
 
-ASSIGNMENT is a file such as examples/course/1_layer.py: its function `graded` takes what each file
+ASSIGNMENT is a file such as examples/course/layer.py: its function `graded` takes what each file
 in FOLDER is to define. Each has a process of its own, as it may print, loop for ever or end the
 program, and two minutes. That keeps mistakes apart, but not code that means harm.
 """

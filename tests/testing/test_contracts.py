@@ -55,7 +55,7 @@ MESSAGES = {
         "as an attribute, or in a list, tuple or dict"
     ),
     "softmax that overflows": (
-        "BrokenSoftmax: expected finite y from finite numbers, got NaN or infinity"
+        "BrokenSoftmax: expected y to be finite for finite inputs, got NaN or infinity"
     ),
     "first forward unlike the others": (
         "BrokenGain: expected the very first forward and backward to give what others give, got "
@@ -205,7 +205,7 @@ LOSS_MESSAGES = {
         "BrokenAbsoluteError: expected backward to return an array, got None"
     ),
     "NaN where pred is the target": (
-        "BrokenAbsoluteError: expected finite dL/dpred where pred is the target, got NaN or "
+        "BrokenAbsoluteError: expected dL/dpred to be finite where pred is the target, got NaN or "
         "infinity"
     ),
     "first value unlike the others": (
@@ -395,7 +395,7 @@ def test_what_is_not_finite_is_allowed_on_request_and_of_inputs_that_are_not():
         ask(ModuleRun(layer, [np.inf + huge], np.ones((2, 3))), MODULE_RULES)
 
 
-FINITE = "Elementwise: expected finite y from finite numbers, got NaN or infinity"
+FINITE = "Elementwise: expected y to be finite for finite inputs, got NaN or infinity"
 
 
 def test_a_loss_may_be_infinite_on_request_and_where_no_pred_can_be():

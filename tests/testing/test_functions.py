@@ -309,11 +309,11 @@ FAULTS = {
         ),
     ],
     "finite": [
-        (logarithm, lambda dy, x: dy / x, "finite y from finite numbers, got -inf"),
+        (logarithm, lambda dy, x: dy / x, "y to be finite for finite inputs, got -inf"),
         (
             square,
             lambda dy, x: np.where(x > 1, np.nan, 2 * x) * dy,
-            "finite the gradient of x from finite numbers, got nan",
+            "the gradient of x to be finite for finite inputs, got nan",
         ),
     ],
     "layout": [

@@ -350,7 +350,7 @@ def test_a_gradient_that_is_no_number_where_a_row_is_0_is_found():
         def backward(self, dy):
             return (dy - self._y * np.sum(dy * self._y, axis=-1, keepdims=True)) / self.norm
 
-    assert "finite dx from finite numbers, got NaN or infinity" in why(of(Normed), "finite")
+    assert "dx to be finite for finite inputs, got NaN or infinity" in why(of(Normed), "finite")
 
 
 def test_what_the_code_does_to_everybody_is_undone():

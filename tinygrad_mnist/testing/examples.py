@@ -18,6 +18,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Parameter
+from tinygrad_mnist.testing.arrays import largest
 from tinygrad_mnist.testing.contracts.loss import (
     LATER_LOSS_RULES,
     LOSS_CHECKLIST_RULES,
@@ -47,6 +48,7 @@ MakeModule = Callable[[int, np.random.Generator], Module]
 Targets = Literal["like pred", "labels"] | Callable[[FloatArray, np.random.Generator], Any]
 _CALLED = {"sample": "one sample", "batch": "a batch", "axes": "more leading axes"}
 _FORMS = "What is taken as a batch is taken in each of the other `forms`."
+_LARGE = 100.0  # numbers that an exponential, say, may make far too large of
 _GRADIENTS = "Each gradient is the one that central differences give."
 Question = tuple[str, Callable[[], Any]]  # a rule's name, and what raises if the rule is broken
 
@@ -179,8 +181,8 @@ class ModuleExample:
 
     @property
     def shapes(self) -> str:
-        """The shapes of all inputs."""
-        return ", ".join(f"{name} of shape {x.shape}" for name, x in numbered("x", self.x))
+        """The shapes of all inputs, and the sizes of large ones."""
+        return ", ".join(f"{name} {_shape(x)}" for name, x in numbered("x", self.x))
 
     @property
     def owner(self) -> str:
@@ -293,7 +295,7 @@ class LossExample:
 
     def __str__(self) -> str:
         """Return the shapes."""
-        return f"pred of shape {self.pred.shape}, target of shape {self.target.shape}"
+        return f"pred {_shape(self.pred)}, target of shape {self.target.shape}"
 
     @property
     def owner(self) -> str:
@@ -335,6 +337,12 @@ class LossExample:
     def _report(self) -> GradientReport:
         arrays = self.pred, self.target
         return check_loss_gradients(self.make(), *arrays, contracts=False, seed=self.seed)
+
+
+def _shape(array: NDArray[Any]) -> str:
+    """Return what shape an array is of, and that its numbers are large if they are."""
+    size = largest(array)
+    return f"of shape {array.shape}" + (f" with numbers up to {size:.0f}" if size > _LARGE else "")
 
 
 def arrays_of(owner: str, batch: Any) -> tuple[NDArray[Any], ...]:

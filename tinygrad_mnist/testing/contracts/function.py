@@ -206,7 +206,8 @@ def finite_numbers(run: FunctionRun) -> None:
     if finite(*run.arrays) and not run.allow_nonfinite:
         for what, array in run.wanted.items():
             number = array[~np.isfinite(array)][:1]
-            run.require(not number.size, f"finite {what} from finite numbers, got {number.sum()}")
+            contract = f"{what} to be finite for finite inputs"
+            run.require(not number.size, f"{contract}, got {number.sum()}")
 
 
 def layout(run: FunctionRun) -> None:

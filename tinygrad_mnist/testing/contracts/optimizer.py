@@ -126,7 +126,8 @@ def _difference(
             array, other = found[step][i], wanted[step][i]
             moved = float(np.max(np.abs(other - start), initial=0.0))
             rounding = 4 * STEPS * np.finfo(array.dtype).eps * np.abs(other)
-            wrong = ~(np.abs(array - other) <= rtol * moved + rounding)  # NaN is wrong
+            close = np.abs(array - other) <= rtol * moved + rounding  # NaN is close to NaN alone
+            wrong = ~(close | np.isnan(array) & np.isnan(other))
             if wrong.any():
                 at = tuple(map(int, np.argwhere(wrong)[0]))
                 to, got = (path[step][i][at] - path[step - 1][i][at] for path in (wanted, found))

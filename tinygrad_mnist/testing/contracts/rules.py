@@ -26,11 +26,11 @@ class Run:
         return ModuleContractError(self.rule, f"{self.owner}: expected {message}")
 
     def require_finite(
-        self, results: Mapping[str, NDArray[Any]], where: str = "from finite numbers"
+        self, results: Mapping[str, NDArray[Any]], where: str = "for finite inputs"
     ) -> None:
         """Require that there is neither NaN nor infinity in what was found."""
         for what, array in results.items():
-            self.require(finite(array), f"finite {what} {where}, got NaN or infinity")
+            self.require(finite(array), f"{what} to be finite {where}, got NaN or infinity")
 
     def rewind(self) -> None:
         """Set back what a run changes."""
