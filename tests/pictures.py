@@ -13,7 +13,7 @@ RECORDS = [
     {"epoch": 2, "lr": 0.1, "seconds": 4.0, "loss": 2.0, "f1": 0.5, "val_loss": 2.9, "val_f1": 0.4},
     {"epoch": 3, "lr": 0.1, "seconds": 4.0, "loss": 1.0, "f1": 0.7, "val_loss": 3.0, "val_f1": 0.6},
 ]
-FINDER = SimpleNamespace(rates=[1e-3, 1e-2, 0.1, 1], losses=[2.0, 1.5, 0.5, 90], suggestion=0.02)
+CURVE = SimpleNamespace(rates=[1e-3, 1e-2, 0.1, 1], losses=[2.0, 1.5, 0.5, 90], suggestion=0.02)
 IMAGES = np.random.default_rng(0).random((4, 2, 3))
 SCORES = np.array([[5.0, 2, 0], [0, 9, 1], [0, 2, 3], [4, 0, 0]])
 COUNTS = np.diag([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]) + 1
@@ -39,7 +39,7 @@ def after_backward(model, x):
 POINTS = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
 GOOD = {
     "learning_curves": {"history": History(RECORDS)},
-    "learning_rate": {"finder": FINDER},
+    "learning_rate": {"curve": CURVE},
     "first_layer_weights": {"weight": weights(3)},
     "filters": {"conv": Conv2d(1, 5, 3, rng=0)},
     "activations": {"model": conv_net(), "x": np.ones((6, 6, 1))},

@@ -5,7 +5,7 @@ import pytest
 from helpers import refusal
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: the `plot` extra")
-from pictures import FINDER, RECORDS, draw, labels, lines, words
+from pictures import CURVE, RECORDS, draw, labels, lines, words
 
 from tinygrad_mnist import plots
 from tinygrad_mnist.training import History
@@ -80,8 +80,8 @@ def test_one_epoch_shows_as_a_point_at_a_whole_epoch():
 
 def test_a_search_shows_what_comes_up_to_the_lowest_loss_and_the_suggestion():
     ax = draw("learning_rate")
-    assert (ax.lines[0].get_xdata() == FINDER.rates).all()
-    assert (ax.lines[0].get_ydata() == FINDER.losses).all()
+    assert (ax.lines[0].get_xdata() == CURVE.rates).all()
+    assert (ax.lines[0].get_ydata() == CURVE.losses).all()
     assert lines(ax)["suggestion: 0.02"][0] == [0.02, 0.02]
     assert ax.get_xscale() == "log"
     low, high = ax.get_ylim()
@@ -90,5 +90,5 @@ def test_a_search_shows_what_comes_up_to_the_lowest_loss_and_the_suggestion():
 
 
 def test_a_search_may_suggest_nothing():
-    ax = draw("learning_rate", finder=type("Finder", (), {**vars(FINDER), "suggestion": None}))
+    ax = draw("learning_rate", curve=type("Curve", (), {**vars(CURVE), "suggestion": None}))
     assert (len(ax.lines), ax.get_legend()) == (1, None)

@@ -102,12 +102,12 @@ AXES = "ax to be a matplotlib Axes or None, got 3"
 FIGURE = "figure to be a matplotlib Figure or None, got 3"
 PLANE = "x of shape (N, 2), N > 0, got"
 ONE = "x to be one sample, of 3 axes, got"
-RUN = "a LearningRateFinder with a finite loss for its rates: one that has run, got 0 rates"
+RUN = "a LearningRateCurve with a loss for each rate, at least one of them finite, got 0 rates"
 COLUMN = "of shape (N,) or (N, 1), N > 0, got"
 
 OUTPUTS = "a model with one output or more for each sample, (N, C), got"
 OTHERS = SGD(Linear(2, 3).parameters(), lr=0.1)
-NOT_ARRAYS = {"history", "finder", "conv", "model"}
+NOT_ARRAYS = {"history", "curve", "conv", "model"}
 ARRAYS = [(name, key) for name in GOOD for key in GOOD[name] if key not in NOT_ARRAYS]
 REAL = "to be an array of real numbers, got None"
 
@@ -125,10 +125,10 @@ REAL = "to be an array of real numbers, got None"
         ("learning_curves", {"history": []}, TypeError, "history to be a History, got a list"),
         ("learning_curves", {"history": History()}, ValueError, NO_METRIC),
         ("learning_curves", {"history": History([{"epoch": 1, "lr": 1}])}, ValueError, NO_METRIC),
-        ("learning_rate", {"finder": 3}, TypeError, "a LearningRateFinder, got 3"),
+        ("learning_rate", {"curve": 3}, TypeError, "a LearningRateCurve, got 3"),
         (
             "learning_rate",
-            {"finder": SimpleNamespace(rates=[], losses=[], suggestion=None)},
+            {"curve": SimpleNamespace(rates=[], losses=[], suggestion=None)},
             ValueError,
             RUN,
         ),

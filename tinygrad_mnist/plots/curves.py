@@ -58,22 +58,22 @@ def learning_curves(history: History, *, figure: Figure | None = None) -> Figure
     return figure
 
 
-def learning_rate(finder: Any, *, ax: Axes | None = None) -> Axes:
+def learning_rate(curve: Any, *, ax: Axes | None = None) -> Axes:
     """Draw the loss at each learning rate that a search tried, and the rate that it suggests.
 
     What comes after the lowest loss may leave the picture at the top: there training diverges.
 
     Args:
-        finder: A `training.LearningRateFinder` that has run, or any object with `rates`, `losses`
-            and `suggestion`, which may be None.
+        curve: What `training.find_learning_rate` returned, or any object with `rates`, `losses` and
+            `suggestion`, which may be None.
         ax: Where to draw.
     """
     owner = "plots.learning_rate"
-    if not all(hasattr(finder, name) for name in ("rates", "losses", "suggestion")):
-        raise check.type_error(owner, "a LearningRateFinder", finder)
-    rates, losses = (np.asarray(n, np.float64) for n in (finder.rates, finder.losses))
+    if not all(hasattr(curve, name) for name in ("rates", "losses", "suggestion")):
+        raise check.type_error(owner, "a LearningRateCurve", curve)
+    rates, losses = (np.asarray(n, np.float64) for n in (curve.rates, curve.losses))
     if rates.ndim != 1 or rates.shape != losses.shape or not np.isfinite(losses).any():
-        contract = "a LearningRateFinder with a finite loss for its rates: one that has run"
+        contract = "a LearningRateCurve with a loss for each rate, at least one of them finite"
         raise ValueError(check.expected(owner, contract, f"{rates.size} rates"))
     ax = _showing.axes(owner, ax, 5, 3)
     ax.plot(rates, losses)
@@ -81,9 +81,9 @@ def learning_rate(finder: Any, *, ax: Axes | None = None) -> Axes:
     low, high = losses[lowest], np.nanmax(losses[: lowest + 1])
     room = 0.1 * (high - low) or 1.0
     ax.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - room, high + 2 * room))
-    if finder.suggestion is not None:
-        label = f"suggestion: {finder.suggestion:.2g}"
-        ax.axvline(finder.suggestion, color="C1", linestyle="--", label=label)
+    if curve.suggestion is not None:
+        label = f"suggestion: {curve.suggestion:.2g}"
+        ax.axvline(curve.suggestion, color="C1", linestyle="--", label=label)
         ax.legend()
     ax.grid(alpha=0.3)
     return ax

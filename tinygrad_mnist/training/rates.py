@@ -112,7 +112,7 @@ def _everything_kept(
     """Set all that a step changes back to what it was, and clear the gradients."""
     arrays, settings = arrays_of(model), optimizer.state_dict()
     streams = [(put, get()) for get, put in streams_in([model, loss, train])]
-    with holding() as hold, modes_kept(model), np.errstate(over="ignore", invalid="ignore"):
+    with holding() as hold, modes_kept(model):
         try:
             yield hold
         finally:
