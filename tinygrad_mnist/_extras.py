@@ -17,6 +17,5 @@ def needing(owner: str, extra: str) -> AbstractContextManager[None]:
 def import_keras(owner: str) -> Any:
     """Return Keras, on JAX unless the environment variable KERAS_BACKEND says otherwise."""
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once, when it is imported
-    contract = "Keras and its backend (extra `keras`: pip install keras jax)"
-    with check.refusing(owner, contract, ImportError):  # an unknown backend is a ValueError
+    with needing(owner, "keras"):  # an unknown backend is a ValueError
         return import_module("keras")

@@ -783,7 +783,7 @@ def backend(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
 
 
-NO_KERAS = "mnist.load_data: expected Keras and its backend (extra `keras`: pip install keras jax)"
+NO_KERAS = "mnist.load_data: expected the extra `keras` (pip install 'tinygrad_mnist[keras]')"
 KERAS_MODULES = ("keras", "keras.datasets", "keras.datasets.mnist")
 BY_KERAS = {"keras": "mnist", "keras-fashion": "fashion_mnist"}
 both_by_keras = pytest.mark.parametrize(("source", "name"), BY_KERAS.items(), ids=BY_KERAS)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from cases import OwnLinear, Twice
+from helpers import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,10 +54,6 @@ IMPORTED = (
     "from_keras: expected Sequential, Dense (linear or relu), ReLU, Dropout and Flatten (of the "
     "input) alone, got"
 )
-
-
-def refused(error, text):
-    return pytest.raises(error, match=f"^{re.escape(text)}$")
 
 
 @st.composite
@@ -204,7 +201,7 @@ def test_float64_models_stay_float64():
 
 def test_a_float64_model_is_refused_where_jax_has_float32_alone():
     text = 'JAX with float64 (jax.config.update("jax_enable_x64", True)), got float32 alone'
-    with refused(ValueError, f"to_keras: expected {text}"):
+    with refusal(ValueError, f"to_keras: expected {text}"):
         to_keras(small().astype(np.float64))
 
 
@@ -383,22 +380,22 @@ def test_50_steps_of_a_custom_layer_leave_the_same_weights():
 
 def test_the_sentences_name_the_layers_of_all_rows(row):
     names = "Sequential, Linear, ReLU, Dropout and Affine"
-    with refused(TypeError, f"to_keras: expected {names} alone, got Twice at 1"):
+    with refusal(TypeError, f"to_keras: expected {names} alone, got Twice at 1"):
         to_keras(Sequential(Linear(2, 2), Twice()))
     flatten = "Flatten (of the input)"
     text = IMPORTED.replace(f" and {flatten}", f", {flatten} and KerasAffine")
-    with refused(TypeError, f"{text} Softmax in layer 'a'"):
+    with refusal(TypeError, f"{text} Softmax in layer 'a'"):
         from_keras(of("Softmax")())
     converted = to_keras(with_affine())
     PAIRS.remove(row)
-    with refused(TypeError, f"{EXPORTED} Affine at 1.0"):
+    with refusal(TypeError, f"{EXPORTED} Affine at 1.0"):
         to_keras(with_affine())
-    with refused(TypeError, f"{IMPORTED} KerasAffine in layer '1.0'"):
+    with refusal(TypeError, f"{IMPORTED} KerasAffine in layer '1.0'"):
         from_keras(converted)
 
 
 @pytest.mark.usefixtures("row")
-def test_what_a_custom_layer_would_lose_is_refused():
+def test_what_a_custom_layer_would_lose_is_refusal():
     squared = sequential(KerasAffine(2, name="a"))
     with pytest.raises(TypeError, match=r"alone, got power=2 in layer 'a'$"):
         from_keras(squared)
@@ -408,7 +405,7 @@ def test_what_a_custom_layer_would_lose_is_refused():
         from_keras(frozen)
 
 
-def test_a_row_that_makes_another_layer_is_refused(row):
+def test_a_row_that_makes_another_layer_is_refusal(row):
     PAIRS.append(row._replace(from_keras=lambda _: [Affine(5)]))
     PAIRS.append(Pair(ReLU, keras.layers.Dense, lambda _, **o: keras.layers.Dense(5, **o), None))
     with pytest.raises(ValueError, match="^from_keras: expected weights that fit layer 'a', got"):
@@ -478,7 +475,7 @@ def patched_inside():
         ),
     ],
 )
-def test_models_that_keras_cannot_hold_are_refused(model, error, text):
+def test_models_that_keras_cannot_hold_are_refusal(model, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         to_keras(model)
 
@@ -495,23 +492,23 @@ def optimizer(kind=SGD, **options):
     return kind(Linear(2, 2).parameters(), 0.1, **options)
 
 
-def test_other_losses_are_refused():
-    with refused(TypeError, "to_keras_loss: expected an MSELoss, got a OwnLoss"):
+def test_other_losses_are_refusal():
+    with refusal(TypeError, "to_keras_loss: expected an MSELoss, got a OwnLoss"):
         to_keras_loss(OwnLoss())
-    with refused(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
+    with refusal(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
         to_keras_loss(MSELoss(), dtype=np.float16)
 
 
-def test_optimizers_that_step_otherwise_in_keras_are_refused():
-    with refused(TypeError, "to_keras_optimizer: expected an SGD, got a OwnSGD"):
+def test_optimizers_that_step_otherwise_in_keras_are_refusal():
+    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a OwnSGD"):
         to_keras_optimizer(optimizer(OwnSGD))
-    with refused(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
+    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
         to_keras_optimizer(Groups(optimizer()))
     text = (
         "to_keras_optimizer: expected weight_decay or momentum, not both (Keras's decay passes "
         "the momentum by), got weight_decay=0.1 and momentum=0.9"
     )
-    with refused(ValueError, text):
+    with refusal(ValueError, text):
         to_keras_optimizer(optimizer(momentum=0.9, weight_decay=0.1))
     sgd = optimizer(momentum=0.9)
     sgd.step()
@@ -519,9 +516,9 @@ def test_optimizers_that_step_otherwise_in_keras_are_refused():
         "to_keras_optimizer: expected an SGD before its first step (Keras's momentum is lr * v "
         "and starts at 0), got one with velocities"
     )
-    with refused(ValueError, text):
+    with refusal(ValueError, text):
         to_keras_optimizer(sgd)
-    with refused(ValueError, "SGD: expected momentum in [0, 1], got 2.0"):
+    with refusal(ValueError, "SGD: expected momentum in [0, 1], got 2.0"):
         sgd.momentum = 2.0
 
 
@@ -614,13 +611,13 @@ def of(kind, *args, **kwargs):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_layers_that_would_lose_something_are_refused_by_name(make, found):
-    with refused(TypeError, f"{IMPORTED} {found} in layer 'a'"):
+    with refusal(TypeError, f"{IMPORTED} {found} in layer 'a'"):
         from_keras(make())
 
 
 def test_flatten_is_told_from_one_that_permutes_whatever_the_default(monkeypatch):
     monkeypatch.setattr("keras.src.backend.config._IMAGE_DATA_FORMAT", "channels_first")
-    with refused(TypeError, f"{IMPORTED} data_format='channels_first' in layer 'a'"):
+    with refusal(TypeError, f"{IMPORTED} data_format='channels_first' in layer 'a'"):
         from_keras(of("Flatten")())
 
 
@@ -629,10 +626,17 @@ def functional():
     return keras.Model(x, keras.layers.Dense(2)(x))
 
 
+FROM_KERAS = "from_keras: expected a keras.Sequential"
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (functional, TypeError, "from_keras: expected a keras.Sequential, got a Functional"),
+        (
+            functional,
+            TypeError,
+            "from_keras: expected a keras.Sequential, got a Functional of keras",
+        ),
         (small, TypeError, "from_keras: expected a keras.Sequential, got a Sequential"),
         (
             lambda: keras.Sequential([keras.layers.Dense(2)], name="a"),
@@ -646,16 +650,16 @@ def functional():
         ),
     ],
 )
-def test_models_that_are_no_built_sequential_are_refused(make, error, text):
-    with refused(error, text):
+def test_models_that_are_no_built_sequential_are_refusal(make, error, text):
+    with refusal(error, text):
         from_keras(make())
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16"])
-def test_inputs_of_another_dtype_are_refused(dtype):
+def test_inputs_of_another_dtype_are_refusal(dtype):
     model = sequential(keras.layers.Dense(2), dtype=dtype)
     text = f"inputs of dtype float32 or float64, got {dtype} in {model.name!r}"
-    with refused(TypeError, f"from_keras: expected {text}"):
+    with refusal(TypeError, f"from_keras: expected {text}"):
         from_keras(model)
 
 
@@ -684,7 +688,7 @@ def test_jax_is_the_backend_unless_chosen_and_one_that_cannot_be_used_is_named(
         capture_output=True,
         text=True,
     )
-    contract = "Keras and its backend (extra `keras`: pip install keras jax)"
+    contract = "the extra `keras` (pip install 'tinygrad_mnist[keras]')"
     last = done.stderr.splitlines()[-1]
     assert last == f"ImportError: tinygrad_mnist.interop.keras: expected {contract}, got {found}"
     assert done.stdout == f"{backend}\n"
@@ -719,7 +723,7 @@ def test_float64_of_a_loss_needs_it_in_jax():
 
 
 def test_settings_that_mean_nothing_are_refused_before_they_get_to_keras():
-    with refused(ValueError, "Dropout: expected p in [0, 1), got 1.0"):
+    with refusal(ValueError, "Dropout: expected p in [0, 1), got 1.0"):
         Dropout(0.5).p = 1.0
     with pytest.raises(ValueError, match="^MSELoss: expected reduction .*, got 'none'$"):
         MSELoss().reduction = "none"

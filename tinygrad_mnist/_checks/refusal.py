@@ -43,7 +43,7 @@ REMEDIES = {
     "sample, leave it out: `DataLoader(..., drop_last=True)`. To predict, call `model.eval()` "
     "first.",
     "a state dict": "Of a file: `model.load_state_dict(dict(np.load(path)))`.",
-    "target of shape …, or labels of shape …, got (…, 1)": "Labels have no axis of their own: "
+    "target of shape …, or labels of shape …, got (…, 1)": "Make labels (N, 1) labels (N,): "
     "`t[:, 0]`.",
     "target of shape …, or labels of shape …": "Integer labels want the shape of pred without its "
     "last axis, probabilities the shape of pred: for ten outputs, `one_hot(labels, 10)`.",
