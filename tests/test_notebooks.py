@@ -1,6 +1,12 @@
-"""Notebooks, executed in a fresh kernel: what shows itself, progress, and a cell interrupted."""
+"""Notebooks in a fresh kernel: what shows itself, progress, and a cell interrupted.
 
+`python tests/test_notebooks.py` executes examples/tour.ipynb, and writes what it shows into it.
+"""
+
+import base64
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,20 +61,31 @@ history = fit(*run, epochs=3, history=history, progress="lines")
 }
 
 
-def executed(cells):
-    """Return the outputs of each cell, run in one kernel."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in cells]
-    )
-    nbclient.NotebookClient(notebook, timeout=120, allow_errors=True).execute()
-    return [cell.outputs for cell in notebook.cells]
+TOUR = Path(__file__).parents[1] / "examples" / "tour.ipynb"
+
+
+def executed(notebook):
+    """Run the cells in a fresh kernel, the next one also after an error; return them."""
+    nbclient.NotebookClient(notebook, timeout=120, allow_errors=True, record_timing=False).execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.fixture(scope="module")
-def outputs():
-    prepared, *found = executed([PREPARED, *CELLS.values()])
-    assert prepared == []
-    return dict(zip(CELLS, found, strict=True))
+def cells():
+    """Return the code cells of the tour, on fewer epochs, and of the cells above, by name."""
+    notebook = nbformat.read(TOUR, 4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("epochs=5", "epochs=1").replace("epochs=8", "epochs=2")
+    notebook.cells += map(nbformat.v4.new_code_cell, [PREPARED, *CELLS.values()])
+    *tour, prepared = executed(notebook)[: -len(CELLS)]
+    assert prepared.outputs == []
+    found = [cell.outputs for cell in notebook.cells[-len(CELLS) :]]
+    return tour, dict(zip(CELLS, found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def outputs(cells):
+    return cells[1]
 
 
 def printed(outputs):
@@ -121,3 +138,59 @@ def test_a_cell_that_is_run_twice_trains_no_more_and_says_so(outputs):
 @pytest.mark.parametrize("name", ["model", "summary"])
 def test_what_has_a_table_shows_it(outputs, name):
     assert "<table>" in shown(outputs[name])["text/html"]
+
+
+def sources_hash(notebook):
+    """Return what changes with any code cell."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+
+
+def kinds(cell):
+    """Yield what a cell shows, without its numbers and further lines; not a bar that is over."""
+    for output in cell.outputs:
+        text = output.get("text") or output.get("data", {}).get("text/plain") or ""
+        first = re.sub(r"[\d.,]+|  best", "#", text.partition("\n")[0])
+        if text:
+            yield output.output_type, sorted(output.get("data", {})), first
+
+
+def test_the_tour_is_what_a_fresh_kernel_shows(cells):
+    """If not: python tests/test_notebooks.py."""
+    tour = nbformat.read(TOUR, 4)
+    assert tour.metadata.executed == sources_hash(tour)
+    written = [cell for cell in tour.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in written] == list(range(1, len(written) + 1))
+    for old, new in zip(written, cells[0], strict=True):
+        assert list(kinds(old)) == list(kinds(new)), old.source
+
+
+def test_the_tour_shows_progress_a_table_a_report_and_four_pictures():
+    shown = [output for cell in nbformat.read(TOUR, 4).cells for output in cell.get("outputs", [])]
+    data = [output.data for output in shown if output.output_type == "execute_result"]
+    pictures = [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
+    assert len(pictures) == 4
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert sum("<table" in d.get("text/html", "") for d in data) >= 3
+    assert sum("epoch 5/5" in output.get("text", "") for output in shown) == 1
+    assert TOUR.stat().st_size < 400_000
+    for page in re.findall(r"\]\((.*?)\)", TOUR.read_text()):
+        assert (TOUR.parent / page).exists()
+
+
+def main():
+    notebook = nbformat.read(TOUR, 4)
+    for cell in executed(notebook):
+        outputs, cell.outputs = cell.outputs, []
+        for output in outputs:
+            assert output.output_type != "error", output
+            if output.output_type == "stream" and cell.outputs[-1:] and "text" in cell.outputs[-1]:
+                cell.outputs[-1].text += output.text  # lines printed one after the other
+            elif output.get("data", {}).get("text/plain") != "":  # a bar that is over
+                cell.outputs.append(output)
+    notebook.metadata.executed = sources_hash(notebook)
+    nbformat.write(notebook, TOUR)
+
+
+if __name__ == "__main__":
+    main()
