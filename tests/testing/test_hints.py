@@ -181,3 +181,15 @@ def test_a_right_part_that_is_given_float32_is_no_suspect():
 
     module = Sequential(Linear(4, 4, rng=0), Halves(), WrongTanh())
     assert look_at("1.inner", "Tanh") not in hints(module)
+
+
+def test_a_report_shows_itself_in_a_terminal_and_in_a_notebook():
+    model = Sequential(Linear(4, 2, rng=0), WrongTanh())
+    report = check_gradients(model, normal(3, 4), contracts=False, raise_on_failure=False)
+    report.subject, report.hints = "<i>", ["1 < 2"]
+    assert repr(report) == str(report)
+    html = report._repr_html_()
+    assert "<p>&lt;i&gt;: 3 of 3 gradients disagree with central differences (seed 0)</p>" in html
+    assert [name in html for name in (">x</td>", ">0.weight</td>", ">0.bias</td>")] == [True] * 3
+    assert html.count("wrong: ") >= 3
+    assert html.endswith("<br>1 &lt; 2</p>")

@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
     points: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grade:
     """What became of every rule: true if all passed; `print` it for the table.
 
@@ -138,6 +138,8 @@ class Grade:
                 missed.setdefault(v.why, []).append(v.rule)
         lines += [f"  not reached  {_listed(rules)} ({why})" for why, rules in missed.items()]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     @property
     def _title(self) -> str:

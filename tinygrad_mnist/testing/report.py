@@ -3,6 +3,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
+from textwrap import indent
+
+from tinygrad_mnist._display import Table
 
 _FINE = 1e-6  # a tolerance up to which a gradient of 0 is believed to be 0
 _SHOWN = 3  # mismatches printed of each array
@@ -89,9 +93,9 @@ class ArrayReport:
         return len(self.mismatches)
 
 
-@dataclass
+@dataclass(repr=False)
 class GradientReport:
-    """The outcome of one check: true if nothing is wrong; `print` it for the table.
+    """The outcome of one check: true if nothing is wrong, and a table that shows itself.
 
     Attributes:
         subject: What was checked, as its type's name.
@@ -116,24 +120,35 @@ class GradientReport:
 
     def __str__(self) -> str:
         """Return the table, the worst offenders and the hints."""
+        table = indent(str(self._table()), "  ")
+        return "\n".join([self._title(), table, *self._told()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        told = "<br>".join(map(escape, self._told()))
+        return f"<p>{escape(self._title())}</p>{self._table()._repr_html_()}<p>{told}</p>"
+
+    def _title(self) -> str:
         wrong = sum(bool(array.mismatches) for array in self.arrays)
         found = f"{wrong} of {len(self.arrays)}" if wrong else "none of its"
-        title = f"{self.subject}: {found} gradients disagree with central differences"
-        lines = [f"{title} (seed {self.seed})", *self._table()]
-        for array in self.arrays:
-            shown = sorted(array.mismatches, key=lambda m: -abs(m.analytic - m.numeric))[:_SHOWN]
-            lines += [f"  wrong: {mismatch}" for mismatch in shown]
-        return "\n".join([*lines, *self.hints])
+        disagree = f"{self.subject}: {found} gradients disagree with central differences"
+        return f"{disagree} (seed {self.seed})"
 
-    def _table(self) -> Iterator[str]:
-        rows = [("gradient of", "shape", "checked", "wrong", "on a kink", "worst error/tolerance")]
-        rows += [
+    def _table(self) -> Table:
+        header = ["gradient of", "shape", "checked", "wrong", "on a kink", "worst error/tolerance"]
+        rows = [
             (a.name, str(a.shape), str(a.checked), str(a.wrong), str(a.on_kink), f"{a.worst:.2g}")
             for a in self.arrays
         ]
-        longest, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-        for name, *cells in rows:
-            yield "  ".join(["", name.ljust(longest), *map(str.rjust, cells, widths)])
+        return Table(header, rows)
+
+    def _told(self) -> Iterator[str]:
+        for array in self.arrays:
+            worst = sorted(array.mismatches, key=lambda m: -abs(m.analytic - m.numeric))
+            yield from (f"  wrong: {mismatch}" for mismatch in worst[:_SHOWN])
+        yield from self.hints
 
 
 class GradientCheckError(AssertionError):

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist import nn
+from tinygrad_mnist._generators import attributes
 from tinygrad_mnist._tables import kind_of
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.parameter import Buffer
@@ -167,11 +168,16 @@ def _differences(model: Module, twin: Module) -> Iterator[tuple[Module, str]]:
     """Yield (module, attribute) where two models differ in more than numbers in arrays."""
     same: dict[int, int] = {}
     for module, other in zip(model.modules(), twin.modules(), strict=False):
-        one, two = module.__getstate__(), other.__getstate__()
+        one, two = _state(module), _state(other)
         for name in {**one, **two}:
             known = name in one and name in two and _alike(one[name], two[name], same)
             if not known and name != "training":
                 yield module, name
+
+
+def _state(module: Module) -> dict[str, Any]:
+    """Return the attributes that forward has not kept, those in slots among them."""
+    return {n: v for n, v in attributes(module).items() if not module._is_kept(n, v)}
 
 
 def _alike(a: Any, b: Any, same: dict[int, int]) -> bool:
