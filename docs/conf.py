@@ -59,7 +59,7 @@ del Linear.__annotations__["bias"]
 # `tinygrad_mnist.settings` makes
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
-    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray|Settings?)"),
+    ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray|Settings?|_display.Table)"),
 ]
 
 
