@@ -628,6 +628,20 @@ def test_a_wrong_optimizer_fails_by_lr_only_if_it_does_not_read_it():
     assert why(result, "lr") == "seed 0:\nBoth: expected another step at half the lr, got the same"
 
 
+def test_an_optimizer_whose_steps_are_not_numbers_fails_by_its_values():
+    class Diverges:
+        def __init__(self, params):
+            self.params = params
+
+        def step(self):
+            for p in self.params:
+                p.data = p.data * np.nan
+
+    result = grade_optimizer(Diverges, reference=plain_sgd)
+    assert result.rules("failed") == ["values"]
+    assert why(result, "values").endswith("as the reference does, got nan")
+
+
 def test_a_wrong_optimizer_fails_by_what_is_wrong():
     assert grade_optimizer(Forgets, reference=plain_sgd).rules("failed") == ["resumes"]
     result = grade_optimizer(lambda params: Momentum(params, "0.1"))

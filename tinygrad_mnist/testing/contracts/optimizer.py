@@ -177,7 +177,8 @@ def own_state(run: OptimizerRun) -> None:
 def values(run: OptimizerRun) -> None:
     """Ten steps lead where those of the reference lead."""
     rates = [getattr(run.start(make).optimizer, "lr", None) for make in (run.make, run.reference)]
-    other = f" (its lr is {rates[1]}, here it is {rates[0]})" if rates[0] != rates[1] else ""
+    differ = None not in rates and rates[0] != rates[1]
+    other = f" (its lr is {rates[1]}, here it is {rates[0]})" if differ else ""
     run.same(run.path, run.wanted, f"as the reference does{other}")
 
 
