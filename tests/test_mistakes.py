@@ -136,11 +136,11 @@ def test_a_common_mistake_says_what_is_wrong_and_what_helps(code, told):
 )
 def test_a_loss_of_logits_refuses_the_layer_that_it_contains_and_no_other(layers, loss, kind):
     if kind is None:
-        check_logits(Sequential(*layers), loss)
+        check_logits("fit", Sequential(*layers), loss)
         return
     text = f"fit: expected logits for {type(loss).__name__}, got a last layer {kind}()"
     with refusal(ValueError, text):
-        check_logits(Sequential(*layers), loss)
+        check_logits("fit", Sequential(*layers), loss)
 
 
 @pytest.mark.parametrize("name", re.findall(r"^\| no attribute ([^|]*) \|", PAGE, re.M))

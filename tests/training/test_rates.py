@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from helpers import bits, refusal
 
-from tinygrad_mnist import SGD, Adam, BatchNorm, DataLoader, Dropout, Linear, MSELoss, Sequential
+from tinygrad_mnist import (
+    SGD,
+    Adam,
+    BatchNorm,
+    DataLoader,
+    Dropout,
+    Linear,
+    MSELoss,
+    Parameter,
+    Sequential,
+)
 from tinygrad_mnist.training import LearningRateCurve, find_learning_rate
 
 
@@ -138,6 +148,11 @@ def step(model, loss, optimizer, x, t):
         ({"steps": 1}, ValueError, "steps to be an integer >= 2, got 1"),
         ({"model": 1}, TypeError, "a Module, got 1"),
         ({"loss": MSELoss}, TypeError, "a loss to call, with a backward, got the class MSELoss"),
+        (
+            {"optimizer": SGD([Parameter(1.0)], 0.1)},
+            ValueError,
+            "an optimizer of the model's parameters, got 1 of another model",
+        ),
         ({"train": 1}, TypeError, "a DataLoader, or an iterable of pairs, got 1"),
         ({"train": []}, ValueError, "a loader with at least one sample, got none"),
         (

@@ -1,4 +1,4 @@
-"""What `fit` and `evaluate` are given, looked at before anything changes."""
+"""What `fit` and its like are given, looked at before anything changes."""
 
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any
@@ -25,24 +25,31 @@ def check_parts(owner: str, model: Module, loss: Loss, method: str) -> None:
     check.loss(owner, loss, method=method)
 
 
-def check_logits(model: Module, loss: Loss) -> None:
+def check_trainable(owner: str, model: Module, loss: Loss, optimizer: Optimizer) -> None:
+    """Refuse what does not train together."""
+    check_parts(owner, model, loss, "backward")
+    check_logits(owner, model, loss)
+    _check_optimizer(owner, optimizer, model)
+
+
+def check_logits(owner: str, model: Module, loss: Loss) -> None:
     """Refuse a last layer that the loss contains: a softmax of a softmax hardly learns."""
     inside = {CrossEntropyLoss: Softmax, BCEWithLogitsLoss: Sigmoid}.get(type(loss))
     layers = [layer for _, layer in model.leaves()] if isinstance(model, Sequential) else []
     if layers and type(layers[-1]) is inside:
         contract = f"logits for {type(loss).__name__}"
-        raise check.refusal(ValueError, "fit", contract, f"a last layer {layers[-1]}")
+        raise check.refusal(ValueError, owner, contract, f"a last layer {layers[-1]}")
 
 
-def check_optimizer(optimizer: Optimizer, model: Module) -> None:
+def _check_optimizer(owner: str, optimizer: Optimizer, model: Module) -> None:
     """Refuse an optimizer of other parameters; one of some of the model's leaves the others."""
     if not isinstance(optimizer, Optimizer):
-        raise check.type_error("fit", "an Optimizer", optimizer)
+        raise check.type_error(owner, "an Optimizer", optimizer)
     own = {id(p) for p in model.parameters()}
     others = sum(id(p) not in own for p in optimizer.params)
     if others:
         contract, found = "an optimizer of the model's parameters", f"{others} of another model"
-        raise check.refusal(ValueError, "fit", contract, found)
+        raise check.refusal(ValueError, owner, contract, found)
 
 
 def pairs_of(owner: str, loader: Any, *, arrays: bool = True) -> Any:

@@ -18,9 +18,8 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._arguments import (
     Pairs,
-    check_logits,
-    check_optimizer,
     check_parts,
+    check_trainable,
     checked_callbacks,
     checked_data,
     checked_history,
@@ -28,7 +27,7 @@ from tinygrad_mnist.training._arguments import (
     pairs_of,
 )
 from tinygrad_mnist.training._averages import Averages, Metric, named, refuse_unless_finite
-from tinygrad_mnist.training._kept import modes_kept
+from tinygrad_mnist.training._kept import arrays_of, modes_kept, set_back
 from tinygrad_mnist.training._progress import Progress
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
@@ -105,8 +104,8 @@ def fit(
         validation: Data that is not trained on, as for `evaluate`; unshuffled, for repeatable
             numbers.
         metrics: As for `evaluate`; left out, the targets of train_loader decide.
-        callbacks: Called in order around epochs and steps: LearningRate, EarlyStopping,
-            BestCheckpoint, or your own.
+        callbacks: Called in order around epochs and steps: LearningRate, ClipGradients,
+            EarlyStopping, BestCheckpoint, CSVLog, or your own.
         progress: True shows a bar within an epoch, on a terminal or in a notebook, and writes a
             line after it: to stderr, in a notebook as the cell's output. "bar" and "lines" show one
             of them anywhere, False none. "best" marks the lowest "val_loss" so far.
@@ -133,9 +132,7 @@ def fit(
             numbers, or one with resume; or the file stands within an epoch after the last.
         TypeError: An argument of the wrong type.
     """
-    check_parts("fit", model, loss, "backward")
-    check_logits(model, loss)
-    check_optimizer(optimizer, model)
+    check_trainable("fit", model, loss, optimizer)
     train_loader, validation, functions, columns = checked_data(train_loader, validation, metrics)
     resume = check.flag("fit", "resume", resume)
     history = checked_history(history, resume)
@@ -240,17 +237,14 @@ def _validated(
 @contextmanager
 def _set_back_unless_finite(run: Run) -> Iterator[None]:
     """Undo what was trained when the loss or a parameter is NaN or infinite."""
-    arrays = [b.data for _, b in (*run.model.named_parameters(), *run.model.named_buffers())]
-    before = [(array, array.copy()) for array in arrays if array.flags.writeable]
-    settings = run.optimizer.state_dict()
+    arrays, settings = arrays_of(run.model), run.optimizer.state_dict()
     try:
         yield
         if not finite(run.model):
             found = f"NaN or infinity after the last batch of epoch {run.epoch}"
             raise check.refusal(FloatingPointError, "fit", "finite parameters", found)
     except FloatingPointError as error:
-        for array, values in before:
-            array[...] = values
+        set_back(run.model, arrays)
         run.optimizer.load_state_dict(settings)
         error.history = run.history  # type: ignore[attr-defined]
         error.add_note(

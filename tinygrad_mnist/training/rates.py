@@ -14,7 +14,7 @@ from tinygrad_mnist._interrupts import Hold, holding
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
-from tinygrad_mnist.training._arguments import Pairs, check_optimizer, check_parts, pairs_of
+from tinygrad_mnist.training._arguments import Pairs, check_trainable, pairs_of
 from tinygrad_mnist.training._kept import arrays_of, modes_kept, set_back
 
 _MEMORY = 0.9  # of the smoothed loss: about the last ten batches count
@@ -67,8 +67,7 @@ def find_learning_rate(
         FloatingPointError: The loss is no number at the lowest rate.
     """
     owner = "find_learning_rate"
-    check_parts(owner, model, loss, "backward")
-    check_optimizer(optimizer, model)
+    check_trainable(owner, model, loss, optimizer)
     train = pairs_of(owner, train, arrays=False)
     low = check.real(owner, "low", low, "(0, inf)")
     high = check.real(owner, "high", high, f"({low}, inf)")
