@@ -171,7 +171,7 @@ def test_the_tour_shows_progress_a_table_a_report_and_four_pictures():
     pictures = [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
     assert len(pictures) == 4
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
-    assert sum("<table" in d.get("text/html", "") for d in data) >= 3
+    assert sum("<table" in d.get("text/html", "") for d in data) == 4
     assert sum("epoch 5/5" in output.get("text", "") for output in shown) == 1
     assert TOUR.stat().st_size < 400_000
     for page in re.findall(r"\]\((.*?)\)", TOUR.read_text()):
