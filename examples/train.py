@@ -9,7 +9,6 @@ reads pictures with the model.
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -149,12 +148,12 @@ for digit, found in enumerate(recall(scores, test_labels)):
 
 history.to_json(args.out / "history.json")
 history.to_csv(args.out / "history.csv")
-weight = next(model.parameters()).data  # (in, out), or (height, width, 1, out)
-kernels = weight.reshape(-1, weight.shape[-1])[:, :64]
-side = math.isqrt(len(kernels))
+first = model[0 if args.channels else 1]  # a Conv2d, or the Linear after Flatten
 pictures = {
     "curves": plots.learning_curves(history),
-    "weights": plots.first_layer_weights(kernels, shape=(side, side)),
+    "weights": plots.filters(first)
+    if args.channels
+    else plots.first_layer_weights(first.weight.data),
     "confusion": plots.confusion_matrix(confusion_matrix(scores, test_labels)),
     "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
 }

@@ -349,7 +349,7 @@ def test_train_takes_convolutions(convolved):
     assert float(accuracy) > 0.85
     assert re.search(r"^0 Conv2d\(1, 4, 5, input_grad=False\) +\(24, 24, 4\)", text, re.M)
     assert re.search(r"^3 Conv2d\(4, 8, 5\) +\(8, 8, 8\)", text, re.M)
-    assert (folder / "weights.png").stat().st_size > 5_000
+    assert (folder / "weights.png").stat().st_size > 2_000
 
 
 def test_train_resumes_with_its_settings_and_never_overwrites(trained, tmp_path):

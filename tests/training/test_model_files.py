@@ -274,7 +274,7 @@ FORGED = {
         f"no array of shape ({10**11},) for BatchNorm at 1.0",
     ),
     "many layers for one array": (
-        lambda layers, _: layers.extend(layers[:1] * 10_000),
+        lambda layers, _: layers.extend(layers[:1] * 1_000),
         "no array of shape (2, 3) for Linear at 4",
     ),
     "other numbers": (
