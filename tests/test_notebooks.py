@@ -13,6 +13,9 @@ import pytest
 nbformat = pytest.importorskip("nbformat", reason="needs nbclient and ipykernel")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
+pytest.importorskip("matplotlib", reason="the tour needs the extra `plot`")
+pytest.importorskip("numba", reason="a cell compiles: the extra `compiled`")
+pytestmark = pytest.mark.slow
 
 PREPARED = """
 import signal
