@@ -325,3 +325,8 @@ def test_another_parameter_or_none_may_take_its_place():
     np.testing.assert_array_equal(layer(x), other(x))  # whose bias is 0
     layer.backward(np.ones((4, 2)))
     assert other.weight.grad.all()
+
+
+def test_arithmetic_with_a_parameter_names_what_lacks_its_data():
+    with pytest.raises(TypeError, match=r"for @: 'numpy.ndarray' and 'Parameter'"):
+        np.ones((2, 3)) @ Parameter(np.ones((3, 2)))

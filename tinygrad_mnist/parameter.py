@@ -25,6 +25,8 @@ class Buffer:
             float64 or wider becomes float64, all else float32.
     """
 
+    __array_ufunc__ = None  # `x @ layer.weight` is a TypeError that names both: .data is missing
+
     def __init__(self, data: ArrayLike) -> None:
         array = check.real_array(self, "data", data)
         dtype: Any = array.dtype.newbyteorder("=")

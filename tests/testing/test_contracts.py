@@ -291,7 +291,7 @@ def test_a_layer_that_takes_batches_alone_is_told_of_forms(outputs, got):
             grade(lambda features, rng: Gain(features), reference=np.copy),
         ),
         ("testing", ["rule of a loss"], grade_loss(MSELoss, reference=lambda y, t: 0)),
-        ("courses", ["rule of an optimizer"], grade_optimizer(Adam, reference=Adam)),
+        ("grading", ["rule of an optimizer"], grade_optimizer(Adam, reference=Adam)),
     ],
     ids=["layers", "losses", "optimizers"],
 )
