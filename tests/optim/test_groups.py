@@ -150,8 +150,8 @@ def test_a_read_only_parameter_is_refused_before_anything_moves():
 
 def test_what_makes_no_groups_is_refused():
     p, q = Parameter([1.0]), Parameter([2.0])
-    with refusal(TypeError, "Groups: expected an Optimizer, got a Parameter"):
-        Groups(p)
+    with refusal(TypeError, "Groups: expected Optimizers as its arguments, got a list"):
+        Groups([SGD([p], 0.1), SGD([q], 0.1)])
     with refusal(ValueError, "Groups: expected at least one Parameter, got none"):
         Groups()
     contract = "Groups: expected each Parameter in one optimizer"

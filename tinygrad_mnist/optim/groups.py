@@ -25,7 +25,7 @@ class Groups(Optimizer):
     def __init__(self, *optimizers: Optimizer) -> None:
         for optimizer in optimizers:
             if not isinstance(optimizer, Optimizer):
-                raise check.type_error(self, "an Optimizer", optimizer)
+                raise check.type_error(self, "Optimizers as its arguments", optimizer)
         params = [p for optimizer in optimizers for p in optimizer.params]
         super().__init__(params)
         if len(self.params) < len(params):
