@@ -124,6 +124,7 @@ class Fit:
 
     def run(self, o, **options):
         options = {"epochs": 4, "validation": (o.x[10:20], o.t[10:20]), **options}
+        options["progress"] = False
         try:
             return fit(o.model, MSELoss(), o.optimizer, o.loader, **options)
         except KeyboardInterrupt as error:
@@ -175,7 +176,14 @@ class Load:
     def __init__(self, folder):
         self.path = folder / "load.npz"
         self.other = objects(2)
-        fit(self.other.model, MSELoss(), self.other.optimizer, self.other.loader, epochs=1)
+        fit(
+            self.other.model,
+            MSELoss(),
+            self.other.optimizer,
+            self.other.loader,
+            epochs=1,
+            progress=False,
+        )
         self.other.optimizer.lr = 0.5
         checkpoint.save(self.path, self.other.model, self.other.optimizer, self.other.loader)
         o = self.made()

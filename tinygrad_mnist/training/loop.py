@@ -175,7 +175,8 @@ def fit(
             with hold:
                 for callback in callbacks:
                     callback.after_epoch(run)
-                shown.line()
+            shown.line()
+            with hold:
                 file.save()
         for callback in callbacks:
             callback.after_run(run)
