@@ -178,6 +178,7 @@ REFUSED = [
         "transform to be a function of (x, rng), or None, got 1",
     ),
     ("EarlyStopping", "patience", 0, ValueError, "patience to be an integer >= 1, got 0"),
+    ("EarlyStopping", "restore_best", 1, TypeError, "restore_best to be a bool, got 1"),
     ("EarlyStopping", "mode", "best", ValueError, 'mode "min" or "max", got \'best\''),
     ("BestCheckpoint", "mode", None, ValueError, 'mode "min" or "max", got None'),
     ("LearningRate", "per", "batch", ValueError, 'per "epoch" or "step", got \'batch\''),
@@ -231,6 +232,21 @@ def test_an_object_of_another_framework_is_called_one_of_it():
     foreign = type("Parameter", (), {"__module__": "torch.nn.parameter"})()
     with refusal(TypeError, "SGD: expected params to be Parameters, got a Parameter of torch"):
         SGD([foreign], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (SGD([Parameter(1.0)], 0.1), "an SGD"),
+        (EarlyStopping(), "an EarlyStopping"),
+        (object(), "an object"),
+        (np.tanh, "a ufunc"),
+        (Parameter(1.0), "a Parameter"),
+        ([1], "a list"),
+    ],
+)
+def test_an_object_is_called_by_its_kind(value, told):
+    assert check.described(value) == told
 
 
 class Chain:

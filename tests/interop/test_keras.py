@@ -493,14 +493,14 @@ def optimizer(kind=SGD, **options):
 
 
 def test_other_losses_are_refusal():
-    with refusal(TypeError, "to_keras_loss: expected an MSELoss, got a OwnLoss"):
+    with refusal(TypeError, "to_keras_loss: expected an MSELoss, got an OwnLoss"):
         to_keras_loss(OwnLoss())
     with refusal(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
         to_keras_loss(MSELoss(), dtype=np.float16)
 
 
 def test_optimizers_that_step_otherwise_in_keras_are_refusal():
-    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a OwnSGD"):
+    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got an OwnSGD"):
         to_keras_optimizer(optimizer(OwnSGD))
     with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
         to_keras_optimizer(Groups(optimizer()))

@@ -444,7 +444,10 @@ def division(*_):
             lambda: grade(lambda features: Tanh()),
             "make: expected a function of (features, rng), got a function",
         ),
-        (lambda: grade_loss(MSELoss()), "make: expected a function of no arguments, got a MSELoss"),
+        (
+            lambda: grade_loss(MSELoss()),
+            "make: expected a function of no arguments, got an MSELoss",
+        ),
         (
             lambda: grade_optimizer(lambda: None),
             "make: expected a function of a list of Parameters, got a function",

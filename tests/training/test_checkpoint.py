@@ -477,7 +477,7 @@ def test_no_file_is_an_error_of_its_own(tmp_path):
     ("meta", "text"),
     [
         ({"a": {1, 2}}, "at meta/a, got a set"),
-        ({"a": [0, object()]}, "at meta/a/1, got a object"),
+        ({"a": [0, object()]}, "at meta/a/1, got an object"),
         ({"a": {1: 2}}, "at meta/a, got a dict"),
         ({"a": 1j}, "at meta/a, got 1j"),
         ({"a": np.array(["x"])}, "at meta/a, got an array of shape (1,) and dtype <U1"),

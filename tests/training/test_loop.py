@@ -729,7 +729,7 @@ PAIR = np.ones((2, 4)), np.ones((2, 3))
 LIST = "metrics to be a list of names and functions"
 LOSS = "a loss to call, with a backward"
 OWN = "an optimizer of the model's parameters"
-CALLBACKS = "callbacks to be Callbacks"
+CALLBACKS = "callbacks to be a list of Callbacks"
 PAIRS = "a DataLoader, or an iterable of pairs"
 NAMES = "metrics of accuracy or top_k_accuracy or mean_absolute_error, or functions with names of"
 NAMES += " their own"
@@ -742,7 +742,7 @@ NAMES += " their own"
         (
             {"callbacks": [print]},
             TypeError,
-            "callbacks to be Callbacks, got a builtin_function_or_method",
+            "callbacks to be a list of Callbacks, got a builtin_function_or_method",
         ),
         (
             {"checkpoint": "no/folder.npz"},
@@ -778,7 +778,7 @@ NAMES += " their own"
         ({"loss": "mse"}, TypeError, f"{LOSS}, got 'mse'"),
         ({"optimizer": SGD}, TypeError, "an Optimizer, got the class SGD"),
         ({"optimizer": OTHERS}, ValueError, f"{OWN}, got 4 of another model"),
-        ({"callbacks": EarlyStopping("loss")}, TypeError, f"{CALLBACKS}, got a EarlyStopping"),
+        ({"callbacks": EarlyStopping("loss")}, TypeError, f"{CALLBACKS}, got an EarlyStopping"),
         ({"train_loader": PAIR}, TypeError, f"{PAIRS}, got a tuple"),
         ({"train_loader": list(PAIR)}, TypeError, f"{PAIRS}, got a list"),
         (

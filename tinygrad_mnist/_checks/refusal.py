@@ -78,7 +78,8 @@ REMEDIES = {
     "data: `np.isfinite(x).all()`.",
     "finite parameters": "Divide the learning rate by 10.",
     "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
-    "callbacks to be Callbacks": "Pass a list of objects, even of one: `[EarlyStopping()]`.",
+    "callbacks to be a list of Callbacks": "Pass objects, in a list even of one: "
+    "`[EarlyStopping()]`.",
     "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
     "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
     "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "
@@ -137,8 +138,10 @@ def described(value: object) -> str:
     if isinstance(value, np.ndarray):
         kind = "a masked array" if np.ma.isMA(value) else "an array"
         return f"{kind} of shape {value.shape} and dtype {value.dtype}"
-    library = type(value).__module__.partition(".")[0]
-    return f"a {type(value).__name__}" + (f" of {library}" if library in _FRAMEWORKS else "")
+    name, library = type(value).__name__, type(value).__module__.partition(".")[0]
+    spelt_out = name[:2].isupper()  # an SGD, a GELU
+    article = "an" if name[0] in ("AEFHILMNORSX" if spelt_out else "AEIOUaeio") else "a"
+    return f"{article} {name}" + (f" of {library}" if library in _FRAMEWORKS else "")
 
 
 @contextmanager

@@ -73,11 +73,11 @@ def _is_array(value: object) -> bool:
 def checked_callbacks(callbacks: Iterable[Callback], run: Run) -> list[Callback]:
     """Return the callbacks, each of which has looked at the run; refuse what are none."""
     if not isinstance(callbacks, Iterable):
-        raise check.type_error("fit", "callbacks to be Callbacks", callbacks)
+        raise check.type_error("fit", "callbacks to be a list of Callbacks", callbacks)
     checked = list(callbacks)
     for callback in checked:
         if not isinstance(callback, Callback):
-            raise check.type_error("fit", "callbacks to be Callbacks", callback)
+            raise check.type_error("fit", "callbacks to be a list of Callbacks", callback)
         callback.before_run(run)
     return checked
 

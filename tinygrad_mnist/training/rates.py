@@ -101,7 +101,7 @@ def _endless(train: Pairs) -> Iterator[tuple[Any, Any]]:
             yield pair
         if pair is None:
             contract = "a loader with at least one sample"
-            raise ValueError(check.expected("find_learning_rate", contract, "none"))
+            raise check.refusal(ValueError, "find_learning_rate", contract, "none")
 
 
 @contextmanager
