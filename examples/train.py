@@ -25,6 +25,7 @@ from tinygrad_mnist import (
     MaxPool2d,
     ReLU,
     Sequential,
+    Softmax,
     plots,
     summary,
 )
@@ -155,7 +156,7 @@ pictures = {
     if args.channels
     else plots.first_layer_weights(first.weight.data),
     "confusion": plots.confusion_matrix(confusion_matrix(scores, test_labels)),
-    "mistakes": plots.worst_mistakes(test_images, scores, test_labels),
+    "mistakes": plots.worst_mistakes(test_images, Softmax()(scores), test_labels),
 }
 for name, picture in pictures.items():
     picture.get_figure().savefig(args.out / f"{name}.png", dpi=120)

@@ -1,19 +1,18 @@
 """What the tests of pictures use: a good call of each, and what a picture holds."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 
 from tinygrad_mnist import Conv2d, Flatten, Linear, MSELoss, ReLU, Sequential, plots
-from tinygrad_mnist.training import History
+from tinygrad_mnist.training import History, LearningRateCurve
 
 RECORDS = [
     {"epoch": 1, "lr": 0.1, "seconds": 5.0, "loss": 3.0, "f1": 0.1, "val_loss": 4.0, "val_f1": 0.2},
     {"epoch": 2, "lr": 0.1, "seconds": 4.0, "loss": 2.0, "f1": 0.5, "val_loss": 2.9, "val_f1": 0.4},
     {"epoch": 3, "lr": 0.1, "seconds": 4.0, "loss": 1.0, "f1": 0.7, "val_loss": 3.0, "val_f1": 0.6},
 ]
-CURVE = SimpleNamespace(rates=[1e-3, 1e-2, 0.1, 1], losses=[2.0, 1.5, 0.5, 90], suggestion=0.02)
+CURVE = LearningRateCurve(rates=[1e-3, 1e-2, 0.1, 1], losses=[2.0, 1.5, 0.5, 90])
 IMAGES = np.random.default_rng(0).random((4, 2, 3))
 SCORES = np.array([[5.0, 2, 0], [0, 9, 1], [0, 2, 3], [4, 0, 0]])
 COUNTS = np.diag([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]) + 1

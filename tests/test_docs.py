@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import importlib.util
 import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -83,11 +84,16 @@ def defined_in(module):
     return [v.__name__ for v in own if callable(v) and not v.__name__.startswith("_")]
 
 
-def test_a_picture_is_what_the_pages_code_leaves_under_its_name(tmp_path):
-    image = pytest.importorskip("matplotlib.image", reason="needs the extra `plot`")
+@pytest.fixture
+def figures():
     spec = importlib.util.spec_from_file_location("figures", DOCS / "figures.py")
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_picture_is_what_the_pages_code_leaves_under_its_name(figures, tmp_path):
+    image = pytest.importorskip("matplotlib.image", reason="needs the extra `plot`")
     figures.DOCS = tmp_path / "docs"
     page = figures.DOCS / "pages" / "lines.md"
     page.parent.mkdir(parents=True)
@@ -100,9 +106,31 @@ def test_a_picture_is_what_the_pages_code_leaves_under_its_name(tmp_path):
     folder = figures.DOCS / "pictures" / "lines"
     assert image.imread(folder / "line.png").shape[:2] == (120, 240)
     assert image.imread(folder / "dot.png").shape[:2] == (120, 120)
-    page.write_text(page.read_text().replace("line.png", "other.png"))
+    drawn, text = figures.digest(page, "dot"), page.read_text()
+    assert json.loads((folder.parent / "drawn.json").read_text())["lines/dot"] == drawn
+    page.write_text(text + "```python\n>>> more = 1\n\n```\n")  # later code does not matter
+    assert figures.digest(page, "dot") == drawn
+    page.write_text(text.replace("(2, 1)", "(3, 1)"))
+    assert figures.digest(page, "dot") != drawn
+    page.write_text(text.replace("line.png", "other.png"))
     with pytest.raises(KeyError, match="other"):
         figures.draw(page)
+
+
+def test_the_code_that_draws_is_known_but_for_its_words(figures, tmp_path):
+    file = tmp_path / "code.py"
+    file.write_text('"""Two\n\nlines."""\n# one\ndef f(x):\n    """Say f."""\n    return x  # x\n')
+    assert figures.code_of(file) == "def f(x):\n    return x"
+
+
+def test_every_picture_was_drawn_from_its_page_as_it_is_now(figures):
+    """If not, run docs/figures.py with the name of the page, and look at what it draws."""
+    now = {
+        f"{page.stem}/{name}": figures.digest(page, name)
+        for page in PAGES
+        for name in figures.pictures_of(page)
+    }
+    assert json.loads((DOCS / "pictures" / "drawn.json").read_text()) == now
 
 
 def test_every_picture_in_the_folder_of_a_page_is_drawn_and_shown_by_it():

@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from pictures import COUNTS, GOOD, IMAGES, IN_AXES, IN_FIGURES, RECORDS, draw, w
 from PIL import Image
 
 from tinygrad_mnist import SGD, Conv2d, Linear
-from tinygrad_mnist.training import History
+from tinygrad_mnist.training import History, LearningRateCurve
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
@@ -102,7 +101,7 @@ AXES = "ax to be a matplotlib Axes or None, got 3"
 FIGURE = "figure to be a matplotlib Figure or None, got 3"
 PLANE = "x of shape (N, 2), N > 0, got"
 ONE = "x to be one sample, of 3 axes, got"
-RUN = "a LearningRateCurve with a loss for each rate, at least one of them finite, got 0 rates"
+RUN = "a LearningRateCurve with a finite loss for each rate, one at least, got"
 COLUMN = "of shape (N,) or (N, 1), N > 0, got"
 
 OUTPUTS = "a model with one output or more for each sample, (N, C), got"
@@ -126,11 +125,14 @@ REAL = "to be an array of real numbers, got None"
         ("learning_curves", {"history": History()}, ValueError, NO_METRIC),
         ("learning_curves", {"history": History([{"epoch": 1, "lr": 1}])}, ValueError, NO_METRIC),
         ("learning_rate", {"curve": 3}, TypeError, "a LearningRateCurve, got 3"),
-        (
-            "learning_rate",
-            {"curve": SimpleNamespace(rates=[], losses=[], suggestion=None)},
-            ValueError,
-            RUN,
+        *(
+            (
+                "learning_rate",
+                {"curve": LearningRateCurve([0.1, 0.2], losses)},
+                ValueError,
+                f"{RUN} 2 rates and {finite} finite losses",
+            )
+            for losses, finite in (([], 0), ([1.0], 1), ([1.0, np.nan], 1))
         ),
         ("first_layer_weights", {"weight": np.zeros(784)}, ValueError, f"{OF_UNITS} (784,)"),
         ("first_layer_weights", {"weight": weights(5, 783)}, ValueError, f"{OF_UNITS} (783, 5)"),

@@ -28,11 +28,11 @@ def test_each_image_is_a_column_of_the_weights_row_by_row(units, shape):
     assert ax.get_title() == f"{units} units"
 
 
-def test_those_with_the_largest_weights_are_drawn_largest_first():
-    weight = np.array([[1, -1], [3, 3], [0, 1], [-5, 0.1], [np.nan, 9]]).T
+def test_those_with_the_largest_single_weights_are_drawn_largest_first():
+    weight = np.array([[1, -1], [3, 3], [0, 1], [-4, 0.1], [np.nan, 9]]).T
     ax = plots.first_layer_weights(weight, shape=(1, 2), count=3)
     found = [tile(ax, k, 1, 2, 2)[0].tolist() for k in range(3)]
-    np.testing.assert_allclose(found, [[[99, 1]], [[-1, 0.02]], [[1, 1]]])
+    np.testing.assert_allclose(found, [[[99, 1]], [[-1, 0.025]], [[1, 1]]])
     assert ax.get_title() == "the 3 of 5 units with the largest weights"
 
 

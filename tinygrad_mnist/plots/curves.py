@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.plots import _showing
-from tinygrad_mnist.training.history import History
+from tinygrad_mnist.training import History, LearningRateCurve
 
 
 def learning_curves(history: History, *, figure: Figure | None = None) -> Figure:
@@ -58,33 +58,29 @@ def learning_curves(history: History, *, figure: Figure | None = None) -> Figure
     return figure
 
 
-def learning_rate(curve: Any, *, ax: Axes | None = None) -> Axes:
+def learning_rate(curve: LearningRateCurve, *, ax: Axes | None = None) -> Axes:
     """Draw the loss at each learning rate that a search tried, and the rate that it suggests.
 
-    What comes after the lowest loss may leave the picture at the top: there training diverges.
-
-    Args:
-        curve: What `training.find_learning_rate` returned, or any object with `rates`, `losses` and
-            `suggestion`, which may be None.
-        ax: Where to draw.
+    curve is what `find_learning_rate` returned. Beyond the smallest loss it may leave the picture
+    at the top: there training diverges.
     """
     owner = "plots.learning_rate"
-    if not all(hasattr(curve, name) for name in ("rates", "losses", "suggestion")):
+    if not isinstance(curve, LearningRateCurve):
         raise check.type_error(owner, "a LearningRateCurve", curve)
-    rates, losses = (np.asarray(n, np.float64) for n in (curve.rates, curve.losses))
-    if rates.ndim != 1 or rates.shape != losses.shape or not np.isfinite(losses).any():
-        contract = "a LearningRateCurve with a loss for each rate, at least one of them finite"
-        raise ValueError(check.expected(owner, contract, f"{rates.size} rates"))
+    rates, losses = np.array(curve.rates), np.array(curve.losses)
+    if not losses.size or rates.shape != losses.shape or not np.isfinite(losses).all():
+        contract = "a LearningRateCurve with a finite loss for each rate, one at least"
+        found = f"{rates.size} rates and {np.isfinite(losses).sum()} finite losses"
+        raise ValueError(check.expected(owner, contract, found))
     ax = _showing.axes(owner, ax, 5, 3)
     ax.plot(rates, losses)
-    lowest = np.nanargmin(losses)
-    low, high = losses[lowest], np.nanmax(losses[: lowest + 1])
+    lowest = losses.argmin()
+    low, high = losses[lowest], losses[: lowest + 1].max()
     room = 0.1 * (high - low) or 1.0
     ax.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - room, high + 2 * room))
-    if curve.suggestion is not None:
-        label = f"suggestion: {curve.suggestion:.2g}"
-        ax.axvline(curve.suggestion, color="C1", linestyle="--", label=label)
-        ax.legend()
+    label = f"suggestion: {curve.suggestion:.2g}"
+    ax.axvline(curve.suggestion, color="C1", linestyle="--", label=label)
+    ax.legend()
     ax.grid(alpha=0.3)
     return ax
 

@@ -169,10 +169,9 @@ def decision_boundary(
     )
     regions = _scores(owner, model, plane.reshape(-1, 2), threshold).argmax(axis=1)
     ax = _showing.axes(owner, ax, 5, 3.8)
-    colours = [_COLOURS[c % len(_COLOURS)] for c in range(len(names))]
     ax.imshow(
         regions.reshape(_FINE, _FINE),
-        cmap=ListedColormap(colours),
+        cmap=ListedColormap([_colour(c) for c in range(len(names))]),
         vmin=-0.5,
         vmax=len(names) - 0.5,
         alpha=0.3,
@@ -182,23 +181,7 @@ def decision_boundary(
         interpolation="nearest",
     )
     wrong = scores.argmax(axis=1) != true
-    for c, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        own = true == c
-        ax.scatter(
-            points[own, 0],
-            points[own, 1],
-            s=22,
-            color=colour,
-            marker=_MARKERS[(c + c // len(_COLOURS)) % len(_MARKERS)],
-            edgecolors="white",
-            linewidths=0.5,
-            label=name,
-        )
-    if wrong.any():
-        missed = points[wrong]
-        ax.scatter(
-            missed[:, 0], missed[:, 1], s=70, facecolors="none", edgecolors="black", label="wrong"
-        )
+    _draw_samples(ax, points, true, wrong, names)
     ax.set(xlabel="x[:, 0]", ylabel="x[:, 1]")
     ax.set_title(f"accuracy {1 - wrong.mean():.1%} of {len(points):,}", fontsize="medium")
     ax.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
@@ -265,6 +248,31 @@ def _labels(owner: str, t: ArrayLike, scores: NDArray[Any]) -> NDArray[Any]:
         t = t[:, 0]
     written = t.ndim == 1 and t.dtype.kind in "bf" and np.isin(t, (0, 1)).all()
     return t.astype(int) if written else t
+
+
+def _colour(c: int) -> str:
+    return _COLOURS[c % len(_COLOURS)]
+
+
+def _draw_samples(
+    ax: Axes, points: NDArray[Any], true: NDArray[Any], wrong: NDArray[Any], names: list[str]
+) -> None:
+    """Draw the samples of each class, and circles around the wrong ones."""
+    for c, name in enumerate(names):
+        own = points[true == c]
+        ax.scatter(
+            own[:, 0],
+            own[:, 1],
+            s=22,
+            color=_colour(c),
+            marker=_MARKERS[(c + c // len(_COLOURS)) % len(_MARKERS)],
+            edgecolors="white",
+            linewidths=0.5,
+            label=name,
+        )
+    if wrong.any():
+        own, black = points[wrong], ax.spines["left"].get_edgecolor()  # white in a dark style
+        ax.scatter(own[:, 0], own[:, 1], s=70, facecolors="none", edgecolors=black, label="wrong")
 
 
 def _with_margins(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

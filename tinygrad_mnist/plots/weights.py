@@ -22,9 +22,9 @@ def first_layer_weights(
 ) -> Axes:
     """Draw columns of W as images: what a hidden unit looks for, red, and what it avoids, blue.
 
-    Each unit has its own scale, symmetric about 0. Of many units, those with the largest weights
-    (as a sum of squares) are drawn, the largest first: they have moved farthest from the small
-    numbers that they started from.
+    Each unit has its own scale, symmetric about 0. Of many units, those with the largest single
+    weights are drawn, the largest first: what has hardly learned still has the small weights, all
+    of about one size, that it started from.
 
     Args:
         weight: W, (I, O), such as `model[0].weight.data`.
@@ -40,8 +40,8 @@ def first_layer_weights(
         raise check.value_error(owner, f"weight of shape ({pixels}, units), units > 0", w.shape)
     units, title = w.T.astype(np.float64), f"{w.shape[1]} units"
     if count < len(units):
-        sizes = np.square(np.nan_to_num(units)).sum(axis=1)
-        units = units[np.argsort(-sizes, kind="stable")[:count]]
+        largest = abs(np.nan_to_num(units)).max(axis=1)
+        units = units[np.argsort(-largest, kind="stable")[:count]]
         title = f"the {count} of {title} with the largest weights"
     tiles = units.reshape(-1, *sides)
     return _drawn(owner, ax, tiles, _images.grid(len(tiles))[1], title)
