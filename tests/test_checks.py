@@ -249,6 +249,22 @@ def test_an_object_is_called_by_its_kind(value, told):
     assert check.described(value) == told
 
 
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [
+        ("a state dict, got 'model.npz'", "np.load"),
+        ("a state dict of its parameters, got no 0.weight", None),
+        ("dy of shape (4, 10), got ()", "loss.backward()"),
+        ("dy of shape (4, 10), got (4,)", None),
+        ("x of shape (..., H, W, 1), got (4, 28, 28)", "x[..., None]"),
+        ("the x of shape (..., 3), got (4,)", None),
+    ],
+)
+def test_a_remedy_is_for_the_whole_contract_and_where_it_says_so_for_the_value(told, word):
+    remedy = check.remedy_for(told)
+    assert remedy is None if word is None else word in remedy
+
+
 class Chain:
     pass
 
