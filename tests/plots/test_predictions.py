@@ -50,8 +50,10 @@ def test_up_to_20_classes_are_all_named(classes, names):
 
 
 def test_of_more_classes_the_colours_are_explained_instead():
-    ax = plots.confusion_matrix(np.eye(21, dtype=int))
+    names = [f"class {c}" for c in range(21)]
+    ax = plots.confusion_matrix(np.eye(21, dtype=int), names=names)
     assert not ax.texts
+    assert labels(ax) == [names, names]
     assert ax.get_figure().axes[1].get_ylabel() == "samples"
 
 

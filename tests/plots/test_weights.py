@@ -82,4 +82,17 @@ def test_filters_of_more_channels_are_rows_each_with_one_scale():
             image, _ = tile(ax, row * 4 + channel, 2, 2, 4)
             wanted = kernel[..., channel] / abs(kernel).max()
             np.testing.assert_allclose(image, wanted, rtol=1e-6)
-    assert ax.get_title() == "3 filters (down) of 4 channels (across)"
+    assert ax.get_title() == "3 filters (down), 4 channels (across)"
+
+
+@pytest.mark.parametrize(
+    ("channels", "title", "tiles"),
+    [
+        (1, "64 of 70 filters", (8, 8)),
+        (20, "16 of 70 filters (down), 16 of 20 channels (across)", (16, 16)),
+    ],
+)
+def test_of_many_filters_the_first_are_drawn(channels, title, tiles):
+    ax = plots.filters(Conv2d(channels, 70, 2, rng=0))
+    assert ax.get_title() == title
+    assert ax.images[0].get_array().shape == tuple(3 * n - 1 for n in tiles)

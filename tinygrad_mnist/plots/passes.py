@@ -52,6 +52,7 @@ def activations(
         names = check.class_names(owner, names, scores.size)
     columns = max(8, *(math.ceil(2 * math.sqrt(y.shape[2])) for _, y in steps if y.ndim == 3), 0)
     heights = [_height(y, columns) for _, y in steps]
+    heights[0] = max(heights[0], 0.8 if x.ndim == 3 else 0)  # an image is seen, however many maps
     height = sum(heights) + 0.3 * len(heights) + 0.2
     figure = _showing.figure(owner, figure, 5, height, "constrained")
     panels = figure.subplots(len(steps), 1, squeeze=False, height_ratios=heights)

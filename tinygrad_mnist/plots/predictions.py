@@ -29,8 +29,8 @@ def confusion_matrix(
 
     Colours follow the logarithm of the counts, so that single mistakes show beside a thousand hits;
     cells of 0 are empty. The title has the accuracy, and the right side the recall of each class:
-    the fraction of its samples that was recognised. Of more than 20 classes, the colours alone are
-    drawn.
+    the fraction of its samples that was recognised. Of more than 20 classes, colours stand for the
+    counts.
 
     Args:
         matrix: Counts (C, C), as `metrics.confusion_matrix` returns them.
@@ -55,12 +55,12 @@ def confusion_matrix(
     ax.set(xlabel="predicted class", ylabel="true class")
     right = f"{counts.trace() / total:.2%} of {total:,}" if total else "of no samples"
     ax.set_title(f"accuracy {right}", fontsize="medium")
+    size = "medium" if classes <= _WRITTEN else min(8, 500 / classes)  # of letters, in points
+    ax.set_xticks(range(classes), names, fontsize=size, **_slanted(names))
+    ax.set_yticks(range(classes), names, fontsize=size)
     if classes > _WRITTEN:
         ax.figure.colorbar(image, ax=ax, label="samples", format="%d")
-        _showing.integer_ticks(ax.xaxis, ax.yaxis)
         return ax
-    ax.set_xticks(range(classes), names, **_slanted(names))
-    ax.set_yticks(range(classes), names)
     for row, column in np.argwhere(counts):
         count = counts[row, column]
         color = "white" if norm(count) > 0.6 else "black"
@@ -220,8 +220,11 @@ def predicted_against_true(pred: ArrayLike, target: ArrayLike, *, ax: Axes | Non
 
 def _slanted(names: Sequence[str]) -> dict[str, Any]:
     """Return how the names of columns are set, so that long ones do not run into each other."""
-    long = max(map(len, names)) > 3
-    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    if max(map(len, names)) <= 3 and len(names) <= _WRITTEN:
+        return {}
+    if len(names) > _WRITTEN:
+        return {"rotation": 90}
+    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 
 
 def _most_confident(y: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any]) -> NDArray[Any]:

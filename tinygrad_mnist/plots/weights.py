@@ -52,7 +52,8 @@ def filters(conv: Conv2d, *, ax: Axes | None = None) -> Axes:
 
     Kernels of one channel are images, red for what a filter looks for and blue for what it avoids;
     those of 3 channels are colours, and 0 is grey. Of more channels, a row is a filter and a column
-    a channel of x. Each filter has its own scale.
+    a channel of x. Each filter has its own scale. The first 64 are drawn, or the first 16 of the
+    first 16 channels.
     """
     owner = "plots.filters"
     if not isinstance(conv, Conv2d):
@@ -60,10 +61,18 @@ def filters(conv: Conv2d, *, ax: Axes | None = None) -> Axes:
     kernels = np.moveaxis(conv.weight.data, -1, 0)  # (O, kh, kw, I)
     n, channels = len(kernels), kernels.shape[-1]
     if channels in (1, 3):
-        return _drawn(owner, ax, kernels, _images.grid(n)[1], f"{n} filters")
-    tiles = _images.scaled(kernels).transpose(0, 3, 1, 2).reshape(-1, *kernels.shape[1:3])
-    title = f"{n} filters (down) of {channels} channels (across)"
-    return _drawn(owner, ax, tiles, channels, title, own_scale=False)
+        kernels = kernels[:64]
+        columns = _images.grid(len(kernels))[1]
+        return _drawn(owner, ax, kernels, columns, f"{_counted(len(kernels), n)} filters")
+    kernels = _images.scaled(kernels)[:16, ..., :16]
+    rows, height, width, columns = kernels.shape
+    tiles = kernels.transpose(0, 3, 1, 2).reshape(-1, height, width)
+    title = f"{_counted(rows, n)} filters (down), {_counted(columns, channels)} channels (across)"
+    return _drawn(owner, ax, tiles, columns, title, own_scale=False)
+
+
+def _counted(some: int, all_of_them: int) -> str:
+    return f"{some} of {all_of_them}" if some < all_of_them else str(all_of_them)
 
 
 def _sides(owner: str, shape: Any) -> list[int]:
