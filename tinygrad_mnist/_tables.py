@@ -22,7 +22,7 @@ def rows_of(
     method was set on. What has no row is a TypeError, whose message ends with the remedy.
     """
     found, chain = [], iter([("", model)])
-    if type(model) is Sequential and not model.has_own_method():
+    if type(model) is Sequential and not check.has_own_method(model):
         chain = model.leaves()
     for path, layer in chain:
         if check.has_own_method(layer) or type(layer) not in table:

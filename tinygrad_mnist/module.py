@@ -141,10 +141,6 @@ class Module(ABC):
             for name, data in own.items():
                 data[...] = new[name]
 
-    def has_own_method(self) -> bool:
-        """Return whether a method was set on the object: then it may compute anything."""
-        return check.has_own_method(self)
-
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
         """Return structure and hyperparameters (public attributes that are plain values)."""

@@ -95,7 +95,7 @@ class Sequential(Module):
         A Sequential that computes something of its own, as a subclass may, counts as one layer.
         """
         for i, layer in enumerate(self.layers):
-            if type(layer) is Sequential and not layer.has_own_method():
+            if type(layer) is Sequential and not check.has_own_method(layer):
                 yield from ((f"{i}.{path}", leaf) for path, leaf in layer.leaves())
             else:
                 yield str(i), layer

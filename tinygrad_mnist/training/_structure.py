@@ -156,7 +156,7 @@ def _refuse_what_no_argument_says(model: Module, unsaid: Unsaid) -> None:
     """Refuse a method that was set on an object, and what is in two places."""
     seen = set()
     for module in model.modules():
-        if module.has_own_method():
+        if check.has_own_method(module):
             raise unsaid(module)
         for name, member in module._members():
             if id(member) in seen:

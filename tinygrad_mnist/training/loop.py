@@ -136,9 +136,9 @@ def fit(
     train_loader, validation, functions, columns = checked_data(train_loader, validation, metrics)
     resume = check.flag("fit", "resume", resume)
     history = checked_history(history, resume)
-    run = Run(model, optimizer, history, check.integer("fit", "epochs", epochs, at_least=1))
+    epochs = check.integer("fit", "epochs", epochs, at_least=1)
+    run = Run(model, optimizer, history, epochs, columns=columns)
     shown = Progress(progress, run, train_loader)
-    run.columns += columns
     callbacks = checked_callbacks(callbacks, run)
     continue_history(run, train_loader)
     file = RunFile(run, train_loader, checkpoint, checkpoint_every)
