@@ -30,37 +30,46 @@ def summary(model: Module, sample_shape: Shape) -> Table:
     if not isinstance(model, Module):
         raise check.type_error("summary", "a Module", model)
     shape = check.integers("summary", "sample_shape", sample_shape, at_least=1)
-    twin = copy.deepcopy(model).eval()  # which computes, so that the model keeps nothing
-    own, ys = parameters_of(twin), _shapes_of_y(twin, shape)
-    costs = {key: _multiply_adds(own[key], shapes) for key, shapes in ys.items()}
+    own = parameters_of(model)
+    shapes: dict[int, list[Shape]] = {id(module): [] for module in model.modules()}
+    with np.errstate(all="ignore"):
+        x = np.zeros((1, *shape), int)  # as integers may be looked up, too
+        for _, module, y in outputs_of(model, x):
+            shapes[id(module)].append(np.shape(y)[1:])
+    costs = {key: _multiply_adds(own[key], found) for key, found in shapes.items()}
     rows = []
-    for line, module in lines_of(twin):
+    for line, module in lines_of(model):
         count, cost = counted(module, own[id(module)]), f"{costs[id(module)]:,}"
-        rows.append((line, _last(ys[id(module)]), count, cost if count else ""))
-    total = sum(p.data.size for p in twin.parameters())
-    rows.append(("total", _last(ys[id(twin)]), f"{total:,}", f"{sum(costs.values()):,}"))
-    size = sum(array.nbytes for array in twin.state_dict().values())
+        rows.append((line, _last(shapes[id(module)]), count, cost if count else ""))
+    total = sum(p.data.size for p in model.parameters())
+    rows.append(("total", _last(shapes[id(model)]), f"{total:,}", f"{sum(costs.values()):,}"))
+    size = sum(array.nbytes for array in model.state_dict().values())
     title = f"{type(model).__name__} of samples {shape}: {size:,} bytes of parameters and buffers"
     return Table(["layer", "output", "parameters", "multiply-adds"], rows, title)
 
 
-def _shapes_of_y(model: Module, shape: Shape) -> dict[int, list[Shape]]:
-    """Return what each module returns when the model is called: a shape for each call, by id."""
-    found: dict[int, list[Shape]] = {id(module): [] for module in model.modules()}
-    for module in model.modules():
-        module.forward = _recorded(module.forward, found[id(module)])  # type: ignore[method-assign]
-    with np.errstate(all="ignore"):
-        model(np.zeros((1, *shape), int))  # as integers may be looked up, too
+def outputs_of(model: Module, x: Any) -> list[tuple[str, Module, Any]]:
+    """Return (path, module, y) for each call of a module in a forward, in evaluation mode.
+
+    They are in the order in which the calls return. A copy computes, so that the model keeps
+    nothing.
+    """
+    found: list[tuple[str, Module, Any]] = []
+
+    def recorded(path: str, module: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def forward_and_record(*inputs: Any) -> Any:
+            y = forward(*inputs)
+            found.append((path, module, y))
+            return y
+
+        return forward_and_record
+
+    twin = copy.deepcopy(model).eval()
+    copies = list(twin.modules())
+    for (path, module), copied in zip(model.named_modules(), copies, strict=True):
+        copied.forward = recorded(path, module, copied.forward)  # type: ignore[method-assign]
+    twin(x)
     return found
-
-
-def _recorded(forward: Callable[..., Any], shapes: list[Shape]) -> Callable[..., Any]:
-    def recorded(*inputs: Any) -> Any:
-        y = forward(*inputs)
-        shapes.append(np.shape(y)[1:])  # of one sample
-        return y
-
-    return recorded
 
 
 def _multiply_adds(parameters: list[Parameter], shapes: list[Shape]) -> int:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_mnist import _checks as check
+from tinygrad_mnist._summary import outputs_of
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.parameter import Parameter
@@ -129,21 +130,9 @@ def dropout_masks(masks: ArrayLike, *, ax: Axes | None = None) -> Axes:
 def _steps(model: Module, x: NDArray[Any]) -> list[tuple[str, NDArray[Any]]]:
     """Return x and what each module makes of it, with titles, where that is something new."""
     steps = [("x", x)]
-
-    def listening(title: str, forward: Any) -> Any:
-        def heard(*inputs: Any) -> Any:
-            y = forward(*inputs)
-            if isinstance(y, np.ndarray) and not _same_numbers(y, steps[-1][1]):
-                steps.append((title, y))
-            return y
-
-        return heard
-
-    model = copy.deepcopy(model).eval()
-    for name, module in list(model.named_modules()):
-        title = f"{name} {type(module).__name__}".strip()
-        module.forward = listening(title, module.forward)  # type: ignore[method-assign]
-    model(x)
+    for path, module, y in outputs_of(model, x):
+        if isinstance(y, np.ndarray) and not _same_numbers(y, steps[-1][1]):
+            steps.append((f"{path} {type(module).__name__}".strip(), y))
     return steps
 
 

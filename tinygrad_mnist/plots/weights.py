@@ -43,7 +43,7 @@ def first_layer_weights(
         largest = abs(np.nan_to_num(units)).max(axis=1)
         units = units[np.argsort(-largest, kind="stable")[:count]]
         title = f"the {count} of {title} with the largest weights"
-    tiles = units.reshape(-1, *sides)
+    tiles = _images.scaled(units.reshape(-1, *sides))
     return _drawn(owner, ax, tiles, _images.grid(len(tiles))[1], title)
 
 
@@ -58,17 +58,17 @@ def filters(conv: Conv2d, *, ax: Axes | None = None) -> Axes:
     owner = "plots.filters"
     if not isinstance(conv, Conv2d):
         raise check.type_error(owner, "a Conv2d", conv)
-    kernels = np.moveaxis(conv.weight.data, -1, 0)  # (O, kh, kw, I)
+    kernels = _images.scaled(np.moveaxis(conv.weight.data, -1, 0))  # (O, kh, kw, I)
     n, channels = len(kernels), kernels.shape[-1]
     if channels in (1, 3):
         kernels = kernels[:64]
         columns = _images.grid(len(kernels))[1]
         return _drawn(owner, ax, kernels, columns, f"{_counted(len(kernels), n)} filters")
-    kernels = _images.scaled(kernels)[:16, ..., :16]
+    kernels = kernels[:16, ..., :16]
     rows, height, width, columns = kernels.shape
     tiles = kernels.transpose(0, 3, 1, 2).reshape(-1, height, width)
     title = f"{_counted(rows, n)} filters (down), {_counted(columns, channels)} channels (across)"
-    return _drawn(owner, ax, tiles, columns, title, own_scale=False)
+    return _drawn(owner, ax, tiles, columns, title)
 
 
 def _counted(some: int, all_of_them: int) -> str:
@@ -85,16 +85,8 @@ def _sides(owner: str, shape: Any) -> list[int]:
     return sides
 
 
-def _drawn(
-    owner: str,
-    ax: Axes | None,
-    tiles: NDArray[Any],
-    columns: int,
-    title: str,
-    own_scale: bool = True,
-) -> Axes:
-    """Draw tiles (n, h, w), (n, h, w, 1) or (n, h, w, 3) as one image."""
-    tiles = _images.scaled(tiles) if own_scale else tiles
+def _drawn(owner: str, ax: Axes | None, tiles: NDArray[Any], columns: int, title: str) -> Axes:
+    """Draw tiles (n, h, w), (n, h, w, 1) or (n, h, w, 3) in [-1, 1] as one image."""
     if tiles.shape[3:] == (3,):
         tiles = _images.signed_colours(tiles)
     elif tiles.shape[3:] == (1,):
