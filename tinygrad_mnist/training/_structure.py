@@ -21,7 +21,7 @@ from tinygrad_mnist.parameter import Buffer
 
 Classes = Mapping[str, type[Module]]
 Structure = dict[str, Any]
-Refusal = Callable[..., TypeError]  # of (module, fault): makes the refusal of a module
+MakeError = Callable[..., TypeError]  # of (module, fault)
 Shapes = Counter[tuple[int, ...]]
 
 OF_PACKAGE: Classes = {
@@ -48,18 +48,18 @@ def structure_of(owner: str, model: Module) -> Structure:
     """Return the structure of a model; refuse one that `built` would not make again."""
     places = {id(module): name or "the top" for name, module in model.named_modules()}
 
-    def refusal(module: Module, fault: str = "") -> TypeError:
+    def cannot_rebuild(module: Module, fault: str = "") -> TypeError:
         got = f"{kind_of(module)} at {places[id(module)]}{fault}"
         return TypeError(check.expected(owner, "layers that load_model can make again", got))
 
-    _refuse_own_methods_and_ties(model, refusal)
-    structure = _layer(model, refusal)
+    _refuse_own_methods_and_ties(model, cannot_rebuild)
+    structure = _layer(model, cannot_rebuild)
     known = classes(owner, {type(module) for module in model.modules()} - {*OF_PACKAGE.values()})
     shapes = Counter(array.shape for array in model.state_dict().values())
     with check.refusing(owner, "layers that load_model can make again", TypeError):
         twin = built(structure, known, shapes)
     for module, name in _differences(model, twin):
-        raise refusal(module, f", of which its constructor makes another {name}")
+        raise cannot_rebuild(module, f", of which its constructor makes another {name}")
     return structure
 
 
@@ -129,38 +129,38 @@ def _arguments(kind: type[Module]) -> dict[str, inspect.Parameter]:
     }
 
 
-def _layer(module: Module, refusal: Refusal) -> Structure:
+def _layer(module: Module, cannot_rebuild: MakeError) -> Structure:
     found = {**vars(module), **module._hyperparameters()}  # the latter say whether there is a bias
     layer: Structure = {"class": type(module).__name__}
     for name in _arguments(type(module)):
         if name not in found and not hasattr(module, name):
-            raise refusal(module, f", which does not keep its argument {name}")
+            raise cannot_rebuild(module, f", which does not keep its argument {name}")
         value = found[name] if name in found else getattr(module, name)
-        layer[name] = _argument(module, name, value, refusal)
+        layer[name] = _argument(module, name, value, cannot_rebuild)
     return layer
 
 
-def _argument(module: Module, name: str, value: Any, refusal: Refusal) -> Any:
+def _argument(module: Module, name: str, value: Any, cannot_rebuild: MakeError) -> Any:
     """Return an argument as a file can hold it."""
     if isinstance(value, Module):
-        return _layer(value, refusal)
+        return _layer(value, cannot_rebuild)
     if type(value) in (list, tuple):
-        return type(value)(_argument(module, name, item, refusal) for item in value)
+        return type(value)(_argument(module, name, item, cannot_rebuild) for item in value)
     value = value.data if isinstance(value, Buffer) else value
     if not (value is None or isinstance(value, (*_PLAIN, np.ndarray))):
-        raise refusal(module, f", whose {name} is {check.described(value)}")
+        raise cannot_rebuild(module, f", whose {name} is {check.described(value)}")
     return value
 
 
-def _refuse_own_methods_and_ties(model: Module, refusal: Refusal) -> None:
+def _refuse_own_methods_and_ties(model: Module, cannot_rebuild: MakeError) -> None:
     """Refuse a method that was set on an object, and what is in two places."""
     seen = set()
     for module in model.modules():
         if check.has_own_method(module):
-            raise refusal(module)
+            raise cannot_rebuild(module)
         for name, member in module._members():
             if id(member) in seen:
-                raise refusal(module, f", whose {name} is in two places")
+                raise cannot_rebuild(module, f", whose {name} is in two places")
             seen.add(id(member))
 
 
