@@ -258,6 +258,10 @@ def test_an_object_is_called_by_its_kind(value, told):
         ("dy of shape (4, 10), got (4,)", None),
         ("x of shape (..., H, W, 1), got (4, 28, 28)", "x[..., None]"),
         ("the x of shape (..., 3), got (4,)", None),
+        ("weight to be an array of real numbers, got a Linear", "model[0].weight.data"),
+        ("labels to be integers, got dtype float64", "labels.astype(int)"),
+        ("a Module, got 'model.npz'", "path comes first"),
+        ("a Module, got a list", None),
     ],
 )
 def test_a_remedy_is_for_the_whole_contract_and_where_it_says_so_for_the_value(told, word):

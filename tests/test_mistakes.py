@@ -15,6 +15,7 @@ from tinygrad_mnist import (
     DataLoader,
     Linear,
     MSELoss,
+    ReLU,
     Sequential,
     Sigmoid,
     Softmax,
@@ -23,6 +24,7 @@ from tinygrad_mnist import (
 )
 from tinygrad_mnist._checks.refusal import REMEDIES
 from tinygrad_mnist.data import mnist
+from tinygrad_mnist.metrics import accuracy
 from tinygrad_mnist.training._arguments import check_logits
 
 PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "errors.md").read_text()
@@ -122,6 +124,33 @@ def test_a_common_mistake_says_what_is_wrong_and_what_helps(code, told):
     remedy, *_ = caught.value.__notes__
     assert remedy in REMEDIES.values()
     assert f"| `{code}` | {told.replace(': ', ': `', 1)}` | {remedy} |\n" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("loss(t, model(x))", "Scores come first: `loss(model(x), t)`."),
+        ("loss(model(x)[0], t[:1])", "A single sample has a single label: `t[0]`."),
+        ("loss(model(x).argmax(axis=1), t)", "`model(x)`, not its `argmax`."),
+        ("accuracy(t, model(x))", "Scores come first: `accuracy(model(x), t)`."),
+        ("loss(Nothing()(x), t)", "A `forward` ends without `return`."),
+        ("Sequential(Nothing())(x)", "A `forward` ends without `return`."),
+        ("Sequential(Nothing(), *model)(x)", "A `forward` ends without `return`."),
+        ("predict(model, x[0])", "one is `x[None]`."),
+        ("summary(model, 784)", "`(784,)`"),
+        ("checkpoint.save(model, 'run.npz')", "the path comes first"),
+        ("checkpoint.save_model(model, 'run.npz')", "the path comes first"),
+        ("Conv2d(1, 8, 3)(x)", "flat ones `x.reshape(-1, 28, 28, 1)`"),
+    ],
+)
+def test_a_mistake_has_the_remedy_that_fits_it(code, remedy):
+    class Nothing(ReLU):
+        def forward(self, x):
+            pass
+
+    with pytest.raises((ValueError, TypeError)) as caught:
+        exec(code, {**names(), "accuracy": accuracy, "Nothing": Nothing})
+    assert remedy in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ def pairs(n):
     return np.stack([np.arange(n), -np.arange(n)], axis=1), np.arange(n) * 10
 
 
+def test_it_shows_its_shapes_and_settings():
+    shown = "inputs of (3, 2), targets of (3,), batch_size=2, shuffle=True, drop_last=False"
+    assert repr(DataLoader(*pairs(3), batch_size=2, shuffle=True)) == f"DataLoader({shown})"
+
+
 @given(n=SIZES, settings=LOADERS)
 def test_every_sample_once_with_its_own_target(n, settings):
     x, t = pairs(n)

@@ -19,10 +19,13 @@ REMEDIES = {
     "x to be an array of real numbers, got a tuple…": "A DataLoader yields pairs: "
     "`for x, t in loader`.",
     "x to be an array of real numbers, got None": "A `forward` ends without `return`.",
+    "y to be an array of real numbers, got None": "A `forward` ends without `return`.",
+    "pred to be an array of real numbers, got None": "A `forward` ends without `return`.",
     "dy to be an array of real numbers, got None": "A `backward` ends without `return`.",
     "dy to be an array of real numbers": "Pass the gradient: `model.backward(loss.backward())`.",
     "dy of shape …, got ()": "Pass the gradient, not the value: `model.backward(loss.backward())`.",
     "… to be an array of real numbers, got a masked array": "Fill it first: `a.filled(0)`.",
+    "weight to be an array of real numbers": "Pass the array of a Linear: `model[0].weight.data`.",
     "… to be an array of real numbers": "Pass numbers in one regular shape; of a table with words, "
     "choose the columns of numbers: `df[names].to_numpy(float)`.",
     "bias to be a bool, got '…'": "An activation is a layer: "
@@ -33,7 +36,8 @@ REMEDIES = {
     "a forward before backward": "Call `model(x)` before `model.backward(dy)`, and "
     "`loss(pred, t)` before `loss.backward()`.",
     "x of shape (..., H, W, …)": "Images have their channels last: grey ones are `x[..., None]`, "
-    "those with the channels first `np.moveaxis(x, -3, -1)`.",
+    "those with the channels first `np.moveaxis(x, -3, -1)`, flat ones "
+    "`x.reshape(-1, 28, 28, 1)`.",
     "x of shape (..., …)": "The layer's first argument is the size of the last axis of x. "
     "`x.reshape(len(x), -1)` flattens images; before a Flatten(), grey ones are `x[..., None]`.",
     "layer … to be a Module": 'Pass Module objects: `ReLU()`, not `ReLU` or "relu"; '
@@ -43,6 +47,8 @@ REMEDIES = {
     "sample, leave it out: `DataLoader(..., drop_last=True)`. To predict, call `model.eval()` "
     "first.",
     "a state dict": "Of a file: `model.load_state_dict(dict(np.load(path)))`.",
+    "target of shape …, or labels of shape (), got …": "Scores come first: `loss(model(x), t)`. "
+    "A single sample has a single label: `t[0]`.",
     "target of shape …, or labels of shape …, got (…, 1)": "Make labels (N, 1) labels (N,): "
     "`t[:, 0]`.",
     "target of shape …, or labels of shape …": "Integer labels want the shape of pred without its "
@@ -51,12 +57,15 @@ REMEDIES = {
     "target of shape …": "Integer labels want CrossEntropyLoss, or `one_hot`. A target of a single "
     "output is `(N, 1)`: `t[:, None]`.",
     "target in [0, 1]": "Of labels -1 and 1, `(t + 1) / 2` makes 0 and 1.",
+    "target to have rows that are one-hot, or probabilities that sum to 1, got an array of shape "
+    "(…,) and …": "Labels go with scores, which have an axis of classes: `model(x)`, not its "
+    "`argmax`.",
     "target to have rows that are one-hot, or probabilities that sum to 1": "In a regression, leave"
     " accuracy out: `metrics=()`.",
     "labels to be integers": "Convert whole numbers: `labels.astype(int)`. Probabilities, and "
     "one-hot rows, have a last axis of classes.",
-    "labels in [0, …)": "Labels count from 0. For labels 1 to 10, subtract 1; a -1 is often a "
-    "missing label.",
+    "labels in [0, …)": "Labels count from 0, and the last layer has an output for each class. "
+    "For labels 1 to 10, subtract 1; a -1 is often a missing label.",
     "an iterable of Parameters": "Give `model.parameters()`.",
     "params to be Parameters": "Give `model.parameters()`.",
     "at least one Parameter": "A layer of your own keeps what it trains in a Parameter: "
@@ -85,8 +94,14 @@ REMEDIES = {
     "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "
     "BCEWithLogitsLoss, and `np.mean((pred > 0) == target)` is its accuracy. In a regression, "
     "leave accuracy out.",
-    "pred to hold scores, not predicted labels": "Pass the scores that were the argument of "
-    "`argmax`, or `one_hot(predicted, num_classes)`.",
+    "pred to hold scores, not predicted labels": "Scores come first: `accuracy(model(x), t)`. Of "
+    "predicted labels, pass the scores that were the argument of `argmax`, or "
+    "`one_hot(predicted, num_classes)`.",
+    "sample_shape to be a tuple of integers": "One number, too, is a tuple: `(784,)`.",
+    "samples x of … axes or more": "`predict` takes samples on the first axis: one is `x[None]`.",
+    "history to be a History": "Give what `fit` returned.",
+    "a Module, got '…'": "Of files, the path comes first: `save_model(path, model)`.",
+    "a Conv2d": "Give the layer: `model[0]`, not the model, nor its weight.",
 }
 
 _FRAMEWORKS = ("torch", "keras", "jax", "tensorflow")  # which have names like ours

@@ -68,6 +68,13 @@ class DataLoader:
         n, size = len(self.inputs), self.batch_size or 1
         return n // size if self.drop_last else -(-n // size)  # rounded up: the last may be short
 
+    def __repr__(self) -> str:
+        """Return the shapes of the arrays, and the settings that are numbers and flags."""
+        names = "batch_size", "shuffle", "drop_last"
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        shapes = f"inputs of {self.inputs.shape}, targets of {self.targets.shape}"
+        return f"{type(self).__name__}({shapes}, {settings})"
+
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Start an epoch: the order is drawn here, not at the first pair."""
         n, size = len(self.inputs), self.batch_size

@@ -54,12 +54,14 @@ def save(
             and dicts (with strings as keys) of them.
 
     Raises:
-        TypeError: meta, or an optimizer's state, holds something else.
+        TypeError: model is no Module; or meta, or an optimizer's state, holds something else.
         ValueError: A record of the history holds something else than numbers; meta is nested more
             than 100 deep, or has an integer beyond any float, or a name that is too long; or path
             is a folder or a device.
         OSError: The file cannot be written; an old one is still there.
     """
+    if not isinstance(model, Module):
+        raise check.type_error("checkpoint.save", "a Module", model)
     streams = _streams(model, loader)
     content = {
         "format": CHECKPOINT,
