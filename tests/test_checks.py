@@ -262,6 +262,11 @@ def test_an_object_is_called_by_its_kind(value, told):
         ("labels to be integers, got dtype float64", "labels.astype(int)"),
         ("a Module, got 'model.npz'", "path comes first"),
         ("a Module, got a list", None),
+        ("target to be an array of real numbers, got an array of dtype object", "np.unique"),
+        ("targets to be an array of real numbers, got a list", "regular shape"),
+        ("targets to be an array of real numbers, got a masked array", "filled"),
+        ("layers that load_model can make again, got A, which makes another x", "_x = None"),
+        ("layers that load_model can make again, got a custom ReLU at 0", None),
     ],
 )
 def test_a_remedy_is_for_the_whole_contract_and_where_it_says_so_for_the_value(told, word):

@@ -123,6 +123,14 @@ def test_what_will_not_be_recorded_is_refused_before_training(monitor, validated
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.parametrize("make", [EarlyStopping, lambda *a: BestCheckpoint("x", *a)])
+def test_a_monitor_that_is_no_name_is_refused_with_the_name_of_patience(make):
+    text = f"{type(make()).__name__}: expected monitor to be a string, got 3"
+    with refusal(TypeError, text) as caught:
+        make(3)
+    assert "EarlyStopping(patience=3)" in caught.value.__notes__[0]
+
+
 def test_a_callback_may_record_a_number_of_its_own_for_others_to_monitor():
     class Counts(Callback):
         def before_run(self, run):

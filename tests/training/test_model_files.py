@@ -204,8 +204,10 @@ UNSAID = {
 def test_what_would_be_lost_is_refused(tmp_path, name):
     layer, found = UNSAID[name]
     text = f"save_model: expected layers that load_model can make again, got {found}"
-    with refusal(TypeError, text):
+    with refusal(TypeError, text) as caught:
         save_model(tmp_path / "model.npz", Sequential(Residual(layer), Tanh()))
+    notes = ["If forward keeps it, say so on the class, `_x = None`, and set `self._x`."]
+    assert getattr(caught.value, "__notes__", []) == (notes if "makes another" in found else [])
     assert [*tmp_path.iterdir()] == []
 
 

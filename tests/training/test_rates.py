@@ -121,6 +121,12 @@ def test_the_suggestion_is_where_three_quarters_of_the_fall_are_done():
     assert LearningRateCurve(rates, [1.0, 1.0, 2.0, 2.0, 2.0]).suggestion == 1e-4
 
 
+def test_it_shows_its_range_and_the_suggestion_not_all_numbers():
+    shown = "LearningRateCurve(3 rates from 0.000123 to 0.1, suggestion=0.01)"
+    assert repr(LearningRateCurve([0.00012345, 0.01, 0.1], [5.0, 2.0, 3.0])) == shown
+    assert repr(LearningRateCurve()) == "LearningRateCurve()"
+
+
 def test_a_linear_model_learns_at_the_rate_that_is_suggested():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 4))

@@ -26,6 +26,10 @@ REMEDIES = {
     "dy of shape …, got ()": "Pass the gradient, not the value: `model.backward(loss.backward())`.",
     "… to be an array of real numbers, got a masked array": "Fill it first: `a.filled(0)`.",
     "weight to be an array of real numbers": "Pass the array of a Linear: `model[0].weight.data`.",
+    "target… to be an array of real numbers, got an array of …": "Number the names of classes: "
+    "`names, labels = np.unique(words, return_inverse=True)`.",
+    "class_weight to be an array of real numbers": "Give a list, one weight for each class, in the "
+    "order of the labels.",
     "… to be an array of real numbers": "Pass numbers in one regular shape; of a table with words, "
     "choose the columns of numbers: `df[names].to_numpy(float)`.",
     "bias to be a bool, got '…'": "An activation is a layer: "
@@ -82,13 +86,19 @@ REMEDIES = {
     "a DataLoader, or an iterable of pairs": "Of arrays, `DataLoader(x, t, batch_size=32)` makes "
     "batches.",
     "a loader with at least one sample": "A generator is used up after one epoch: give a "
-    "DataLoader or a list.",
+    "DataLoader or a list. With `drop_last`, at least one batch must be whole.",
+    "a DataLoader to write checkpoints of": "Only a DataLoader can say where in its data it is. "
+    "Leave `checkpoint` out for other iterables.",
+    "layers that load_model can make again, got … makes another …": "If forward keeps it, say so "
+    "on the class, `_x = None`, and set `self._x`.",
     "a finite loss": "Divide the learning rate by 10. If that does not help, look for NaN in the "
     "data: `np.isfinite(x).all()`.",
     "finite parameters": "Divide the learning rate by 10.",
     "metrics to be a list of names and functions": 'Pass a list, even of one: `["accuracy"]`.',
     "callbacks to be a list of Callbacks": "Pass objects, in a list even of one: "
     "`[EarlyStopping()]`.",
+    "monitor to be a string": "It is the name of a number. The patience has a name: "
+    "`EarlyStopping(patience=3)`.",
     "monitor to be one of …": 'Names with "val_" need `validation` in `fit`.',
     "… to be a file, in a folder that is there": "Make the folder first, and give a file in it.",
     "pred of shape (..., classes) with two classes or more": "One logit for yes or no wants "

@@ -50,7 +50,7 @@ def structure_of(owner: str, model: Module) -> Structure:
 
     def cannot_rebuild(module: Module, fault: str = "") -> TypeError:
         got = f"{kind_of(module)} at {places[id(module)]}{fault}"
-        return TypeError(check.expected(owner, "layers that load_model can make again", got))
+        return check.refusal(TypeError, owner, "layers that load_model can make again", got)
 
     _refuse_own_methods_and_ties(model, cannot_rebuild)
     structure = _layer(model, cannot_rebuild)

@@ -127,6 +127,8 @@ class _Monitoring(Callback):
     mode = check.Choice("min", "max")
 
     def __init__(self, monitor: str, mode: Mode | None) -> None:
+        if not isinstance(monitor, str):
+            raise check.type_error(self, "monitor to be a string", monitor)
         self.monitor, self.mode = monitor, mode or mode_of(monitor)
 
     def before_run(self, run: Run) -> None:

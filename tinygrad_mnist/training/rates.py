@@ -21,7 +21,7 @@ _MEMORY = 0.9  # of the smoothed loss: about the last ten batches count
 _BLOWN_UP = 4.0  # times the smallest smoothed loss
 
 
-@dataclass
+@dataclass(repr=False)
 class LearningRateCurve:
     """The smoothed loss of each batch, by the rate of its step; `plots.learning_rate` draws it."""
 
@@ -35,6 +35,13 @@ class LearningRateCurve:
         low_enough = first - 0.75 * (first - smallest)
         pairs = zip(self.rates, self.losses, strict=True)
         return next(rate for rate, loss in pairs if loss <= low_enough)
+
+    def __repr__(self) -> str:
+        """Return how many rates, from where to where, and the one that is suggested."""
+        if not self.losses:
+            return "LearningRateCurve()"
+        span = f"{len(self.rates)} rates from {self.rates[0]:.3g} to {self.rates[-1]:.3g}"
+        return f"LearningRateCurve({span}, suggestion={self.suggestion:.3g})"
 
 
 def find_learning_rate(
