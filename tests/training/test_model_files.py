@@ -1,5 +1,7 @@
 """Model files: a whole model comes out as it went in, or is refused; no file makes a large one."""
 
+import math
+
 import numpy as np
 import pytest
 from helpers import bits, refusal, refusal_starting, traced_memory
@@ -158,6 +160,11 @@ class Tied(Swish):
         self.a = self.b = Parameter(1.0)
 
 
+class Counts(Swish):
+    def __init__(self):
+        self.seen, self.best = Buffer(0), 0.0
+
+
 def shared():
     model = Sequential(Linear(2, 2, rng=0), Linear(2, 2, rng=1))
     model[1].weight = model[0].weight
@@ -186,6 +193,14 @@ UNSAID = {
     "a weight more": (
         changed(Linear(2, 2), scale=Parameter(1.0)),
         "Linear at 0.body.0, of which its constructor makes another scale",
+    ),
+    "a NaN": (
+        changed(Counts(), best=math.nan),
+        "Counts at 0.body.0, of which its constructor makes another best",
+    ),
+    "floats in place of integers": (
+        changed(Counts(), seen=Buffer(0.0)),
+        "Counts at 0.body.0, of which its constructor makes another seen",
     ),
     "a shape": (
         changed(Swish(np.ones(2)), power=[1, [2, {3}]]),
