@@ -454,6 +454,22 @@ def test_a_parameter_that_is_read_only_is_left_out_of_the_best():
     assert state_of(run[0]) == [2, 2, 7]
 
 
+def test_a_parameter_that_is_read_only_until_later_comes_back_too():
+    class Thaws(Callback):
+        def before_epoch(self, run):
+            run.model.fixed.data.flags.writeable = run.epoch > 1
+
+        def after_step(self, run):
+            if run.epoch > 1:
+                run.model.fixed.data[:] = run.epoch
+
+    run, callbacks = counting_run([3, 1, 2])
+    run[0].fixed = Parameter([7.0])
+    run[2].params[:] = [run[0].weight]
+    fit(*run, epochs=3, callbacks=[*callbacks, Thaws()])
+    assert state_of(run[0]) == [1, 1, 7]
+
+
 def test_restore_best_is_a_bool():
     with refusal(TypeError, "EarlyStopping: expected restore_best to be a bool, got 1"):
         EarlyStopping(restore_best=1)

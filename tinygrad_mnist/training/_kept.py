@@ -11,20 +11,19 @@ from tinygrad_mnist.parameter import Buffer
 
 
 def arrays_of(model: Module) -> dict[str, NDArray[Any]]:
-    """Return copies of the parameters and buffers by name, but of those that are read-only."""
-    return {name: buffer.data.copy() for name, buffer in _movable(model)}
+    """Return copies of the parameters and buffers by name."""
+    return {name: buffer.data.copy() for name, buffer in _named(model)}
 
 
 def set_back(model: Module, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Set parameters and buffers to what `arrays_of` returned."""
-    for name, buffer in _movable(model):
-        buffer.data = arrays[name]
-
-
-def _movable(model: Module) -> Iterator[tuple[str, Buffer]]:
-    for name, buffer in (*model.named_parameters(), *model.named_buffers()):
+    """Set parameters and buffers to what `arrays_of` returned, but those that are read-only."""
+    for name, buffer in _named(model):
         if buffer.data.flags.writeable:
-            yield name, buffer
+            buffer.data = arrays[name]
+
+
+def _named(model: Module) -> Iterator[tuple[str, Buffer]]:
+    yield from (*model.named_parameters(), *model.named_buffers())
 
 
 @contextmanager
