@@ -80,6 +80,7 @@ def losses(*values, name="loss"):
         ([math.nan, 2.0, math.inf, -1.0], "loss", None, 4),
         ([math.nan, -math.inf, 3.0], "r2", "max", 3),
         ([math.nan, math.nan], "loss", None, 1),
+        ([math.nan, math.inf], "loss", None, 2),
     ],
 )
 def test_the_best_record_is_the_first_one_that_no_other_beats(values, name, mode, epoch):

@@ -46,7 +46,7 @@ class History:
         if not self.records:
             raise ValueError(check.expected(self, "at least one record", "none"))
         sign = 1 if mode == "min" else -1
-        values = [math.inf if math.isnan(v) else sign * v for v in self.column(name)]
+        values = [(math.isnan(v), sign * v) for v in self.column(name)]
         return self.records[values.index(min(values))]
 
     def column(self, name: str) -> list[float]:
