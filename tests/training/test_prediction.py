@@ -74,11 +74,18 @@ class Mean(Module):
         return dy
 
 
+class Pair(Mean):
+    def forward(self, x):
+        return x, x
+
+
 def test_what_is_no_batch_is_refused():
     with refusal(ValueError, "predict: expected samples x of 4 axes or more, got (6, 6, 1)"):
         predict(model_of_images(), np.zeros((6, 6, 1)))
     with refusal(ValueError, "predict: expected y of 5 rows, one a sample, got (3,)"):
         predict(Mean(), np.zeros((5, 3)))
+    with refusal(TypeError, "predict: expected y of 2 rows, one a sample, got a tuple"):
+        predict(Pair(), np.zeros((2, 3)))
     with refusal(ValueError, "predict: expected batch_size to be an integer >= 1, got 0"):
         predict(Mean(), np.zeros((5, 3)), 0)
     with refusal(TypeError, "predict: expected a Module, got the class ReLU"):

@@ -34,8 +34,11 @@ def predict(model: Module, x: ArrayLike, batch_size: int = 512) -> NDArray[Any]:
 
 
 def _predicted(model: Module, batch: NDArray[Any]) -> NDArray[Any]:
-    y = np.asarray(model(batch))
+    contract = f"y of {len(batch)} rows, one a sample"
+    y = model(batch)
+    if isinstance(y, (tuple, list)):  # of two samples, two arrays would pass for their rows
+        raise check.type_error("predict", contract, y)
+    y = np.asarray(y)
     if y.shape[:1] != batch.shape[:1]:
-        contract = f"y of {len(batch)} rows, one a sample"
         raise check.value_error("predict", contract, y.shape)
     return y
