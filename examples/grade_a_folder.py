@@ -1,8 +1,8 @@
 """Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER > grades.csv.
 
 ASSIGNMENT is a file such as examples/course/layer.py: its function `graded` takes what each file
-in FOLDER is to define. Each has a process of its own, as it may print, loop for ever or end the
-program, and two minutes. That keeps mistakes apart, but not code that means harm.
+in FOLDER is to define. Each has a process of its own, as it may print, ask, loop for ever or end
+the program, and two minutes. That keeps mistakes apart, but not code that means harm.
 """
 
 import csv
@@ -23,8 +23,9 @@ def row(assignment, path):
     result = path.with_suffix(".json")
     result.unlink(missing_ok=True)
     command = [sys.executable, "-c", GRADE, assignment, path, result]
-    try:
-        done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    try:  # what is printed may be no valid text
+        done = subprocess.run(command, timeout=120, text=True, errors="replace", **streams)
     except subprocess.TimeoutExpired:
         return [path.name, "0.00", "took more than two minutes"]
     if not result.exists():  # the file ended the process, or could not be read

@@ -556,3 +556,14 @@ def test_hosts_and_devices_that_do_not_divide_the_work_are_refused(monkeypatch):
         refused = ended("scale_out", *args)
         assert refused.returncode == 2
         assert refused.stderr.endswith(f"scale_out.py: error: expected {text}\n")
+
+
+def test_no_file_of_a_folder_ends_the_grading_of_the_others(tmp_path):
+    """It prints what is no text, and asks for an answer."""
+    assignment, folder = tmp_path / "assignment.py", tmp_path / "folder"
+    assignment.write_text("def graded(answer): raise SystemExit(answer)")
+    folder.mkdir()
+    prints = r"import sys; [f.buffer.write(b'\xff\n') for f in (sys.stdout, sys.stderr)]"
+    (folder / "amy.py").write_text(f"{prints}; answer = sys.stdin.read() or 'nobody answers'")
+    found = run("grade_a_folder", assignment, folder)
+    assert found == "file,score,failed\namy.py,0.00,nobody answers\n"
