@@ -57,6 +57,8 @@ class Progress:
 
     def line(self) -> None:
         """Say what the last epoch brought."""
+        if not self._lines:  # the best epoch is looked for in all of them
+            return
         record = self._run.history.records[-1]
         text = f"{_line(self._run, record)}  {shown('seconds', record['seconds'])} s"
         # without validation, almost every epoch is the best so far
