@@ -12,6 +12,7 @@ examples/train.py writes. Needs the extras `compiled` and `plot`.
 import ast
 import contextlib
 import doctest
+import functools
 import hashlib
 import json
 import re
@@ -70,6 +71,7 @@ def digest(page, name):
     return hashlib.sha256("\n".join(parts).encode() + picture).hexdigest()[:16]
 
 
+@functools.cache
 def code_of(path):
     """Return the lines of a file that do something: no comments, docstrings or empty lines."""
     lines, kinds = path.read_text().split("\n"), (ast.Module, ast.ClassDef, ast.FunctionDef)
