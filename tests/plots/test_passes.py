@@ -111,6 +111,9 @@ def test_a_gradient_of_0_or_nan_is_a_word_at_the_border():
     (ax,) = plots.gradient_flow(model).axes
     assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == [(0, "0")]
     assert [*dots(ax)] == [1]
+    model.weight.grad = np.full((2, 3), np.nan)
+    for ax in plots.gradient_flow(model, SGD(model.parameters(), lr=1.0)).axes:
+        assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == [(0, "nan")]
 
 
 @pytest.mark.parametrize("kept", [True, 2.0])

@@ -158,6 +158,12 @@ REAL = "to be an array of real numbers, got None"
             ValueError,
             "an optimizer that moves the model's parameters, got one that moves none",
         ),
+        (
+            "decision_boundary",
+            {"x": [[0.0, np.nan]] * 4},
+            ValueError,
+            "x of finite numbers, got NaN or infinity",
+        ),
         ("confusion_matrix", {"matrix": np.ones((2, 3), int)}, ValueError, f"{SQUARE} (2, 3)"),
         ("confusion_matrix", {"matrix": [1, 2]}, ValueError, f"{SQUARE} (2,)"),
         ("confusion_matrix", {"matrix": np.ones((0, 0), int)}, ValueError, f"{SQUARE} (0, 0)"),

@@ -18,6 +18,7 @@ from tinygrad_mnist.parameter import Parameter
 from tinygrad_mnist.plots import _images, _showing
 
 _HEALTHY = 1e-3  # the size of a step relative to its parameter, as a rule of thumb
+_NONE = -1.0  # in place of a size, where there is none
 _BARS = 20  # more numbers than this are a strip of colours
 
 
@@ -74,8 +75,8 @@ def gradient_flow(
     A size is the root of the mean square. Weights are dots on a line, biases and other vectors are
     circles. With an optimizer, its next step is drawn, too, relative to the parameter: most train
     well where that is about 0.001, a dashed line. The step is made on a copy: model and optimizer
-    stay as they are. On a logarithmic scale there is no 0: it stands as a 0 at the left border, and
-    a parameter that is 0, as biases are at first, has no dot on the right.
+    stay as they are. On a logarithmic scale there is no 0: it stands as a 0 at the left border, as
+    NaN and infinity do, and a parameter that is 0, as biases are at first, has no dot on the right.
 
     Args:
         model: With the gradients of a backward.
@@ -97,7 +98,8 @@ def gradient_flow(
             contract = "an optimizer that moves the model's parameters"
             raise ValueError(check.expected(owner, contract, "one that moves none"))
         weights = _sizes(p.data for p in params.values())
-        sizes["update / parameter"] = moves / np.where(weights == 0, np.nan, weights)
+        ratios = np.full(len(moves), _NONE)
+        sizes["update / parameter"] = np.divide(moves, weights, out=ratios, where=weights != 0)
     figure = _showing.figure(owner, figure, 2 + 2 * len(sizes), 0.8 + 0.25 * len(params))
     panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)
     for ax, (label, values) in zip(panels.flat, sizes.items(), strict=True):
@@ -192,7 +194,7 @@ def _draw_sizes(
         some = drawn & kind
         ax.plot(values[some], rows[some], line, color="C0", markerfacecolor=face)
     left = ax.get_yaxis_transform()
-    for row in rows[~drawn & ~np.isnan(values)]:
+    for row in rows[~drawn & (values != _NONE)]:
         ax.text(0.02, row, f"{values[row]:g}", color="C3", va="center", transform=left)
     for size in healthy:
         ax.axvline(size, color="0.4", linestyle="--", linewidth=1)

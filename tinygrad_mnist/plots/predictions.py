@@ -159,6 +159,8 @@ def decision_boundary(
     points = check.floats(owner, "x", x)
     if points.ndim != 2 or points.shape[1] != 2 or not points.size:
         raise check.value_error(owner, "x of shape (N, 2), N > 0", points.shape)
+    if not np.isfinite(points).all():
+        raise ValueError(check.expected(owner, "x of finite numbers", "NaN or infinity"))
     model = copy.deepcopy(model).eval()
     scores = _scores(owner, model, points, threshold)
     true = check.true_classes(owner, _labels(owner, t, scores), scores)
