@@ -1,42 +1,63 @@
-"""Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER > grades.csv.
+"""Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER GRADES.csv.
 
 ASSIGNMENT is a file such as examples/course/layer.py: its function `graded` takes what each file
-in FOLDER is to define. Each has a process of its own, as it may print, ask, loop for ever or end
-the program, and two minutes. That keeps mistakes apart, but not code that means harm.
+in FOLDER, or in a folder in it, is to define. Each has a process of its own, as it may print, loop
+for ever or end the program, and two minutes. That keeps mistakes apart, but not code that means
+harm. All that was found of amy.py is in amy.json beside it.
 """
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 GRADE = """
-import inspect, runpy, sys
-graded, answer = runpy.run_path(sys.argv[1])["graded"], runpy.run_path(sys.argv[2])
-asked = inspect.signature(graded).parameters
-graded(**{name: answer[name] for name in asked}).to_json(sys.argv[3])
+import inspect, json, runpy, sys, traceback
+from pathlib import Path
+assignment, submission, result = sys.argv[1:]
+try:
+    answer, graded = runpy.run_path(submission), runpy.run_path(assignment)["graded"]
+    asked = inspect.signature(graded).parameters
+    if missing := [name for name in asked if name not in answer]:
+        raise NameError("expected " + " and ".join(missing) + " to be defined")
+    graded(**{name: answer[name] for name in asked}).to_json(result)
+except Exception as error:
+    reason = "".join(traceback.format_exception_only(error)).splitlines()[-1]
+    Path(result).write_text(json.dumps({"score": 0, "error": reason}), encoding="utf-8")
 """
 
 
-def row(assignment, path):
+def score_and_failed(assignment, path):
     result = path.with_suffix(".json")
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-c", GRADE, assignment, path, result]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    try:  # what is printed may be no valid text
-        done = subprocess.run(command, timeout=120, text=True, errors="replace", **streams)
+    # UTF-8, as a print of an arrow is no mistake; and nobody reads what is printed, or answers
+    command = [sys.executable, "-X", "utf8", "-c", GRADE, assignment, path, result]
+    nothing = subprocess.DEVNULL
+    try:
+        subprocess.run(command, timeout=120, stdin=nothing, stdout=nothing, stderr=nothing)
     except subprocess.TimeoutExpired:
-        return [path.name, "0.00", "took more than two minutes"]
-    if not result.exists():  # the file ended the process, or could not be read
-        return [path.name, "0.00", (done.stderr.splitlines() or ["ended at once"])[-1]]
-    found = json.loads(result.read_text())
-    failed = [rule["rule"] for rule in found["rules"] if rule["outcome"] == "failed"]
-    return [path.name, f"{found['score']:.2f}", ", ".join(failed)]
+        return 0, "took more than two minutes"
+    if not result.exists():
+        return 0, "ended the program"
+    found = json.loads(result.read_text(encoding="utf-8"))
+    rules = [rule["rule"] for rule in found.get("rules", []) if rule["outcome"] == "failed"]
+    return found["score"], found.get("error") or ", ".join(rules)
 
 
-assignment, folder = sys.argv[1:]
-table = csv.writer(sys.stdout, lineterminator="\n")
-table.writerow(["file", "score", "failed"])
-for path in sorted(Path(folder).glob("*.py")):
-    table.writerow(row(assignment, path))
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+assignment, folder, grades = sys.argv[1:]
+runpy.run_path(assignment)["graded"]  # a mistake in it is no submission's
+paths = sorted(Path(folder).rglob("*.py"))
+if not paths:
+    sys.exit(f"{folder}: expected files that end in .py, in it or in its folders, got none")
+with open(grades, "w", encoding="utf-8-sig", newline="") as file:  # as spreadsheets expect it
+    table = csv.writer(file)
+    table.writerow(["file", "score", "failed"])
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        score, failed = score_and_failed(assignment, path)
+        table.writerow([name, f"{score:.2f}", failed])
+        print(f"{score:.2f}  {name}  {failed}".rstrip(), flush=True)

@@ -560,10 +560,12 @@ def test_hosts_and_devices_that_do_not_divide_the_work_are_refused(monkeypatch):
 
 def test_no_file_of_a_folder_ends_the_grading_of_the_others(tmp_path):
     """It prints what is no text, and asks for an answer."""
-    assignment, folder = tmp_path / "assignment.py", tmp_path / "folder"
-    assignment.write_text("def graded(answer): raise SystemExit(answer)")
-    folder.mkdir()
+    assignment, folder, grades = (tmp_path / name for name in ("assignment.py", "folder", "g.csv"))
+    assignment.write_text("def graded(answer): raise ValueError(answer)")
+    (folder / "łu").mkdir(parents=True)
     prints = r"import sys; [f.buffer.write(b'\xff\n') for f in (sys.stdout, sys.stderr)]"
-    (folder / "amy.py").write_text(f"{prints}; answer = sys.stdin.read() or 'nobody answers'")
-    found = run("grade_a_folder", assignment, folder)
-    assert found == "file,score,failed\namy.py,0.00,nobody answers\n"
+    arrow = "print('→'); answer = sys.stdin.read() or 'nobody answers'"
+    (folder / "łu" / "amy.py").write_text(f"{prints}; {arrow}", encoding="utf-8")
+    assert run("grade_a_folder", assignment, folder, grades).endswith("nobody answers\n")
+    expected = "file,score,failed\nłu/amy.py,0.00,ValueError: nobody answers\n"
+    assert grades.read_text("utf-8-sig") == expected
