@@ -20,14 +20,15 @@ class Table:
 
     def __str__(self) -> str:
         """Return the title and aligned lines."""
-        return "\n".join([*([self.title] if self.title else []), *self._lines()])
+        title = [self.title] if self.title else []
+        return "\n".join([*title, *self._lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         title = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        head, *body = (self._html_row(row, tag) for row, tag in self._tagged())
+        head, body = self._html_row(self.header, "th"), (self._html_row(r, "td") for r in self.rows)
         return f"<table>{title}<thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 
     def _lines(self) -> Iterator[str]:
@@ -35,11 +36,6 @@ class Table:
         longest, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
         for name, *others in cells:
             yield "  ".join([name.ljust(longest), *map(str.rjust, others, widths)]).rstrip()
-
-    def _tagged(self) -> Iterator[tuple[Sequence[str], str]]:
-        yield self.header, "th"
-        for row in self.rows:
-            yield row, "td"
 
     @staticmethod
     def _html_row(row: Sequence[str], tag: str) -> str:

@@ -10,9 +10,9 @@ from tinygrad_mnist.training.callbacks import (
     Run,
 )
 from tinygrad_mnist.training.history import History
+from tinygrad_mnist.training.learning_rate_finder import LearningRateCurve, find_learning_rate
 from tinygrad_mnist.training.loop import evaluate, fit
 from tinygrad_mnist.training.prediction import predict
-from tinygrad_mnist.training.rates import LearningRateCurve, find_learning_rate
 
 __all__ = [
     "BestCheckpoint",

@@ -22,6 +22,8 @@ from tinygrad_mnist.training._archive import CHECKPOINT, MODEL, read_archive, wr
 from tinygrad_mnist.training._structure import built, classes, structure_of
 from tinygrad_mnist.training.history import History, checked_records
 
+__all__ = ["CheckpointError", "load", "load_model", "save", "save_model"]
+
 _VERSION = 1  # of both
 
 

@@ -57,9 +57,9 @@ def find_learning_rate(
     """Return the loss of each batch of a short training whose rate grows from low to high.
 
     It grows by the same factor in each step. The training ends early where the smoothed loss is
-    four times the smallest one, or is no number. (Smith 2017, arXiv:1506.01186.) Then parameters,
-    buffers, optimizer, modes and random generators are set back to what they were, also after an
-    error or Ctrl-C; gradients are cleared.
+    four times the smallest one, or is no number. This is the range test of Smith 2017
+    (arXiv:1506.01186). Then parameters, buffers, optimizer, modes and random generators are set
+    back to what they were, also after an error or Ctrl-C; gradients are cleared.
 
     Args:
         model: Any Module.
