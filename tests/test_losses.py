@@ -571,7 +571,7 @@ ROWS = "target to have rows that are one-hot, or probabilities that sum to 1"
 @pytest.mark.parametrize(
     ("target", "error", "text", "note"),
     [
-        ([0, 3], ValueError, "labels in [0, 3), got 3", "Labels count from 0."),
+        ([0, 3], ValueError, "labels in [0, 3), got 3", "Labels count from 0"),
         ([-1, 0], ValueError, "labels in [0, 3), got -1", "a -1 is often a missing label."),
         ([0.0, 1.0], TypeError, "labels to be integers, got dtype float64", "Convert whole"),
         ([True, False], TypeError, "labels to be integers, got dtype bool", "Convert whole"),

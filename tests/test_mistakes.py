@@ -140,6 +140,7 @@ def test_a_common_mistake_says_what_is_wrong_and_what_helps(code, told):
         ("summary(model, 784)", "`(784,)`"),
         ("checkpoint.save(model, 'run.npz')", "the path comes first"),
         ("checkpoint.save_model(model, 'run.npz')", "the path comes first"),
+        ("Sequential(MaxPool2d(), Linear(8, 9))(images[..., None])", "a Flatten() in a model"),
         ("Conv2d(1, 8, 3)(x)", "flat ones `x.reshape(-1, 28, 28, 1)`"),
     ],
 )
@@ -151,6 +152,12 @@ def test_a_mistake_has_the_remedy_that_fits_it(code, remedy):
     with pytest.raises((ValueError, TypeError)) as caught:
         exec(code, {**names(), "accuracy": accuracy, "Nothing": Nothing})
     assert remedy in caught.value.__notes__[0]
+
+
+def test_a_model_in_place_of_its_scores_is_called_a_model():
+    text = "metrics.accuracy: expected pred to be an array of real numbers, got a Sequential"
+    with refusal(TypeError, text):
+        accuracy(Sequential(Linear(784, 10)), [1])
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def real_array(owner: object, name: str, x: ArrayLike) -> NDArray[Any]:
     except (TypeError, ValueError) as error:  # ragged nested lists among them
         raise refusal(TypeError, owner, contract, f"a {type(x).__name__}: {error}") from None
     if array.dtype.kind not in "biuf":
-        kind = f"an array of dtype {array.dtype}" if array.ndim else described(x)
+        of_entries = isinstance(x, (list, tuple)) or hasattr(x, "__array__")
+        kind = f"an array of dtype {array.dtype}" if array.ndim and of_entries else described(x)
         raise refusal(TypeError, owner, contract, kind)
     return array
 

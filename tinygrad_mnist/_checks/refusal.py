@@ -43,7 +43,8 @@ REMEDIES = {
     "those with the channels first `np.moveaxis(x, -3, -1)`, flat ones "
     "`x.reshape(-1, 28, 28, 1)`.",
     "x of shape (..., …)": "The layer's first argument is the size of the last axis of x. "
-    "`x.reshape(len(x), -1)` flattens images; before a Flatten(), grey ones are `x[..., None]`.",
+    "`x.reshape(len(x), -1)` flattens images, and so does a Flatten() in a model, where grey ones "
+    "are `x[..., None]`.",
     "layer … to be a Module": 'Pass Module objects: `ReLU()`, not `ReLU` or "relu"; '
     "`Sequential(*layers)`, not `Sequential(layers)`.",
     "each Module once": "Make one for each place: `Sequential(a, ReLU(), b, ReLU())`.",
