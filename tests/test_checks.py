@@ -262,6 +262,8 @@ def test_an_object_is_called_by_its_kind(value, told):
         ("labels to be integers, got dtype float64", "labels.astype(int)"),
         ("a Module, got 'model.npz'", "path comes first"),
         ("a Module, got a list", None),
+        ("sample_shape[0] to be an integer >= 1, got None", "(784,)"),
+        ("sample_shape[0] to be an integer >= 1, got 0", None),
         ("target to be an array of real numbers, got an array of dtype object", "np.unique"),
         ("targets to be an array of real numbers, got a list", "regular shape"),
         ("targets to be an array of real numbers, got a masked array", "filled"),

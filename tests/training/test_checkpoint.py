@@ -495,8 +495,9 @@ def test_no_file_is_an_error_of_its_own(tmp_path):
 )
 def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, meta, text):
     contract = "numbers, strings, arrays, and lists, tuples and dicts of them"
-    with refusal(TypeError, f"checkpoint.save: expected {contract} {text}"):
+    with refusal(TypeError, f"checkpoint.save: expected {contract} {text}") as caught:
         checkpoint.save(tmp_path / "a.npz", Linear(1, 1), **meta)
+    assert "`names.tolist()`" in caught.value.__notes__[0]
     assert os.listdir(tmp_path) == []
 
 

@@ -108,6 +108,10 @@ REMEDIES = {
     "pred to hold scores, not predicted labels": "Scores come first: `accuracy(model(x), t)`. Of "
     "predicted labels, pass the scores that were the argument of `argmax`, or "
     "`one_hot(predicted, num_classes)`.",
+    "numbers, strings, arrays, and lists, tuples and dicts of them at …": "Convert it: names in an "
+    "array by `names.tolist()`, a path by `str(path)`.",
+    "sample_shape[…] to be an integer >= 1, got None": "A sample has no axis of the batch: "
+    "`(784,)`, not `(None, 784)`.",
     "sample_shape to be a tuple of integers": "One number, too, is a tuple: `(784,)`.",
     "samples x of … axes or more": "`predict` takes samples on the first axis: one is `x[None]`.",
     "history to be a History": "Give what `fit` returned.",
