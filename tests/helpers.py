@@ -1,4 +1,4 @@
-"""What several test files use: refusals by their exact text, arrays, optimizers, processes."""
+"""What several test files use: refusals by their text, arrays, optimizers, kills, processes."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_mnist import Parameter
+from tinygrad_mnist.training import Callback
 
 
 @contextmanager
@@ -65,6 +66,21 @@ def state_bits(optimizer):
     state = optimizer.state_dict()
     slots = [bits(dict(enumerate(state.pop(name)))) for name in optimizer.slots]
     return state, slots
+
+
+class Killed(BaseException):
+    """What a kill -9 looks like from inside, near enough for a unit test."""
+
+
+class KilledAt(Callback):
+    """Ends a run before its n-th step, counted from 0."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def before_step(self, run):
+        if run.step == self.step:
+            raise Killed
 
 
 @contextmanager

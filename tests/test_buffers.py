@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cases import BatchNorm
-from helpers import bits, refusal
+from helpers import Killed, KilledAt, bits, refusal
 
 from tinygrad_mnist import SGD, Buffer, DataLoader, Linear, MSELoss, ReLU, Sequential, nn
 from tinygrad_mnist.training import BestCheckpoint, Callback, checkpoint, evaluate, fit
@@ -174,19 +174,6 @@ def test_a_checkpoint_of_other_dtypes_is_refused_and_changes_nothing(tmp_path, n
     with refusal(checkpoint.CheckpointError, text):
         checkpoint.load(path, other)
     assert state(other) == before
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside."""
-
-
-class KilledAt(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def before_step(self, run):
-        if run.step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("at", [3, 4, 6, 10])

@@ -67,10 +67,9 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def f1(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """Return (C,): 2 * hits / (predicted + true) of each class, near the smaller of both rates.
+    """Return (C,): the harmonic mean of precision and recall, 2 * hits / (predicted + true).
 
-    It is the harmonic mean of precision and recall where both are numbers, 0 where there was no
-    hit, and NaN for a class that neither was predicted nor has a sample.
+    It is 0 where there was no hit, and NaN for a class that neither was predicted nor has a sample.
     """
     return _f1(_confusion("metrics.f1", pred, target))
 

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import refusal
+from helpers import Killed, KilledAt, refusal
 
 from tinygrad_mnist import (
     SGD,
@@ -215,19 +215,6 @@ def test_a_rate_is_set_on_any_optimizer_and_checked_by_it():
     assert other.lr == 4
     with refusal(ValueError, "SGD: expected lr in [0, inf), got -1"):
         fit(*small_run(), epochs=1, callbacks=[LearningRate(lambda t: -1)])
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside."""
-
-
-class KilledAt(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def before_step(self, run):
-        if run.step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("per", ["epoch", "step"])

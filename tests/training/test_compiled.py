@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from helpers import bits, refusal, run_python
+from helpers import Killed, bits, refusal, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,10 +215,6 @@ def test_accuracy_counts_whole_samples(monkeypatch):
     model.weight.data = np.eye(2)
     run = model, MSELoss(), SGD(model.parameters(), 0.0), DataLoader(x, t)
     assert fit(*run, epochs=1, compiled=True).records[0]["accuracy"] == 1 / 64
-
-
-class Killed(BaseException):
-    """What a kill -9 looks like from inside, near enough for a unit test."""
 
 
 class Kills:

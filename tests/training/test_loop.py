@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import bits, refusal, run_python
+from helpers import Killed, bits, refusal, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -520,10 +520,6 @@ def test_schedule_and_early_stopping_work_in_fit():
     callbacks = [rate, EarlyStopping("lr", "min", patience=3)]
     history = fit(model, loss, optimizer, loader, epochs=50, callbacks=callbacks)
     assert history.column("lr") == [0.4, 0.4, 0.0, 0.0, 0.0, 0.0]
-
-
-class Killed(BaseException):
-    """What a kill -9 looks like from inside, near enough for a unit test."""
 
 
 def settings(run):

@@ -51,9 +51,9 @@ def grid(cells: int) -> tuple[int, int]:
 
 
 def mosaic(tiles: NDArray[Any], columns: int) -> NDArray[Any]:
-    """Return (n, h, w) or (n, h, w, 3) as one image: nothing is drawn between and after the tiles.
+    """Return (n, h, w) or (n, h, w, 3) as one image, with space between and after the tiles.
 
-    Nothing is NaN, or colours that are transparent.
+    The space is NaN, or transparent where the tiles are colours.
     """
     n, h, w = tiles.shape[:3]
     rows = math.ceil(n / columns)
