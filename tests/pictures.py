@@ -1,7 +1,5 @@
 """What the tests of pictures use: a good call of each, and what a picture holds."""
 
-import io
-
 import numpy as np
 
 from tinygrad_mnist import Conv2d, Flatten, Linear, MSELoss, ReLU, Sequential, plots
@@ -55,13 +53,6 @@ IN_AXES = [name for name in GOOD if name not in IN_FIGURES]
 
 def draw(name, **options):
     return getattr(plots, name)(**GOOD[name] | options)
-
-
-def saved(picture):
-    """Draw a picture as savefig does, and return its Figure."""
-    figure = picture.get_figure()
-    figure.savefig(io.BytesIO())
-    return figure
 
 
 def lines(ax):

@@ -395,7 +395,7 @@ def test_the_sentences_name_the_layers_of_all_rows(row):
 
 
 @pytest.mark.usefixtures("row")
-def test_what_a_custom_layer_would_lose_is_refusal():
+def test_what_a_custom_layer_would_lose_is_refused():
     squared = sequential(KerasAffine(2, name="a"))
     with pytest.raises(TypeError, match=r"alone, got power=2 in layer 'a'$"):
         from_keras(squared)
@@ -405,7 +405,7 @@ def test_what_a_custom_layer_would_lose_is_refusal():
         from_keras(frozen)
 
 
-def test_a_row_that_makes_another_layer_is_refusal(row):
+def test_a_row_that_makes_another_layer_is_refused(row):
     PAIRS.append(row._replace(from_keras=lambda _: [Affine(5)]))
     PAIRS.append(Pair(ReLU, keras.layers.Dense, lambda _, **o: keras.layers.Dense(5, **o), None))
     with pytest.raises(ValueError, match="^from_keras: expected weights that fit layer 'a', got"):
@@ -475,7 +475,7 @@ def patched_inside():
         ),
     ],
 )
-def test_models_that_keras_cannot_hold_are_refusal(model, error, text):
+def test_models_that_keras_cannot_hold_are_refused(model, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         to_keras(model)
 
@@ -492,14 +492,14 @@ def optimizer(kind=SGD, **options):
     return kind(Linear(2, 2).parameters(), 0.1, **options)
 
 
-def test_other_losses_are_refusal():
+def test_other_losses_are_refused():
     with refusal(TypeError, "to_keras_loss: expected an MSELoss, got an OwnLoss"):
         to_keras_loss(OwnLoss())
     with refusal(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
         to_keras_loss(MSELoss(), dtype=np.float16)
 
 
-def test_optimizers_that_step_otherwise_in_keras_are_refusal():
+def test_optimizers_that_step_otherwise_in_keras_are_refused():
     with refusal(TypeError, "to_keras_optimizer: expected an SGD, got an OwnSGD"):
         to_keras_optimizer(optimizer(OwnSGD))
     with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
@@ -626,9 +626,6 @@ def functional():
     return keras.Model(x, keras.layers.Dense(2)(x))
 
 
-FROM_KERAS = "from_keras: expected a keras.Sequential"
-
-
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
@@ -650,13 +647,13 @@ FROM_KERAS = "from_keras: expected a keras.Sequential"
         ),
     ],
 )
-def test_models_that_are_no_built_sequential_are_refusal(make, error, text):
+def test_models_that_are_no_built_sequential_are_refused(make, error, text):
     with refusal(error, text):
         from_keras(make())
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16"])
-def test_inputs_of_another_dtype_are_refusal(dtype):
+def test_inputs_of_another_dtype_are_refused(dtype):
     model = sequential(keras.layers.Dense(2), dtype=dtype)
     text = f"inputs of dtype float32 or float64, got {dtype} in {model.name!r}"
     with refusal(TypeError, f"from_keras: expected {text}"):

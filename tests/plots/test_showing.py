@@ -104,7 +104,6 @@ ONE = "x to be one sample, of 3 axes, got"
 RUN = "a LearningRateCurve with a finite loss for each rate, one at least, got"
 COLUMN = "of shape (N,) or (N, 1), N > 0, got"
 
-OUTPUTS = "a model with one output or more for each sample, (N, C), got"
 OTHERS = SGD(Linear(2, 3).parameters(), lr=0.1)
 NOT_ARRAYS = {"history", "curve", "conv", "model"}
 ARRAYS = [(name, key) for name in GOOD for key in GOOD[name] if key not in NOT_ARRAYS]
