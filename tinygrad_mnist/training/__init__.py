@@ -1,4 +1,4 @@
-"""Around the training loop: fit, evaluate, predict; callbacks, histories, and checkpoints."""
+"""Around the training loop: fit, evaluate, predict, find_learning_rate; callbacks, checkpoints."""
 
 from tinygrad_mnist.training.callbacks import (
     BestCheckpoint,

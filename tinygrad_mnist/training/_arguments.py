@@ -1,4 +1,4 @@
-"""What `fit` and its like are given, looked at before anything changes."""
+"""The arguments of `fit`, `evaluate` and their like, checked before anything changes."""
 
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any

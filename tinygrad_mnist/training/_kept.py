@@ -1,4 +1,4 @@
-"""What a model holds while it trains, kept to be set back."""
+"""The parameters, buffers and modes of a model, kept to be set back."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A learning rate to begin with, found by a short training at rates that grow."""
+"""find_learning_rate: a short training at rates that grow, and the rate that it suggests."""
 
 import math
 from collections.abc import Iterator
