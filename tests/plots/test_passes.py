@@ -116,6 +116,18 @@ def test_a_gradient_of_0_or_nan_is_a_word_at_the_border():
         assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == [(0, "nan")]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_deep_net_is_no_higher_and_names_some_of_its_weights(bias):
+    layers = [Linear(2, 2, bias=bias, rng=k) for k in range(40)]
+    model = after_backward(Sequential(*layers), POINTS)
+    (ax,) = plots.gradient_flow(model).axes
+    assert len(dots(ax)) == len([*model.parameters()])
+    assert labels(ax)[1] == [f"{k}.weight" for k in range(0, 40, 2)]
+    names = [name for name, _ in model.named_parameters()]
+    assert [names[row] for row in ax.get_yticks()] == labels(ax)[1]
+    assert ax.figure.get_figheight() <= 9
+
+
 @pytest.mark.parametrize("kept", [True, 2.0])
 def test_masks_are_drawn_with_the_fractions_kept_and_dropped(kept):
     ax = plots.dropout_masks([[kept, 0, kept, kept], [0, kept, kept, kept]])

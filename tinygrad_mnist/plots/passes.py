@@ -20,6 +20,7 @@ from tinygrad_mnist.plots import _images, _showing
 _HEALTHY = 1e-3  # the size of a step relative to its parameter, as a rule of thumb
 _NONE = -1.0  # in place of a size, where there is none
 _BARS = 20  # more numbers than this are a strip of colours
+_NAMED = 32  # a picture of more parameters than this is no higher, and does not name them all
 
 
 def activations(
@@ -73,10 +74,11 @@ def gradient_flow(
     """Draw how large the gradient of each parameter is, after a backward, from first to last layer.
 
     A size is the root of the mean square. Weights are dots on a line, biases and other vectors are
-    circles. With an optimizer, its next step is drawn, too, relative to the parameter: most train
-    well where that is about 0.001, a dashed line. The step is made on a copy: model and optimizer
-    stay as they are. On a logarithmic scale there is no 0: it stands as a 0 at the left border, as
-    NaN and infinity do, and a parameter that is 0, as biases are at first, has no dot on the right.
+    circles, without names where there are many. With an optimizer, its next step is drawn, too,
+    relative to the parameter: most train well where that is about 0.001, a dashed line. The step is
+    made on a copy: model and optimizer stay as they are. On a logarithmic scale there is no 0: it
+    stands as a 0 at the left border, as NaN and infinity do, and a parameter that is 0, as biases
+    are at first, has no dot on the right.
 
     Args:
         model: With the gradients of a backward.
@@ -100,7 +102,8 @@ def gradient_flow(
         weights = _sizes(p.data for p in params.values())
         ratios = np.full(len(moves), _NONE)
         sizes["update / parameter"] = np.divide(moves, weights, out=ratios, where=weights != 0)
-    figure = _showing.figure(owner, figure, 2 + 2 * len(sizes), 0.8 + 0.25 * len(params))
+    height = 0.8 + 0.25 * min(len(params), _NAMED)
+    figure = _showing.figure(owner, figure, 2 + 2 * len(sizes), height)
     panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)
     for ax, (label, values) in zip(panels.flat, sizes.items(), strict=True):
         healthy = [] if label == "gradient" else [_HEALTHY]
@@ -193,6 +196,7 @@ def _draw_sizes(
     for kind, line, face in ((~vectors, "o-", "C0"), (vectors, "o", "white")):
         some = drawn & kind
         ax.plot(values[some], rows[some], line, color="C0", markerfacecolor=face)
+        ax.lines[-1].set_markersize(min(6, 12 * _NAMED / len(rows)))
     left = ax.get_yaxis_transform()
     for row in rows[~drawn & (values != _NONE)]:
         ax.text(0.02, row, f"{values[row]:g}", color="C3", va="center", transform=left)
@@ -202,5 +206,7 @@ def _draw_sizes(
         shown = np.log10([*values[drawn], *healthy])
         low, high = shown.min(), shown.max()
         ax.set(xscale="log", xlim=(10 ** math.floor(low - 0.1), 10 ** math.ceil(high + 0.1)))
-    ax.set(yticks=rows, yticklabels=list(params), ylim=(len(rows) - 0.5, -0.5))
+    named = rows if len(rows) <= _NAMED or vectors.all() else rows[~vectors]
+    named = named[:: math.ceil(len(named) / _NAMED)]
+    ax.set(yticks=named, yticklabels=np.array(list(params))[named], ylim=(len(rows) - 0.5, -0.5))
     ax.grid(alpha=0.3)
