@@ -50,6 +50,15 @@ def test_every_block_of_python_is_run_or_is_from_the_package(page):
         assert block.lstrip().startswith(">>>") or any(map(source.__contains__, shifted)), block
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_formulas_are_shown_in_a_repository_too(page):
+    """There, Markdown takes the backslash from a sign: of two it leaves one, of a space a comma."""
+    text = re.sub(r"^ *```.*?```$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)
+    formulas = re.findall(r"\$\$.*?\$\$|\$[^$]+\$", text, re.S)
+    assert bool(formulas) == ("$" in text)
+    assert not [formula for formula in formulas if re.search(r"\\[^\w\s]", formula)]
+
+
 def test_every_public_module_is_in_the_api():
     text = (DOCS / "reference.rst").read_text()
     shown = re.findall(r"^\.\. automodule:: tinygrad_mnist\.([\w.]+)$", text, re.M)
