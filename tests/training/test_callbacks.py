@@ -144,6 +144,16 @@ def test_a_callback_may_record_a_number_of_its_own_for_others_to_monitor():
     assert history.column("count") == [-1, -2, -3]
 
 
+def test_a_callback_of_other_names_would_never_be_called_and_is_refused():
+    class Prints(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            print(epoch)
+
+    told = "fit: expected a callback to define one of before_run, before_epoch, "
+    with pytest.raises(TypeError, match=f"{told}.*, after_run, got on_epoch_end"):
+        fit(*small_run(), epochs=1, callbacks=[Prints()])
+
+
 @pytest.mark.parametrize(
     ("path", "error", "got"),
     [

@@ -155,7 +155,7 @@ def test_where_nothing_is_left_it_is_said():
     assert shown(io.StringIO(), history=history)[1] == told
     assert shown(io.StringIO(), history=history, progress=False)[1] == ""
     stopping = {"callbacks": [EarlyStopping("epoch", "min", patience=1)], "epochs": 9}
-    told = "nothing trained: a callback stopped the run after epoch 2\n"
+    told = "a callback stopped the run after epoch 2 of 9\n"
     assert shown(io.StringIO(), history=history, **stopping)[1] == told
     assert len(history.records) == 2
 

@@ -168,6 +168,22 @@ def test_a_history_of_another_length_than_the_position_says_is_refused(tmp_path,
     assert state(other) == before
 
 
+def test_a_run_that_measures_something_else_is_refused_and_nothing_changes(tmp_path):
+    path = tmp_path / "run.npz"
+    fit(*made(), epochs=1, checkpoint=path)
+    run = made(seed=3)
+    before, loader = state(run), run[3]
+    told = f"fit: expected the metrics and the validation of {path}, epoch, lr, loss, accuracy"
+    with refusal_starting(CheckpointError, told) as caught:
+        fit(
+            *run, epochs=2, checkpoint=path, resume=True, validation=(loader.inputs, loader.targets)
+        )
+    assert str(caught.value).endswith(
+        "got epoch, lr, loss, accuracy, val_loss, val_accuracy, seconds"
+    )
+    assert state(run) == before
+
+
 def assert_resumed_bit_for_bit(new_run, path, at):
     """Compare a run that stops at a step, and is resumed, with one that goes on."""
     whole, other = new_run(), new_run()

@@ -11,7 +11,9 @@ from tinygrad_mnist.nn import Sequential, Sigmoid, Softmax
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._averages import Metric, named
 from tinygrad_mnist.training.callbacks import Callback, Run
-from tinygrad_mnist.training.history import History
+from tinygrad_mnist.training.history import History, record_of_others
+
+_METHODS = {name: m for name, m in vars(Callback).items() if not name.startswith("_")}
 
 Pairs = Iterable[tuple[Any, Any]]
 
@@ -78,6 +80,11 @@ def checked_callbacks(callbacks: Iterable[Callback], run: Run) -> list[Callback]
     for callback in checked:
         if not isinstance(callback, Callback):
             raise check.type_error("fit", "callbacks to be a list of Callbacks", callback)
+        kind = type(callback)
+        if kind is not Callback and all(getattr(kind, n) is m for n, m in _METHODS.items()):
+            contract = f"a callback to define one of {', '.join(_METHODS)}"
+            found = ", ".join(name for name in vars(kind) if not name.startswith("_"))
+            raise TypeError(check.expected("fit", contract, found or "none"))
         callback.before_run(run)
     return checked
 
@@ -96,11 +103,9 @@ def checked_history(history: History | None, resume: bool) -> History:
 def continue_history(run: Run, loader: Pairs) -> None:
     """Let the run go on after the history that it was given; refuse one of other numbers."""
     records = run.history.records
-    columns = {*run.columns, "seconds"}  # which those of the first version do not have
-    for record in records:
-        if {*record, "seconds"} != columns:
-            contract = f"history with {', '.join(run.columns)}, or an empty one"
-            raise check.refusal(ValueError, "fit", contract, ", ".join(record))
+    if (other := record_of_others(records, run.columns)) is not None:
+        contract = f"history with {', '.join(run.columns)}, or an empty one"
+        raise check.refusal(ValueError, "fit", contract, ", ".join(other))
     if isinstance(loader, Sized):  # else schedules per step begin again
         run.step = len(records) * len(loader)
 

@@ -16,7 +16,7 @@ from tinygrad_mnist.training import checkpoint
 from tinygrad_mnist.training._averages import Averages
 from tinygrad_mnist.training.callbacks import Run
 from tinygrad_mnist.training.checkpoint import CheckpointError
-from tinygrad_mnist.training.history import checked_records
+from tinygrad_mnist.training.history import checked_records, record_of_others
 
 Position = Mapping[str, Any]  # where in an epoch a run is
 
@@ -107,12 +107,20 @@ class RunFile:
             if not isinstance(meta.get("state", {}), dict):
                 raise ValueError(f"state = {check.described(meta['state'])}")
             _require_count({"step": 0, **meta}, "step", 0)
+            records = checked_records(content["history"])
             found: Position | None = meta.get("position")
-            if found is None:
-                return None
-            _check_position(found, self._loader)
-            epoch = len(checked_records(content["history"])) + 1
-            _require_count(meta, "epoch", epoch, epoch)
+            if found is not None:
+                _check_position(found, self._loader)
+                _require_count(meta, "epoch", len(records) + 1, len(records) + 1)
+        if found is not None:
+            self._check_epoch(found, metrics, len(records) + 1)
+        if (other := record_of_others(records, self._run.columns)) is not None:
+            contract = f"the metrics and the validation of {self.path}, {', '.join(other)}"
+            raise CheckpointError(check.expected("fit", contract, ", ".join(self._run.columns)))
+        return found
+
+    def _check_epoch(self, found: Position, metrics: list[str], epoch: int) -> None:
+        """Refuse to go on within an epoch with other metrics, or in one that is not to be."""
         measured = list(found["totals"])
         if measured != ["loss", *metrics]:
             contract = f"the metrics of {self.path}, {measured[1:]}, within an epoch"
@@ -120,7 +128,6 @@ class RunFile:
         if epoch > self._run.epochs:
             contract = f"epochs >= {epoch}, which {self.path} has begun"
             raise ValueError(check.expected("fit", contract, self._run.epochs))
-        return found
 
 
 def _check_position(found: Position, loader: DataLoader) -> None:

@@ -7,6 +7,7 @@ import math
 import numbers
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -140,6 +141,12 @@ def shown(name: str, value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1:
         return f"{value:.4f}"
     return f"{value:#.5g}" if 1 <= abs(value) < 9999.5 else f"{value:.5g}"
+
+
+def record_of_others(records: list[Record], columns: Iterable[str]) -> Record | None:
+    """Return the first record that has other numbers than these columns, if there is one."""
+    names = {*columns, "seconds"}  # which records of the first version do not have
+    return next((record for record in records if {*record, "seconds"} != names), None)
 
 
 def _timeless(record: Record) -> Record:

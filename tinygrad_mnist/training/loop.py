@@ -180,15 +180,15 @@ def fit(
                 file.save()
         for callback in callbacks:
             callback.after_run(run)
-        if len(history.records) == done:
-            shown.say(_why_none_was_trained(run))
+        if len(history.records) < run.epochs or len(history.records) == done:
+            shown.say(_why_it_ended(run))
     return history
 
 
-def _why_none_was_trained(run: Run) -> str:
+def _why_it_ended(run: Run) -> str:
     done = len(run.history.records)
-    if run.stopped:
-        return f"nothing trained: a callback stopped the run after epoch {done}"
+    if done < run.epochs:
+        return f"a callback stopped the run after epoch {done} of {run.epochs}"
     return f"nothing left to train: the history has {done} epochs, of epochs={run.epochs} in all"
 
 

@@ -13,8 +13,9 @@ from tinygrad_mnist.module import Module
 def predict(model: Module, x: ArrayLike, batch_size: int = 512) -> NDArray[Any]:
     """Return y (N, ...) for the samples x (N, ...), computed batch by batch in evaluation mode.
 
-    A copy of the model computes it: the model keeps its mode, and nothing of x. Of an `np.memmap`,
-    only the pages of a batch are read.
+    A copy of the model computes it: the model keeps its mode, and nothing of x. A layer that draws
+    random numbers also in this mode draws the same at every call. Of an `np.memmap`, only the pages
+    of a batch are read.
 
     Args:
         model: Any Module of one input.
