@@ -123,6 +123,7 @@ def test_a_deep_net_is_no_higher_and_names_some_of_its_weights(bias):
     (ax,) = plots.gradient_flow(model).axes
     assert len(dots(ax)) == len([*model.parameters()])
     assert labels(ax)[1] == [f"{k}.weight" for k in range(0, 40, 2)]
+    assert ax.lines[1].get_markerfacecolor() == ax.get_facecolor()  # hollow, in a dark style too
     names = [name for name, _ in model.named_parameters()]
     assert [names[row] for row in ax.get_yticks()] == labels(ax)[1]
     assert ax.figure.get_figheight() <= 9

@@ -154,7 +154,8 @@ def _height(y: NDArray[Any], columns: int) -> float:
 
 def _draw_step(ax: Axes, y: NDArray[Any], columns: int, is_input: bool) -> None:
     if y.ndim != 3 and y.size <= _BARS:
-        ax.bar(range(y.size), y.ravel(), color=["C3" if v > 0 else "C0" for v in y.ravel()])
+        colours = ["tab:red" if v > 0 else "tab:blue" for v in y.ravel()]
+        ax.bar(range(y.size), y.ravel(), color=colours)
         ax.axhline(0, color="0.4", linewidth=0.6)
         ax.set_xticks(range(y.size))
         ax.tick_params(labelsize="small")
@@ -193,7 +194,7 @@ def _draw_sizes(
     rows = np.arange(len(params))
     vectors = np.array([p.data.ndim < 2 for p in params.values()])
     drawn = np.isfinite(values) & (values > 0)
-    for kind, line, face in ((~vectors, "o-", "C0"), (vectors, "o", "white")):
+    for kind, line, face in ((~vectors, "o-", "C0"), (vectors, "o", ax.get_facecolor())):
         some = drawn & kind
         ax.plot(values[some], rows[some], line, color="C0", markerfacecolor=face)
         ax.lines[-1].set_markersize(min(6, 12 * _NAMED / len(rows)))
