@@ -1,9 +1,10 @@
 """Grade a folder of submissions: python examples/grade_a_folder.py ASSIGNMENT FOLDER GRADES.csv.
 
 ASSIGNMENT is a file such as examples/course/layer.py: its function `graded` takes what each file
-in FOLDER, or in a folder in it, is to define. Each has a process of its own, as it may print, loop
-for ever or end the program, and two minutes. That keeps mistakes apart, but not code that means
-harm. All that was found of amy.py is in amy.json beside it.
+in FOLDER, or in a folder in it, is to define. Names that begin with "." or "__" are left out. Each
+file has a process of its own, as it may print, loop for ever or end the program, and two minutes.
+That keeps mistakes apart, but not code that means harm. All that was found of amy.py is in
+amy.grade.json beside it.
 """
 
 import csv
@@ -30,7 +31,7 @@ except Exception as error:
 
 
 def score_and_failed(assignment, path):
-    result = path.with_suffix(".json")
+    result = path.with_suffix(".grade.json")
     result.unlink(missing_ok=True)
     # UTF-8, as a print of an arrow is no mistake; and nobody reads what is printed, or answers
     command = [sys.executable, "-X", "utf8", "-c", GRADE, assignment, path, result]
@@ -50,14 +51,17 @@ if len(sys.argv) != 4:
     sys.exit(__doc__)
 assignment, folder, grades = sys.argv[1:]
 runpy.run_path(assignment)["graded"]  # a mistake in it is no submission's
-paths = sorted(Path(folder).rglob("*.py"))
+found = (path.relative_to(folder) for path in Path(folder).rglob("*.py"))
+paths = sorted(p for p in found if not any(part.startswith((".", "__")) for part in p.parts))
 if not paths:
     sys.exit(f"{folder}: expected files that end in .py, in it or in its folders, got none")
 with open(grades, "w", encoding="utf-8-sig", newline="") as file:  # as spreadsheets expect it
     table = csv.writer(file)
     table.writerow(["file", "score", "failed"])
     for path in paths:
-        name = path.relative_to(folder).as_posix()
-        score, failed = score_and_failed(assignment, path)
+        name = path.as_posix()
+        score, failed = score_and_failed(assignment, Path(folder, path))
+        if "GivenError: " in failed:
+            sys.exit(f"{assignment}: {failed}")  # its reference fails, and no answer could pass
         table.writerow([name, f"{score:.2f}", failed])
         print(f"{score:.2f}  {name}  {failed}".rstrip(), flush=True)

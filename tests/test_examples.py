@@ -566,6 +566,24 @@ def test_no_file_of_a_folder_ends_the_grading_of_the_others(tmp_path):
     prints = r"import sys; [f.buffer.write(b'\xff\n') for f in (sys.stdout, sys.stderr)]"
     arrow = "print('→'); answer = sys.stdin.read() or 'nobody answers'"
     (folder / "łu" / "amy.py").write_text(f"{prints}; {arrow}", encoding="utf-8")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._amy.py").write_bytes(b"\0")
     assert run("grade_a_folder", assignment, folder, grades).endswith("nobody answers\n")
     expected = "file,score,failed\nłu/amy.py,0.00,ValueError: nobody answers\n"
     assert grades.read_text("utf-8-sig") == expected
+    assert (folder / "łu" / "amy.grade.json").exists()
+
+
+def test_a_reference_that_fails_ends_the_grading_as_no_answer_could_pass(tmp_path):
+    (tmp_path / "amy.py").write_text("answer = 1")
+    assignment = tmp_path / ".assignment.py"
+    assignment.write_text(
+        "from tinygrad_mnist.testing import GivenError\n"
+        "def graded(answer): raise GivenError('reference: expected ...')"
+    )
+    done = ended("grade_a_folder", assignment, tmp_path, tmp_path / "g.csv")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"{assignment}: tinygrad_mnist.testing.given.GivenError: reference: expected ...\n"
+    )
