@@ -1,16 +1,18 @@
-"""A model as a chain, each layer with its row in a table: for what runs a model by other means."""
+"""A model as a chain or a tree, each layer with its row in a table: for what runs it elsewhere."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn import Sequential
+from tinygrad_mnist.nn import Parallel, Residual, Sequential
+from tinygrad_mnist.nn.branches import Branches
 from tinygrad_mnist.parameter import Parameter
 
 Row = TypeVar("Row")
+Value = TypeVar("Value")
 
 
 def rows_of(
@@ -21,16 +23,69 @@ def rows_of(
     A row is found by exact class: a subclass may compute anything, and so may an object that a
     method was set on. What has no row is a TypeError, whose message ends with the remedy.
     """
-    found, chain = [], iter([("", model)])
+    chain = [("", model)]
     if type(model) is Sequential and not check.has_own_method(model):
-        chain = model.leaves()
-    for path, layer in chain:
-        if check.has_own_method(layer) or type(layer) not in table:
-            contract = f"{listed(['Sequential', *(kind.__name__ for kind in table)])} alone"
-            got = f"{kind_of(layer)} at {path or 'the top'}{remedy}"
-            raise TypeError(check.expected(owner, contract, got))
-        found.append((path, layer, table[type(layer)]))
-    return found
+        chain = list(model.leaves())
+    known: list[type[Module]] = [Sequential, *table]
+    return [(path, layer, _row(owner, path, layer, table, known, remedy)) for path, layer in chain]
+
+
+def output_of(
+    owner: str,
+    model: Module,
+    table: Mapping[type[Module], Row],
+    x: Value,
+    apply: Callable[[Row, str, Module, Value], Value],
+    join: Callable[[str, str, list[Value]], Value],
+    remedy: str = "",
+) -> Value:
+    """Return what a model makes of x, which may be a symbol: the name of an array, for example.
+
+    Sequential, Residual and Parallel are followed here. Paths are the names of parameters without
+    their last part: "1.body.0". Layers are looked up, and refused, as in `rows_of`.
+
+    Args:
+        owner: Who refuses.
+        model: Any nesting of the three containers and of layers with a row.
+        table: The rows, by class.
+        x: What the model gets.
+        apply: Returns the y of one layer, given (row, path, layer, x).
+        join: Returns the y of two branches or more, given ("add" or "concat", path, their ys).
+        remedy: What a refusal ends with.
+    """
+    containers: list[type[Module]] = [Sequential, Residual, Parallel]
+    known = [*containers, *table]
+
+    def output(path: str, layer: Module, x: Value) -> Value:
+        if type(layer) not in containers or check.has_own_method(layer):
+            return apply(_row(owner, path, layer, table, known, remedy), path, layer, x)
+        within = f"{path}." if path else ""
+        if isinstance(layer, Branches):
+            ys = [output(f"{within}{name}", branch, x) for name, branch in layer.named_branches()]
+            if isinstance(layer, Residual) and layer.shortcut is None:
+                ys.append(x)
+            how = layer.join if isinstance(layer, Parallel) else "add"
+            return join(how, path, ys) if len(ys) > 1 else ys[0]
+        for name, inner in enumerate(layer.children()):
+            x = output(f"{within}{name}", inner, x)
+        return x
+
+    return output("", model, x)
+
+
+def _row(
+    owner: str,
+    path: str,
+    layer: Module,
+    table: Mapping[type[Module], Row],
+    known: Iterable[type[Module]],  # for the message: the containers, and the table's
+    remedy: str,
+) -> Row:
+    if check.has_own_method(layer) or type(layer) not in table:
+        contract = f"{listed(kind.__name__ for kind in known)} alone"
+        got = f"{kind_of(layer)} at {path or 'the top'}{remedy}"
+        raise TypeError(check.expected(owner, contract, got))
+    return table[type(layer)]
 
 
 def kind_of(part: object) -> str:
