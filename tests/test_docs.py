@@ -68,7 +68,7 @@ def test_every_public_module_is_in_the_api():
     assert {name.partition(".")[0] for name in shown} == parts
     # of other folders, the folder itself has the public names
     alone = {"data.mnist", "data.transforms", "optim.schedules", "training.checkpoint"}
-    alone |= {"interop.keras", "interop.safetensors"}
+    alone |= {"interop.keras", "interop.onnx", "interop.safetensors"}
     alone |= {f"testing.{name}" for name in ("strategies", "torch", "jax", "keras")}
     assert set(shown) == alone | parts - {"interop"}
 
@@ -241,6 +241,7 @@ def test_errors_are_made_by_expected():
         "_generators.py",
         "compiled/products.py",  # compiled code has no other way
         "data/_formats.py",
+        "interop/_torch.py",
         "interop/keras.py",
         "optim/groups.py",
         "training/_archive.py",

@@ -8,6 +8,7 @@ from helpers import run_python
 NEEDS = {
     "tinygrad_mnist.compiled": ("numba", "compiled"),
     "tinygrad_mnist.plots": ("matplotlib", "plot"),
+    "tinygrad_mnist.interop.onnx": ("onnx", "onnx"),
     "tinygrad_mnist.interop.safetensors": ("safetensors", "safetensors"),
     "tinygrad_mnist.testing.strategies": ("hypothesis", "test"),
     "tinygrad_mnist.testing.torch": ("torch", "torch"),

@@ -37,7 +37,7 @@ THIRD_PARTIES = {
     "training": {"tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"llvmlite", "numba", "tqdm"},
-    "interop": {"jax", "keras", "safetensors"},
+    "interop": {"jax", "keras", "onnx", "safetensors"},
     "plots": {"PIL", "matplotlib"},
 }
 LINES = [line.split() for line in FLOORS.split("\n") if line]
@@ -105,7 +105,7 @@ def test_examples_import_public_names_only(path):
 
 
 def test_importing_the_package_is_light_and_silent():
-    heavy = ["hypothesis", "IPython", "jax", "keras", "matplotlib", "numba", "safetensors"]
+    heavy = ["hypothesis", "IPython", "jax", "keras", "matplotlib", "numba", "onnx", "safetensors"]
     heavy += ["scipy.ndimage", "scipy.special", "sklearn", "torch", "tqdm.notebook"]
     code = "import tinygrad_mnist.training, tinygrad_mnist.optim.schedules, tinygrad_mnist, sys"
     code += f"; print([name for name in {heavy} if name in sys.modules])"

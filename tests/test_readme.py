@@ -24,7 +24,9 @@ def blocks(language):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for part, extra in (("interop.keras", "keras"), ("testing.torch", "torch")):
+    needs = [("interop.keras", "keras"), ("testing.torch", "torch")]
+    needs += [("interop.onnx", "onnxruntime"), ("interop.safetensors", "safetensors")]
+    for part, extra in needs:
         if f">>> from tinygrad_mnist.{part} " in page.read_text() and not find_spec(extra):
             pytest.skip(f"needs the extra `{extra}`")
     with num_threads(1):  # other tests run beside it, and threads that share a core wait

@@ -100,11 +100,14 @@ def listed(names: Iterable[str]) -> str:
 
 
 def shared_dtype(owner: str, params: Iterable[Parameter], remedy: str = "") -> np.dtype[Any]:
-    """Return the dtype of all parameters, or refuse two dtypes and a Parameter in two places."""
+    """Return the dtype of all parameters, float32 without any.
+
+    Two dtypes are refused, and a Parameter in two places.
+    """
     params = list(params)
     if len({id(p) for p in params}) < len(params):
         raise TypeError(check.expected(owner, "no shared Parameter", f"one{remedy}"))
-    first, *others = sorted({p.data.dtype for p in params}, key=str)
+    first, *others = sorted({p.data.dtype for p in params}, key=str) or [np.dtype(np.float32)]
     if others:
         contract = "parameters of one dtype"
         raise ValueError(check.expected(owner, contract, f"{first} and {others[0]}"))

@@ -4,6 +4,19 @@ import numpy as np
 import pytest
 
 from tinygrad_mnist import Buffer, Dropout, Linear, Module, Parameter, ReLU, Sequential
+from tinygrad_mnist.nn import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    LayerNorm,
+    MaxPool2d,
+    Parallel,
+    Residual,
+    Softmax,
+    Tanh,
+    Unflatten,
+)
 from tinygrad_mnist.training.checkpoint import CheckpointError
 
 pytest.importorskip("safetensors", reason="needs the extra `safetensors`")
@@ -95,3 +108,169 @@ def assert_refused(path, other, found):
         import_safetensors(path, other)
     assert found in str(caught.value)
     assert_same(before, other.state_dict())
+
+
+def drawn(model):
+    """Return the model with random Parameters and Buffers, positive as a variance must be."""
+    rng = np.random.default_rng(0)
+    model.load_state_dict({n: rng.uniform(0.1, 1, a.shape) for n, a in model.state_dict().items()})
+    return model.eval()
+
+
+def twins(name):
+    """Return a model, the same in PyTorch, and the shape of a sample here."""
+    import torch
+    import torch.nn as there
+
+    class InResidual(there.Module):
+        def __init__(self, body, shortcut):
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x):
+            return self.body(x) + self.shortcut(x)
+
+    class InParallel(there.Sequential):
+        def forward(self, x):
+            return torch.cat([branch(x) for branch in self], 1)
+
+    if name == "rows":
+        ours = Sequential(
+            Sequential(Linear(6, 5, bias=False), BatchNorm(5)), Tanh(), LayerNorm(5), Linear(5, 2)
+        )
+        theirs = there.Sequential(
+            there.Sequential(there.Linear(6, 5, bias=False), there.BatchNorm1d(5)),
+            there.Tanh(),
+            there.LayerNorm(5),
+            there.Linear(5, 2),
+        )
+        return ours, theirs, (6,)
+    if name == "images":
+        ours = Sequential(
+            BatchNorm(3),
+            Conv2d(3, 4, (2, 3), stride=(2, 1), padding=(0, 2)),
+            ReLU(),
+            AvgPool2d(2),
+            Flatten(),
+            BatchNorm(40),
+            LayerNorm(40),
+            Dropout(),
+            Linear(40, 2),
+            Linear(2, 3),
+        )
+        theirs = there.Sequential(
+            there.BatchNorm2d(3),
+            there.Conv2d(3, 4, (2, 3), stride=(2, 1), padding=(0, 2)),
+            there.ReLU(),
+            there.AvgPool2d(2),
+            there.Flatten(),
+            there.BatchNorm1d(40),
+            there.LayerNorm(40),
+            there.Dropout(),
+            there.Linear(40, 2),
+            there.Linear(2, 3),
+        )
+        return ours, theirs, (9, 8, 3)
+    if name == "branches":
+        ours = Sequential(
+            Residual(Conv2d(3, 4, 3, padding="same"), Softmax(), shortcut=Conv2d(3, 4, 1)),
+            Parallel(MaxPool2d(), Sequential(Conv2d(4, 2, 2, stride=2), BatchNorm(2))),
+            Flatten(),
+            Linear(36, 2),
+        )
+        theirs = there.Sequential(
+            InResidual(
+                there.Sequential(there.Conv2d(3, 4, 3, padding="same"), there.Softmax(1)),
+                there.Conv2d(3, 4, 1),
+            ),
+            InParallel(
+                there.MaxPool2d(2),
+                there.Sequential(there.Conv2d(4, 2, 2, stride=2), there.BatchNorm2d(2)),
+            ),
+            there.Flatten(),
+            there.Linear(36, 2),
+        )
+        return ours, theirs, (4, 6, 3)
+    ours = Sequential(
+        Linear(12, 16), Unflatten((4, 4, 1)), Conv2d(1, 2, 3), Flatten(), Linear(8, 2)
+    )
+    theirs = there.Sequential(
+        there.Linear(12, 16),
+        there.Unflatten(1, (1, 4, 4)),
+        there.Conv2d(1, 2, 3),
+        there.Flatten(),
+        there.Linear(8, 2),
+    )
+    return ours, theirs, (12,)
+
+
+@pytest.mark.parametrize("name", ["rows", "images", "branches", "unflattened"])
+def test_pytorch_loads_the_file_and_computes_the_same_and_back(name, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra `torch`")
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, twin, shape = twins(name)
+    drawn(model)
+    before, path = model.state_dict(), tmp_path / "a.safetensors"
+    export_safetensors(path, model, layout="torch")
+    twin.load_state_dict(safetensors.load_file(path))
+    x = np.random.default_rng(1).standard_normal((3, *shape)).astype(np.float32)
+    with torch.no_grad():
+        y = twin.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+    np.testing.assert_allclose(y, model(x), rtol=1e-5, atol=1e-5)
+    safetensors.save_file(twin.state_dict(), path)  # with num_batches_tracked
+    model.load_state_dict({n: np.zeros_like(a) for n, a in before.items()})
+    import_safetensors(path, model, layout="torch")
+    assert_same(before, model.state_dict())
+
+
+def shared():
+    one, other = Linear(3, 3), Linear(3, 3)
+    other.weight = one.weight
+    return Sequential(one, other)
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (Sequential(Tanh(), Counting(1, [1.0])), "alone, got Counting at 1"),
+        (shared(), "no shared Parameter, got one"),
+        (Sequential(MaxPool2d(), Flatten(), Linear(4, 2)), "at 1, got a Flatten of images after"),
+        (Sequential(Conv2d(1, 2, 3), Flatten(2)), "at 1, got a Flatten of 2 axes of images"),
+        (Sequential(Conv2d(1, 2, 3), Linear(2, 3)), "at 1, got a Linear on images, whose channels"),
+        (Sequential(Conv2d(1, 2, 3), LayerNorm(2)), "at 1, got a LayerNorm on images, whose"),
+        (Unflatten((4, 4, 3)), "at the top, got an Unflatten, whose 3 channels would be first"),
+        (Sequential(Conv2d(1, 2, 3), Flatten(), MaxPool2d()), "at 2, got a MaxPool2d of flat"),
+        (
+            Sequential(Conv2d(1, 2, 3), Flatten(), Linear(9, 2)),
+            "at 2, got 9 features of flat images with 2 channels",
+        ),
+        (
+            Sequential(Conv2d(1, 2, 3), Flatten(), Parallel(Tanh(), Linear(4, 2))),
+            "at 2, got branches with flat images",
+        ),
+        (
+            Sequential(Parallel(Tanh(), BatchNorm(3)), Flatten(), Linear(24, 2)),
+            "at 1, got a Flatten of images after no layer that tells",
+        ),
+    ],
+)
+def test_what_pytorch_has_not_alike_is_refused(model, got, tmp_path):
+    for function in (export_safetensors, import_safetensors):
+        with pytest.raises((TypeError, ValueError), match=f"^{function.__name__}: ") as caught:
+            function(tmp_path / "a.safetensors", model, layout="torch")
+        assert got in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_array_of_another_shape_than_pytorchs_is_refused(tmp_path):
+    save_file(model(1).state_dict(), tmp_path / "a.safetensors")
+    before = (other := model(2)).state_dict()
+    with pytest.raises(CheckpointError, match=r"0.weight of shape \(4, 3\) instead of \(3, 4\)$"):
+        import_safetensors(tmp_path / "a.safetensors", other, layout="torch")
+    assert_same(before, other.state_dict())
+
+
+def test_a_layout_is_one_of_two(tmp_path):
+    contract = 'layout "own" or "torch", got \'keras\''
+    with pytest.raises(ValueError, match=f"^export_safetensors: expected {contract}$"):
+        export_safetensors(tmp_path / "a.safetensors", model(1), layout="keras")

@@ -43,7 +43,7 @@ class Windows:
     ) -> None:
         *self._leading, H, W, self.channels = shape
         (kh, kw), (sh, sw) = kernel, stride
-        (top, bottom), (left, right) = _margins(kernel, padding)
+        (top, bottom), (left, right) = margins(kernel, padding)
         self._padded = top + H + bottom, left + W + right
         if self._padded[0] < kh or self._padded[1] < kw:
             got = f"a {kh} x {kw} kernel, padding {_in_words(padding)}, on {H} x {W}"
@@ -103,7 +103,7 @@ def _transposed(x: FloatArray) -> FloatArray:
     return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]).transpose(1, 3, 2, 0)
 
 
-def _margins(kernel: Pair, padding: Padding) -> list[Pair]:
+def margins(kernel: Pair, padding: Padding) -> list[Pair]:
     """Return how many zeros go before and after the image, for rows and for columns."""
     if padding == "same":
         return [((k - 1) // 2, k // 2) for k in kernel]
