@@ -49,10 +49,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-EXPORTED = "to_keras: expected Sequential, Linear, ReLU and Dropout alone, got"
+EXPORTED = (
+    "to_keras: expected Sequential, Residual, Parallel, Linear, Conv2d, MaxPool2d, AvgPool2d, "
+    "Flatten, Unflatten, ReLU, LeakyReLU, Tanh, Sigmoid, GELU, SiLU, Softmax, Dropout, BatchNorm "
+    "and LayerNorm alone, got"
+)
 IMPORTED = (
-    "from_keras: expected Sequential, Dense (linear or relu), ReLU, Dropout and Flatten (of the "
-    "input) alone, got"
+    "from_keras: expected Sequential, Dense, Conv2D, ZeroPadding2D (before a Conv2D), "
+    "MaxPooling2D, AveragePooling2D, Flatten, Reshape, ReLU, LeakyReLU, Activation, Softmax, "
+    "Dropout, BatchNormalization, LayerNormalization, Add and Concatenate alone, got"
 )
 
 
@@ -124,14 +129,14 @@ def test_a_keras_model_computes_the_same_here_and_goes_back(seed, bias, activati
     first = layers.Dense(5, activation, bias, bias_initializer=start, name="a")
     inner = keras.Sequential([layers.ReLU(), layers.Dropout(0.25), layers.Dense(2)], name="inner")
     theirs = sequential(layers.Flatten(), first, inner, shape=(2, 3))
-    x = rows(seed)
-    wanted = outputs(theirs, x.reshape(4, 2, 3))
+    x = rows(seed).reshape(4, 2, 3)
+    wanted = outputs(theirs, x)
     ours = from_keras(theirs)
     np.testing.assert_allclose(ours.eval()(x), wanted, rtol=1e-6, atol=1e-6)
     relu = ["ReLU"] if activation else []
     kinds = [type(layer).__name__ for layer in ours]
-    assert kinds == ["Linear", *relu, "ReLU", "Dropout", "Linear"]
-    again = to_keras(ours)
+    assert kinds == ["Flatten", "Linear", *relu, "ReLU", "Dropout", "Linear"]
+    again = to_keras(ours, (2, 3))
     assert [layer.name for layer in again.layers] == [str(i) for i in range(len(kinds))]
     weights = zip(again.weights, theirs.weights, strict=True)
     for a, b in ((a, b) for a, b in weights if "seed" not in a.path):
@@ -379,13 +384,12 @@ def test_50_steps_of_a_custom_layer_leave_the_same_weights():
 
 
 def test_the_sentences_name_the_layers_of_all_rows(row):
-    names = "Sequential, Linear, ReLU, Dropout and Affine"
-    with refusal(TypeError, f"to_keras: expected {names} alone, got Twice at 1"):
+    text = EXPORTED.replace(" and LayerNorm", ", LayerNorm and Affine")
+    with refusal(TypeError, f"{text} Twice at 1"):
         to_keras(Sequential(Linear(2, 2), Twice()))
-    flatten = "Flatten (of the input)"
-    text = IMPORTED.replace(f" and {flatten}", f", {flatten} and KerasAffine")
-    with refusal(TypeError, f"{text} Softmax in layer 'a'"):
-        from_keras(of("Softmax")())
+    text = IMPORTED.replace(", Add and", ", KerasAffine, Add and")
+    with refusal(TypeError, f"{text} ELU in layer 'a'"):
+        from_keras(of("ELU")())
     converted = to_keras(with_affine())
     PAIRS.remove(row)
     with refusal(TypeError, f"{EXPORTED} Affine at 1.0"):
@@ -415,6 +419,11 @@ def test_a_row_that_makes_another_layer_is_refused(row):
 
 
 # What is refused on the way out
+
+
+SAMPLE_SHAPE = (
+    "to_keras: expected sample_shape, where no Linear says it, as in (28, 28, 1), got None"
+)
 
 
 class OwnSequential(Sequential):
@@ -461,8 +470,8 @@ def patched_inside():
         (patched_inside(), TypeError, f"{EXPORTED} a custom Sequential at 0"),
         (patched_inside()[0], TypeError, f"{EXPORTED} a custom Sequential at the top"),
         (tied(), TypeError, "to_keras: expected no shared Parameter, got one"),
-        (Sequential(), ValueError, "to_keras: expected at least one Linear, got none"),
-        (Sequential(ReLU()), ValueError, "to_keras: expected at least one Linear, got none"),
+        (Sequential(), ValueError, SAMPLE_SHAPE),
+        (Sequential(ReLU()), ValueError, SAMPLE_SHAPE),
         (
             mixed(),
             ValueError,
@@ -488,21 +497,24 @@ class OwnLoss(MSELoss):
     pass
 
 
+LOSSES = "MSELoss, CrossEntropyLoss, BCEWithLogitsLoss and HuberLoss"
+
+
 def optimizer(kind=SGD, **options):
     return kind(Linear(2, 2).parameters(), 0.1, **options)
 
 
 def test_other_losses_are_refused():
-    with refusal(TypeError, "to_keras_loss: expected an MSELoss, got an OwnLoss"):
+    with refusal(TypeError, f"to_keras_loss: expected {LOSSES} alone, got OwnLoss"):
         to_keras_loss(OwnLoss())
     with refusal(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
         to_keras_loss(MSELoss(), dtype=np.float16)
 
 
 def test_optimizers_that_step_otherwise_in_keras_are_refused():
-    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got an OwnSGD"):
+    with refusal(TypeError, "to_keras_optimizer: expected SGD, Adam and AdamW alone, got OwnSGD"):
         to_keras_optimizer(optimizer(OwnSGD))
-    with refusal(TypeError, "to_keras_optimizer: expected an SGD, got a Groups"):
+    with refusal(TypeError, "to_keras_optimizer: expected SGD, Adam and AdamW alone, got Groups"):
         to_keras_optimizer(Groups(optimizer()))
     text = (
         "to_keras_optimizer: expected weight_decay or momentum, not both (Keras's decay passes "
@@ -513,8 +525,8 @@ def test_optimizers_that_step_otherwise_in_keras_are_refused():
     sgd = optimizer(momentum=0.9)
     sgd.step()
     text = (
-        "to_keras_optimizer: expected an SGD before its first step (Keras's momentum is lr * v "
-        "and starts at 0), got one with velocities"
+        "to_keras_optimizer: expected an optimizer before its first step (Keras's remembers "
+        "nothing then), got one with velocities"
     )
     with refusal(ValueError, text):
         to_keras_optimizer(sgd)
@@ -569,13 +581,21 @@ def of(kind, *args, **kwargs):
     return lambda: sequential(getattr(keras.layers, kind)(*args, name="a", **kwargs))
 
 
+def images(kind, *args, **kwargs):
+    layer = getattr(keras.layers, kind)
+    return lambda: sequential(layer(*args, name="a", **kwargs), shape=(5, 5, 2))
+
+
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (of("Activation", "relu"), "Activation"),
-        (of("BatchNormalization"), "BatchNormalization"),
+        (of("Activation", "elu"), "activation=elu"),
+        (of("BatchNormalization", center=False), "center=False"),
+        (of("BatchNormalization", axis=1), "axis=1"),
+        (of("Softmax", axis=1), "axis=1"),
+        (of("Reshape", (2, 2), trainable=False), "trainable=False"),
         (lambda: sequential(OwnDense(2, name="a")), "OwnDense"),
-        (of("Dense", 2, "tanh"), "activation=tanh"),
+        (of("Dense", 2, "elu"), "activation=elu"),
         (of("Dense", 2, activation=twice), "activation=twice"),
         (of("Dense", 2, activation=keras.layers.ReLU()), "activation=ReLU"),
         (of("Dense", 2, kernel_regularizer="l2"), "kernel_regularizer=a dict"),
@@ -595,12 +615,14 @@ def of(kind, *args, **kwargs):
         (of("Dropout", 0.5, seed=1), "seed=1"),
         (of("Dropout", 1), "Dropout: expected p in [0, 1), got 1"),
         (of("Flatten", data_format="channels_first"), "data_format='channels_first'"),
-        (
-            lambda: sequential(keras.layers.Dense(2), keras.layers.Flatten(name="a"), shape=(3, 4)),
-            "Flatten after Dense",
-        ),
+        (images("Conv2D", 2, 3, (2, 2), "same"), "padding='same' with strides (2, 2)"),
+        (images("Conv2D", 2, 3, dilation_rate=2), "dilation_rate=(2, 2)"),
+        (images("Conv2D", 2, 3, groups=2), "groups=2"),
+        (images("MaxPooling2D", padding="same"), "padding='same'"),
+        (images("ZeroPadding2D"), "ZeroPadding2D before no Conv2D without padding"),
+        (images("ZeroPadding2D", ((1, 2), (1, 1))), "padding=((1, 2), (1, 1))"),
         (twice_the_same, "the same weights again"),
-        (lambda: sequential(keras.Sequential([keras.layers.Softmax(name="a")])), "Softmax"),
+        (lambda: sequential(keras.Sequential([keras.layers.ELU(name="a")])), "ELU"),
         (
             lambda: keras.Sequential(
                 [keras.Input((4,)), keras.layers.Dense(2)], trainable=False, name="a"
@@ -621,20 +643,19 @@ def test_flatten_is_told_from_one_that_permutes_whatever_the_default(monkeypatch
         from_keras(of("Flatten")())
 
 
-def functional():
-    x = keras.Input((4,))
-    return keras.Model(x, keras.layers.Dense(2)(x))
+class OwnModel(keras.Model):
+    def call(self, x):
+        return x
+
+
+KINDS = "from_keras: expected a keras.Sequential or a functional model"
 
 
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (
-            functional,
-            TypeError,
-            "from_keras: expected a keras.Sequential, got a Functional of keras",
-        ),
-        (small, TypeError, "from_keras: expected a keras.Sequential, got a Sequential"),
+        (OwnModel, TypeError, f"{KINDS}, got an OwnModel"),
+        (small, TypeError, f"{KINDS}, got a Sequential"),
         (
             lambda: keras.Sequential([keras.layers.Dense(2)], name="a"),
             ValueError,
