@@ -68,7 +68,7 @@ def test_every_public_module_is_in_the_api():
     assert {name.partition(".")[0] for name in shown} == parts
     # of other folders, the folder itself has the public names
     alone = {"data.mnist", "data.transforms", "optim.schedules", "training.checkpoint"}
-    alone |= {"interop.keras", "interop.onnx", "interop.safetensors"}
+    alone |= {"interop.keras", "interop.onnx", "interop.safetensors", "interop.sklearn"}
     alone |= {f"testing.{name}" for name in ("strategies", "torch", "jax", "keras")}
     assert set(shown) == alone | parts - {"interop"}
 

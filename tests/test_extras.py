@@ -10,6 +10,7 @@ NEEDS = {
     "tinygrad_mnist.plots": ("matplotlib", "plot"),
     "tinygrad_mnist.interop.onnx": ("onnx", "onnx"),
     "tinygrad_mnist.interop.safetensors": ("safetensors", "safetensors"),
+    "tinygrad_mnist.interop.sklearn": ("sklearn", "sklearn"),
     "tinygrad_mnist.testing.strategies": ("hypothesis", "test"),
     "tinygrad_mnist.testing.torch": ("torch", "torch"),
     "tinygrad_mnist.testing.jax": ("jax", "keras"),

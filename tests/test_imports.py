@@ -37,7 +37,7 @@ THIRD_PARTIES = {
     "training": {"tqdm"},
     "testing": {"hypothesis", "jax", "keras", "torch"},
     "compiled": {"llvmlite", "numba", "tqdm"},
-    "interop": {"jax", "keras", "onnx", "safetensors"},
+    "interop": {"jax", "keras", "onnx", "safetensors", "scipy", "sklearn"},
     "plots": {"PIL", "matplotlib"},
 }
 LINES = [line.split() for line in FLOORS.split("\n") if line]

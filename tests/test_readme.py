@@ -26,6 +26,7 @@ def test_the_python_in_a_page_does_what_it_says(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     needs = [("interop.keras", "keras"), ("testing.torch", "torch")]
     needs += [("interop.onnx", "onnxruntime"), ("interop.safetensors", "safetensors")]
+    needs += [("interop.sklearn", "sklearn")]
     for part, extra in needs:
         if f">>> from tinygrad_mnist.{part} " in page.read_text() and not find_spec(extra):
             pytest.skip(f"needs the extra `{extra}`")
