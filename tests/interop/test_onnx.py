@@ -155,6 +155,12 @@ def test_channels_are_moved_at_the_borders_of_images_alone():
     assert nodes["4/Add"] == "Add"
 
 
+def test_channels_are_moved_once_for_all_branches():
+    model = Parallel(Conv2d(3, 2, 1, rng=0), Conv2d(3, 2, 1, rng=1), BatchNorm(3))
+    proto = assert_same(model, (4, 4, 3))
+    assert [node.op_type for node in proto.graph.node].count("Transpose") == 2
+
+
 def test_the_ends_the_arrays_and_the_opset_are_as_said():
     model = Sequential(*IMAGES)
     proto = to_onnx(model, (12, 12, 1))
@@ -212,6 +218,12 @@ def test_the_file_is_the_model_and_has_the_meta_as_json(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     told = session.get_modelmeta().custom_metadata_map
     assert {name: json.loads(value) for name, value in told.items()} == meta
+
+
+def test_a_folder_is_not_written_to(tmp_path):
+    with pytest.raises(ValueError, match="^to_onnx: expected the path of a regular file, or of"):
+        to_onnx(ReLU(), (3,), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 class Swish(Module):

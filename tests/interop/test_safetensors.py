@@ -154,7 +154,7 @@ def twins(name):
             Flatten(),
             BatchNorm(40),
             LayerNorm(40),
-            Dropout(),
+            Residual(Dropout()),
             Linear(40, 2),
             Linear(2, 3),
         )
@@ -166,7 +166,7 @@ def twins(name):
             there.Flatten(),
             there.BatchNorm1d(40),
             there.LayerNorm(40),
-            there.Dropout(),
+            InResidual(there.Sequential(there.Dropout()), there.Identity()),
             there.Linear(40, 2),
             there.Linear(2, 3),
         )
@@ -236,7 +236,10 @@ def shared():
         (shared(), "no shared Parameter, got one"),
         (Sequential(MaxPool2d(), Flatten(), Linear(4, 2)), "at 1, got a Flatten of images after"),
         (Sequential(Conv2d(1, 2, 3), Flatten(2)), "at 1, got a Flatten of 2 axes of images"),
-        (Sequential(Conv2d(1, 2, 3), Linear(2, 3)), "at 1, got a Linear on images, whose channels"),
+        (
+            Sequential(Parallel(Tanh(), Conv2d(1, 2, 1)), Linear(3, 3)),
+            "at 1, got a Linear on images, whose channels",
+        ),
         (Sequential(Conv2d(1, 2, 3), LayerNorm(2)), "at 1, got a LayerNorm on images, whose"),
         (Unflatten((4, 4, 3)), "at the top, got an Unflatten, whose 3 channels would be first"),
         (Sequential(Conv2d(1, 2, 3), Flatten(), MaxPool2d()), "at 2, got a MaxPool2d of flat"),

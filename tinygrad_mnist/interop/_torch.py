@@ -125,7 +125,7 @@ def _pool(layer: Module, x: Samples) -> tuple[Samples, dict[str, Order]]:
 
 
 def _flatten(flatten: Flatten, x: Samples) -> tuple[Samples, dict[str, Order]]:
-    if flatten.axes == 1 or x.channels is None:
+    if x.channels is None:
         return x, {}
     if x.channels == 0:
         raise ValueError("a Flatten of images after no layer that tells their channels")
