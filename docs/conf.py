@@ -58,7 +58,7 @@ del Linear.__annotations__["bias"]
 # types of other projects, whose documentation is elsewhere, the three names above, and what
 # `tinygrad_mnist.settings` makes
 nitpick_ignore_regex = [
-    ("py:.*", r"(numpy|hypothesis|matplotlib|collections|typing|os)\..*"),
+    ("py:.*", r"(numpy|hypothesis|matplotlib|onnx|collections|typing|os)\..*"),
     ("py:class", r".*\b(ArrayLike|DTypeLike|NDArray|Settings?|_display.Table)"),
 ]
 

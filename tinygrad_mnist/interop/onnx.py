@@ -246,7 +246,7 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Return the model in evaluation mode as ONNX, with copies of its weights; it is also written.
 
-    The graph takes "x", a batch (N, *sample_shape) of any size N, and returns "y", both in the
+    The graph takes "x", a batch of any size of such samples, and returns "y", both in the
     dtype of the parameters. Images keep their channels last. Parameters and Buffers have their
     dotted names; the weight of a Conv2d is (O, I, kh, kw). The operators are those of opset 17,
     where the eps of a norm is a float32. The result has passed `onnx.checker`.
