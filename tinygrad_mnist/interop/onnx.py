@@ -244,7 +244,7 @@ def to_onnx(
     path: str | os.PathLike[str] | None = None,
     **meta: Any,
 ) -> onnx.ModelProto:
-    """Return the model in evaluation mode as ONNX, with copies of its weights; it is also written.
+    """Return the model in evaluation mode as ONNX, and write it if there is a path.
 
     The graph takes "x", a batch of any size of such samples, and returns "y", both in the
     dtype of the parameters. Images keep their channels last. Parameters and Buffers have their
