@@ -95,7 +95,6 @@ class _Net(BaseEstimator):  # type: ignore[misc]
         """Learn the scale of x; make a network and its optimizer."""
         empty = isinstance(self.hidden, (tuple, list)) and not self.hidden  # a linear model
         hidden = () if empty else check.integers(self, "hidden", self.hidden, at_least=1)
-        # None means the generator that np.random.seed sets, as everywhere in scikit-learn
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         self._rng = rng = np.random.default_rng(seed)
         self._x_scaler = StandardScaler().fit(x, sample_weight=w)
@@ -181,11 +180,12 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
             improved for `patience` epochs, and keeps the network of the best epoch.
         validation_fraction: How many of the samples it holds back.
         patience: See early_stopping.
-        random_state: An int, a np.random.RandomState, or None.
+        random_state: An int, a np.random.RandomState, or None for NumPy's global one, as everywhere
+            in scikit-learn.
 
     Attributes:
         model_: The trained Sequential of X as it is, without a scaler, in float64; its outputs are
-            logits. `save_model`, `to_onnx` and `to_keras` take it.
+            logits. `save_model` and `to_onnx` take it, `to_keras` a copy of it in float32.
         history_: The History of the last `fit` or `partial_fit`.
         classes_: The labels, sorted.
         n_features_in_: How many columns X had.
@@ -209,7 +209,7 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Train for one epoch. The first call sets classes_, and the scale of X, for good."""
+        """Train for one epoch. The first call sets `classes_`, and the scale of X, for good."""
         if isinstance(self.class_weight, str):
             contract = "class_weight as numbers in partial_fit"
             raise check.value_error(self, contract, self.class_weight)
@@ -254,7 +254,7 @@ class NetRegressor(RegressorMixin, _Net):  # type: ignore[misc]
     """A network that predicts numbers: Linear layers with ReLU between, and the squared error.
 
     It is a NetClassifier but for the loss: so are its arguments, without class_weight, and its
-    attributes, without classes_. Targets, too, are standardised inside; the outputs of `model_`
+    attributes, without `classes_`. Targets, too, are standardised inside; the outputs of `model_`
     are y.
     """
 
