@@ -1,14 +1,14 @@
 """Train on many devices and hosts through Keras on JAX: python examples/scale_out.py --devices 4.
 
-The model is ours, and so is what comes back; in between, Keras (extra `keras`) holds a copy of it
-on every device and averages their gradients. Images stream from shards on disk. On two hosts, each
-with the accelerators that JAX finds there:
+The convolutional net is ours, and so is what comes back; in between, Keras (extra `keras`) holds a
+copy of it on every device and averages their gradients. Images stream from shards on disk. On two
+hosts, each with the accelerators that JAX finds there:
 
     python examples/scale_out.py --hosts 2 --host 0 --coordinator 10.0.0.1:29500
     python examples/scale_out.py --hosts 2 --host 1 --coordinator 10.0.0.1:29500
 
 Both may run on one machine, with --devices. The batch is one, whoever computes it: 1, 4 or 2 x 2
-devices end with the same weights, to rounding.
+devices end with the same weights, to rounding: `--save` them, and `--compare` another run.
 """
 
 import argparse
@@ -17,7 +17,19 @@ import tempfile
 
 import numpy as np
 
-from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, MSELoss, ReLU, Sequential, metrics
+from tinygrad_mnist import (
+    Adam,
+    AvgPool2d,
+    Conv2d,
+    CrossEntropyLoss,
+    DataLoader,
+    Flatten,
+    Linear,
+    ReLU,
+    Sequential,
+    metrics,
+    training,
+)
 from tinygrad_mnist.data import mnist
 
 try:
@@ -48,6 +60,7 @@ parser.add_argument("--host", type=int, default=0, help="which of them this one 
 parser.add_argument("--coordinator", default="127.0.0.1:29500", help="address and port of host 0")
 parser.add_argument("--seed", type=int, default=1, help="of weights, masks and order")
 parser.add_argument("--save", help="a file for the trained weights (.npz)")
+parser.add_argument("--compare", help="such a file of another run, to be compared with")
 args = parser.parse_args()
 if SHARDS % args.hosts or args.batch % SHARDS:
     parser.error(f"expected --hosts to divide {SHARDS}, and --batch to be a multiple of {SHARDS}")
@@ -68,13 +81,24 @@ keras.distribution.set_distribution(data_parallel)
 
 rng = np.random.default_rng(args.seed)
 model = Sequential(
-    Linear(784, 100, rng=rng, input_grad=False), ReLU(), Dropout(0.2), Linear(100, 10, rng=rng)
+    Conv2d(1, 8, 5, stride=2, rng=rng, input_grad=False),
+    ReLU(),
+    Conv2d(8, 16, 5, rng=rng),
+    ReLU(),
+    AvgPool2d(),
+    Flatten(),
+    Linear(16 * 4 * 4, 10, rng=rng),
 )
-optimizer = SGD(model.parameters(), lr=0.3, momentum=0.9)
-keras_model = to_keras(model)
-keras_model.compile(to_keras_optimizer(optimizer), to_keras_loss(MSELoss()))
+optimizer = Adam(model.parameters(), lr=0.003)
+keras_model = to_keras(model, sample_shape=(28, 28, 1))
+keras_model.compile(to_keras_optimizer(optimizer), to_keras_loss(CrossEntropyLoss()))
 
 (x_train, y_train), (x_test, y_test) = mnist.load_data()
+
+
+def scaled(images):
+    """Return images (N, 28, 28, 1), from 0 for paper to 1 for ink."""
+    return images[..., None] / np.float32(255)
 
 
 def mapped(path, array):
@@ -88,7 +112,7 @@ def batches(loaders):
     while True:  # Keras counts the steps of an epoch
         for parts in zip(*loaders, strict=True):
             images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            yield mnist.preprocess(images, labels)
+            yield scaled(images), labels
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -106,9 +130,13 @@ with tempfile.TemporaryDirectory() as folder:
         verbose=2 if args.host == 0 else 0,
     )
 
-model = from_keras(keras_model).eval()
-x, _ = mnist.preprocess(x_test, y_test)
-accuracy = metrics.accuracy(model(x), y_test)
+model = from_keras(keras_model)
+accuracy = metrics.accuracy(training.predict(model, scaled(x_test)), y_test)
 print(f"{len(devices)} devices on {args.hosts} hosts | Test-Acc: {accuracy:.4f}")
+weights = model.state_dict()
+if args.compare:
+    others = np.load(args.compare)
+    largest = max(abs(weights[name] - others[name]).max() for name in weights)
+    print(f"largest difference of a weight: {largest:.1e}")
 if args.save:
-    np.savez(args.save, **model.state_dict())
+    np.savez(args.save, **weights)

@@ -1,6 +1,7 @@
 """to_keras: a model in Keras, layer by layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tinygrad_mnist import _checks as check
@@ -39,8 +40,7 @@ def to_keras(model: Module, sample_shape: tuple[int, ...] | None = None) -> Any:
         lambda row, path, layer, x: leaves.append(layer),
         lambda how, path, ys: joins.append(how),
     )
-    parameters = [p for layer in leaves for p in layer.parameters()]
-    dtype = shared_dtype("to_keras", parameters).name if parameters else "float32"
+    dtype = shared_dtype("to_keras", (p for layer in leaves for p in layer.parameters())).name
     refuse_float64_without_x64("to_keras", dtype)
     made: list[Any] = []
 
@@ -50,7 +50,8 @@ def to_keras(model: Module, sample_shape: tuple[int, ...] | None = None) -> Any:
         name = translated[-1].name
         with check.refusing("to_keras", f"x that fits layer {name!r}"):
             for theirs in translated:
-                x = theirs(x)
+                with _drawing_nothing(theirs):
+                    x = theirs(x)
         with check.refusing("to_keras", f"weights that fit layer {name!r}"):
             # copies, as JAX takes over the memory of an array that happens to be aligned
             theirs.set_weights([array.data.copy() for array in arrays_of(layer)])
@@ -67,6 +68,17 @@ def to_keras(model: Module, sample_shape: tuple[int, ...] | None = None) -> Any:
     x = keras.Input(_sample_shape(model, sample_shape, leaves), dtype=dtype)
     y = output_of("to_keras", model, table, x, apply, join)
     return keras.Model(x, y) if joins else keras.Sequential([x, *made])
+
+
+@contextmanager
+def _drawing_nothing(layer: Any) -> Iterator[None]:
+    """Build a layer of zeros: JAX compiles a second or more for random weights, not kept here."""
+    drawn = {name: value for name, value in vars(layer).items() if name.endswith("_initializer")}
+    for name in drawn:
+        setattr(layer, name, keras.initializers.Zeros())
+    yield
+    for name, value in drawn.items():
+        setattr(layer, name, value)
 
 
 def _sample_shape(model: Module, given: Any, leaves: list[Module]) -> tuple[int, ...]:
