@@ -147,8 +147,8 @@ LOSSES = [
 ]
 OPTIMIZERS = [
     lambda params: SGD(params, 2**-6, momentum=0.5),
-    lambda params: Adam(params, 2**-10),
-    lambda params: AdamW(params, 2**-10, weight_decay=0.125),
+    lambda params: Adam(params, 2**-12),
+    lambda params: AdamW(params, 2**-12, weight_decay=0.125),
 ]
 
 
@@ -174,18 +174,39 @@ def assert_50_steps_leave_the_same(model, shape, loss, make, seed=0, tolerance=1
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, strict=True)
 
 
-# Keras draws the masks of Dropout itself. What comes before a norm or a Softmax may have a gradient
-# that is 0 but for rounding, which Adam divides by its own size: there, both make steps of noise.
-TRAINED = [kind for kind in KEEPING if kind != "Dropout"]
-SMOOTH = [kind for kind in TRAINED if kind not in ("BatchNorm", "LayerNorm", "Softmax")]
+TRAINED = [kind for kind in KEEPING if kind != "Dropout"]  # whose masks Keras draws itself
 
 
 @settings(max_examples=3)
-@given(data=st.data(), loss=st.sampled_from(LOSSES), seed=seeds())
-def test_50_steps_of_any_model_leave_the_same_weights(data, loss, seed):
-    kinds, makes = data.draw(st.sampled_from([(TRAINED, OPTIMIZERS[:1]), (SMOOTH, OPTIMIZERS)]))
-    model, shape = data.draw(models(kinds))
-    assert_50_steps_leave_the_same(model, shape, loss, data.draw(st.sampled_from(makes)), seed)
+@given(
+    drawn=models(TRAINED),
+    loss=st.sampled_from(LOSSES),
+    momentum=st.sampled_from([0.0, 0.5]),
+    seed=seeds(),
+)
+def test_50_steps_of_any_model_leave_the_same_weights(drawn, loss, momentum, seed):
+    def make(params):
+        return SGD(params, 2**-6, momentum)
+
+    assert_50_steps_leave_the_same(*drawn, loss, make, seed)
+
+
+# Adam divides a gradient by its own size. Where that is 0 but for rounding, both frameworks make
+# steps of noise: in float32 where a weight is at its best, in float64 only before what undoes it.
+SMOOTH = [kind for kind in TRAINED if kind not in ("BatchNorm", "LayerNorm", "Softmax")]
+
+
+@settings(max_examples=2)
+@given(
+    drawn=models(SMOOTH),
+    loss=st.sampled_from(LOSSES),
+    make=st.sampled_from(OPTIMIZERS[1:]),
+    seed=seeds(),
+)
+def test_50_steps_of_adam_leave_the_same_weights_of_any_model(drawn, loss, make, seed):
+    model, shape = drawn
+    with jax.enable_x64(True):
+        assert_50_steps_leave_the_same(model.astype(np.float64), shape, loss, make, seed)
 
 
 def image_model():
@@ -358,6 +379,16 @@ def of_two_shapes():
     return keras.Model(x, flatten(y))
 
 
+def multiplied():
+    x = keras.Input((3,))
+    return keras.Model(x, keras.layers.Multiply(name="a")([x, x]))
+
+
+def twice_the_same():
+    x, model = keras.Input((3,)), keras.Sequential([keras.layers.Dense(3, name="a")])
+    return keras.Model(x, model(model(x)))
+
+
 def of_an_operation():
     x = keras.Input((3,))
     y = x * 2
@@ -372,6 +403,8 @@ def of_an_operation():
         (two_inputs, "2 inputs, 1 outputs in layer 'a'"),
         (always_training, "a call with training=True in layer 'a'"),
         (of_two_shapes, "inputs of two shapes in layer 'a'"),
+        (multiplied, "Multiply in layer 'a'"),
+        (twice_the_same, "the same weights again in layer 'a'"),
         (of_an_operation, r"Multiply in layer '\w+'"),
     ],
 )

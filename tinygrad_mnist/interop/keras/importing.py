@@ -45,8 +45,7 @@ class _Reader:
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.read: set[int] = set()  # tensors, by id
-        self.weighted: set[int] = set()  # layers whose weights a module has got
+        self.weighted: set[int] = set()  # layers whose weights a module has got, by id
         self.forks: dict[int, Any] = {}  # by the tensor in which the branches are joined
 
     def chain_of(self, model: Any) -> list[Module]:
@@ -57,25 +56,27 @@ class _Reader:
             raise _refusal(f"{len(model.inputs)} inputs, {len(model.outputs)} outputs", model)
         if model.inputs[0].dtype != self.dtype:
             raise _refusal(f"inputs of dtype {model.inputs[0].dtype}", model)
-        return self.chain(model.inputs[0], model.outputs[0])
+        return self.chain(model.inputs[0], model.outputs[0], set())
 
-    def chain(self, begin: Any, end: Any) -> list[Module]:
-        """Return the modules that lead from one tensor to another."""
+    def chain(self, begin: Any, end: Any, read: set[int]) -> list[Module]:
+        """Return the modules that lead from one tensor to another, none of which was read before.
+
+        A tensor that is read again is one that a branch leaves from, within another branch.
+        """
         found: list[Module] = []
         while end is not begin:
             layer, inputs = _origin(end)
-            if id(end) in self.read:
+            if id(end) in read:
                 raise _refusal("branches that leave one another", layer)
-            self.read.add(id(end))
+            read.add(id(end))
             if type(layer) in JOINS.values():
                 end = self.fork(end)
-                modules: list[Any] = [self.joined(layer, [self.chain(end, x) for x in inputs])]
-            elif type(layer) in MODELS:
-                (end,) = inputs
-                modules = self.chain_of(layer)
+                branches = [self.chain(end, x, read) for x in inputs]
+                modules: list[Any] = [self.joined(layer, branches)]
             else:
+                known = type(layer) in MODELS
+                modules = self.chain_of(layer) if known else self.translated(layer, inputs)
                 (end,) = inputs
-                modules = self.translated(layer, end)
             if modules and isinstance(modules[0], Zeros):
                 _pad(found, modules.pop(), layer)
             found = [*modules, *found]
@@ -108,12 +109,12 @@ class _Reader:
         body, shortcut = branches if branches[0] else reversed(branches)
         return Residual(*body, shortcut=_one_of(shortcut) if shortcut else None)
 
-    def translated(self, layer: Any, x: Any) -> list[Any]:
-        """Return our layers for one of Keras, called with x; refuse what would be lost."""
+    def translated(self, layer: Any, inputs: list[Any]) -> list[Any]:
+        """Return our layers for one of Keras, called with inputs; refuse what would be lost."""
         pair = {pair.theirs: pair for pair in PAIRS}.get(type(layer))
-        if pair is None:
+        if pair is None or len(inputs) != 1:
             raise _refusal(type(layer).__name__, layer)
-        if x.shape != layer.input.shape:  # of its first call, which a row reads
+        if inputs[0].shape != layer.input.shape:  # of its first call, which a row reads
             raise _refusal("inputs of two shapes", layer)
         try:  # first: Keras fails to write down some of the activations that are refused here
             made: list[Any] = list(pair.from_keras(layer))
