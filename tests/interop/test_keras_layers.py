@@ -124,7 +124,7 @@ def inputs(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(drawn=models(), seed=seeds())
 def test_any_model_computes_the_same_in_keras_and_comes_back_bit_for_bit(drawn, seed):
     model, shape = drawn
@@ -144,9 +144,10 @@ LOSSES = [
     CrossEntropyLoss(label_smoothing=0.1, class_weight=[0.5, 1, 2]),
     BCEWithLogitsLoss(),
     HuberLoss(0.5),
+    MSELoss(),
+    MSELoss("batchmean"),
 ]
-OPTIMIZERS = [
-    lambda params: SGD(params, 2**-6, momentum=0.5),
+ADAMS = [
     lambda params: Adam(params, 2**-12),
     lambda params: AdamW(params, 2**-12, weight_decay=0.125),
 ]
@@ -177,7 +178,7 @@ def assert_50_steps_leave_the_same(model, shape, loss, make, seed=0, tolerance=1
 TRAINED = [kind for kind in KEEPING if kind != "Dropout"]  # whose masks Keras draws itself
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(
     drawn=models(TRAINED),
     loss=st.sampled_from(LOSSES),
@@ -200,7 +201,7 @@ SMOOTH = [kind for kind in TRAINED if kind not in ("BatchNorm", "LayerNorm", "So
 @given(
     drawn=models(SMOOTH),
     loss=st.sampled_from(LOSSES),
-    make=st.sampled_from(OPTIMIZERS[1:]),
+    make=st.sampled_from(ADAMS),
     seed=seeds(),
 )
 def test_50_steps_of_adam_leave_the_same_weights_of_any_model(drawn, loss, make, seed):
@@ -221,9 +222,8 @@ def image_model():
     )
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS)
-def test_50_steps_in_float32_leave_the_same_weights(make):
-    assert_50_steps_leave_the_same(image_model(), SAMPLE, LOSSES[1], make)
+def test_50_steps_of_adamw_in_float32_leave_the_same_weights():
+    assert_50_steps_leave_the_same(image_model(), SAMPLE, LOSSES[1], ADAMS[1])
 
 
 def test_the_running_variance_of_keras_is_that_of_n():
