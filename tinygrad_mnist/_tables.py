@@ -26,8 +26,10 @@ def rows_of(
     chain = [("", model)]
     if type(model) is Sequential and not check.has_own_method(model):
         chain = list(model.leaves())
-    known: list[type[Module]] = [Sequential, *table]
-    return [(path, layer, _row(owner, path, layer, table, known, remedy)) for path, layer in chain]
+    return [
+        (path, layer, _row(owner, path, layer, table, [Sequential], remedy))
+        for path, layer in chain
+    ]
 
 
 def output_of(
@@ -37,7 +39,6 @@ def output_of(
     x: Value,
     apply: Callable[[Row, str, Module, Value], Value],
     join: Callable[[str, str, list[Value]], Value],
-    remedy: str = "",
 ) -> Value:
     """Return what a model makes of x, which may be a symbol: the name of an array, for example.
 
@@ -51,14 +52,12 @@ def output_of(
         x: What the model gets.
         apply: Returns the y of one layer, given (row, path, layer, x).
         join: Returns the y of two branches or more, given ("add" or "concat", path, their ys).
-        remedy: What a refusal ends with.
     """
     containers: list[type[Module]] = [Sequential, Residual, Parallel]
-    known = [*containers, *table]
 
     def output(path: str, layer: Module, x: Value) -> Value:
         if type(layer) not in containers or check.has_own_method(layer):
-            return apply(_row(owner, path, layer, table, known, remedy), path, layer, x)
+            return apply(_row(owner, path, layer, table, containers), path, layer, x)
         within = f"{path}." if path else ""
         if isinstance(layer, Branches):
             ys = [output(f"{within}{name}", branch, x) for name, branch in layer.named_branches()]
@@ -78,11 +77,11 @@ def _row(
     path: str,
     layer: Module,
     table: Mapping[type[Module], Row],
-    known: Iterable[type[Module]],  # for the message: the containers, and the table's
-    remedy: str,
+    containers: Iterable[type[Module]],  # which the message names, too
+    remedy: str = "",
 ) -> Row:
     if check.has_own_method(layer) or type(layer) not in table:
-        contract = f"{listed(kind.__name__ for kind in known)} alone"
+        contract = f"{listed(kind.__name__ for kind in [*containers, *table])} alone"
         got = f"{kind_of(layer)} at {path or 'the top'}{remedy}"
         raise TypeError(check.expected(owner, contract, got))
     return table[type(layer)]

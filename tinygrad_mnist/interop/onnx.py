@@ -51,7 +51,7 @@ with needing("tinygrad_mnist.interop.onnx", "onnx"):
 Shape = tuple[int, ...]
 OPSET = 17  # the first with LayerNormalization; of 2022, and so known almost everywhere
 
-# operators that take entry by entry, whatever the order of the axes
+# operators that work entry by entry, so that the order of the axes does not matter
 _ENTRYWISE = {"Abs", "Add", "Clip", "Cos", "Div", "Erf", "Exp", "Log", "Max", "Min", "Mul", "Neg"}
 _ENTRYWISE |= {"PRelu", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softplus", "Sqrt", "Sub"}
 _ENTRYWISE |= {"Tanh"}
@@ -98,21 +98,19 @@ class Graph:
         arrays = [given for given in inputs if not isinstance(given, (Value, int, float))]
         first = operator in _ENTRYWISE and not arrays and any(v.channels_first for v in values)
         turned = [self._turn(v, first) if isinstance(v, Value) else v for v in inputs]
-        return self._added(operator, turned, first, attributes)
+        return self._append(operator, turned, first, attributes)
 
     def images(self, operator: str, x: Value, *arrays: Any, **attributes: Any) -> Value:
         """Add a node whose channels are on the first axis after the batch, and return its Value."""
-        return self._added(operator, [self._turn(x, True), *arrays], True, attributes)
+        return self._append(operator, [self._turn(x, True), *arrays], True, attributes)
 
-    def added(self, values: list[Value]) -> Value:
-        """Add the nodes that add up values, and return the last Value."""
-        return reduce(lambda a, b: self.node("Add", a, b), values)
-
-    def concatenated(self, values: list[Value]) -> Value:
-        """Add the node that puts channels of values side by side, and return its Value."""
+    def join(self, how: str, values: list[Value]) -> Value:
+        """Add the nodes that add up values ("add"), or put their channels side by side."""
+        if how == "add":
+            return reduce(lambda a, b: self.node("Add", a, b), values)
         first = any(value.channels_first for value in values)
         turned = [self._turn(value, first) for value in values]
-        return self._added("Concat", turned, first, {"axis": 1 if first else -1})
+        return self._append("Concat", turned, first, {"axis": 1 if first else -1})
 
     def array(self, buffer: Buffer, axes: tuple[int, ...] | None = None) -> str:
         """Return the name of a Parameter or Buffer in the file, its axes in another order."""
@@ -126,7 +124,7 @@ class Graph:
         """Return a Value with the channels last."""
         return self._turn(value, False)
 
-    def _added(self, operator: str, inputs: list[Any], first: bool, attributes: Any) -> Value:
+    def _append(self, operator: str, inputs: list[Any], first: bool, attributes: Any) -> Value:
         shape = next(given.shape for given in inputs if isinstance(given, Value))
         while inputs[-1] is None:
             inputs.pop()
@@ -141,7 +139,7 @@ class Graph:
             return value
         if value.name not in self._turned:
             order = [0, axes[-1], *axes[1:-1]] if first else [0, *axes[2:], 1]
-            turned = self._added("Transpose", [value], first, {"perm": order})
+            turned = self._append("Transpose", [value], first, {"perm": order})
             self._turned |= {value.name: turned, turned.name: value}
         return self._turned[value.name]
 
@@ -297,16 +295,13 @@ def _graph_of(model: Module, shape: Shape, dtype: np.dtype[Any]) -> tuple[Graph,
 
     def joined(how: str, path: str, values: list[Value]) -> Value:
         graph.path = path
-        y = graph.added(values) if how == "add" else graph.concatenated(values)
-        return y._replace(shape=shapes[path])
+        return graph.join(how, values)._replace(shape=shapes[path])
 
     return graph, graph.last(output_of("to_onnx", model, ROWS, x, applied, joined))
 
 
-def _checked(
-    graph: Graph, dtype: np.dtype[Any], shape: tuple[int, ...], y: Value
-) -> onnx.ModelProto:
-    """Return the nodes as a model, with the shapes that ONNX finds by itself."""
+def _checked(graph: Graph, dtype: np.dtype[Any], shape: Shape, y: Value) -> onnx.ModelProto:
+    """Return the nodes as a model that has passed ONNX's checks, with the shapes it infers."""
     if y.name == "x":  # no layer had a node
         y = graph.node("Identity", y)
     for node in graph.nodes:

@@ -91,7 +91,7 @@ class _Net(BaseEstimator):  # type: ignore[misc]
             raise check.refusal(ValueError, self, "a sample of weight > 0", "none")
         return w / w.mean()  # type: ignore[no-any-return]
 
-    def _begin(self, x: FloatArray, w: FloatArray, outputs: int) -> None:
+    def _build(self, x: FloatArray, w: FloatArray, outputs: int) -> None:
         """Learn the scale of x; make a network and its optimizer."""
         empty = isinstance(self.hidden, (tuple, list)) and not self.hidden  # a linear model
         hidden = () if empty else check.integers(self, "hidden", self.hidden, at_least=1)
@@ -148,7 +148,7 @@ class _Net(BaseEstimator):  # type: ignore[misc]
         last.bias.data = last.bias.data * self._y_scale + self._y_mean
         return model
 
-    def _begins(self, whole: bool) -> bool:
+    def _is_first(self, whole: bool) -> bool:
         """Return whether there is no network to go on with."""
         if self.early_stopping and not whole:
             contract = "early_stopping=False in partial_fit"
@@ -216,7 +216,7 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, classes, whole=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Any, whole: bool) -> Self:
-        first = self._begins(whole)
+        first = self._is_first(whole)
         if first and classes is None and not whole:
             raise check.value_error(self, "classes in the first partial_fit", classes)
         x, y, w = self._validated(X, column_or_1d(y, warn=True), sample_weight, first)
@@ -230,7 +230,7 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
         if len(unknown):
             raise check.value_error(self, "y to be among classes_", unknown.tolist()[0])
         if first:
-            self._begin(x, w, k)
+            self._build(x, w, k)
         labels = np.searchsorted(self.classes_, y)
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         w = self._relative(w * weights[labels])
@@ -269,13 +269,13 @@ class NetRegressor(RegressorMixin, _Net):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, whole=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, whole: bool) -> Self:
-        first = self._begins(whole)
+        first = self._is_first(whole)
         x, y, w = self._validated(X, y, sample_weight, first, multi_output=True, y_numeric=True)
         t = y.reshape(len(y), -1)
         if first:
             scaler = StandardScaler().fit(t, sample_weight=w)
             self._y_mean, self._y_scale, self._flat = scaler.mean_, scaler.scale_, y.ndim == 1
-            self._begin(x, w, t.shape[1])
+            self._build(x, w, t.shape[1])
         check.same_shape(self, "y", t, (len(x), len(self._y_mean)))
         return self._train(x, np.column_stack([(t - self._y_mean) / self._y_scale, w]), whole)
 
