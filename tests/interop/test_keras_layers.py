@@ -266,7 +266,15 @@ def test_cross_entropy_has_the_same_value_and_gradient(reduction, smoothing, wei
         np.testing.assert_allclose(dy, loss.backward(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [BCEWithLogitsLoss(), HuberLoss(0.5), MSELoss()], ids=repr)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BCEWithLogitsLoss(),
+        HuberLoss(0.5),
+        *(MSELoss(reduction) for reduction in ("mean", "sum", "batchmean")),
+    ],
+    ids=repr,
+)
 def test_other_losses_have_the_same_value_and_gradient(loss):
     rng = np.random.default_rng(0)
     y, t = 3 * inputs(1, 2, 5, 4), rng.uniform(size=(2, 5, 4)).astype(np.float32)
