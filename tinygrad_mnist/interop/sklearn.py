@@ -65,7 +65,7 @@ class _WeightedMSE(MSELoss):
 
 @dataclass(eq=False, repr=False)  # it writes the __init__ that scikit-learn reads settings from
 class _Net(BaseEstimator):  # type: ignore[misc]
-    """What both do: scale, build, train, and make the `model_` of X and y as they are."""
+    """What both do: scale, build, train, and make the `model_`, which takes X unscaled."""
 
     hidden: tuple[int, ...] = (100,)
     _: KW_ONLY
@@ -165,17 +165,17 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
     """A network that tells classes apart: Linear layers with ReLU between, and cross-entropy.
 
     Inputs are standardised inside. AdamW trains, in `fit` at a rate that falls to 0 by
-    `cosine_decay`. With the same int as `random_state` comes the same network, to the bit.
+    `cosine_decay`. The same int as `random_state` gives the same network, to the bit.
 
     Args:
         hidden: How many units each hidden layer has; () is a linear model.
-        lr: The step size of AdamW, in `fit` of the first step.
-        batch_size: Of how many samples a step is.
+        lr: The step size of AdamW; in `fit` that of the first step.
+        batch_size: How many samples a step takes.
         epochs: How often `fit` goes through the samples, at most.
         dropout: The probability of zeroing a hidden unit in training.
         weight_decay: That of AdamW.
-        class_weight: What the samples of a class count, as {class: weight}; "balanced" makes up
-            for the frequencies. None counts all alike.
+        class_weight: How much the samples of a class count, as {class: weight}; with "balanced",
+            all classes count the same; with None, all samples.
         early_stopping: Whether `fit` holds some samples back, stops when their loss has not
             improved for `patience` epochs, and keeps the network of the best epoch.
         validation_fraction: How many of the samples it holds back.
@@ -184,8 +184,8 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
             in scikit-learn.
 
     Attributes:
-        model_: The trained Sequential of X as it is, without a scaler, in float64; its outputs are
-            logits. `save_model` and `to_onnx` take it, `to_keras` a copy of it in float32.
+        model_: The trained Sequential, in float64. It takes X unscaled; its outputs are logits.
+            `save_model` and `to_onnx` take it, `to_keras` a copy of it in float32.
         history_: The History of the last `fit` or `partial_fit`.
         classes_: The labels, sorted.
         n_features_in_: How many columns X had.
@@ -253,9 +253,8 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
 class NetRegressor(RegressorMixin, _Net):  # type: ignore[misc]
     """A network that predicts numbers: Linear layers with ReLU between, and the squared error.
 
-    It is a NetClassifier but for the loss: so are its arguments, without class_weight, and its
-    attributes, without `classes_`. Targets, too, are standardised inside; the outputs of `model_`
-    are y.
+    Its arguments are those of NetClassifier but for class_weight, its attributes the same but for
+    `classes_`. Targets are standardised inside, too; the outputs of `model_` are y.
     """
 
     _loss: ClassVar = _WeightedMSE
