@@ -2,7 +2,7 @@
 
 A Linear's weight is transposed there, and images have their channels first: a Conv2d's weight is
 (O, I, kh, kw), and a Flatten gives pixels in the order (C, H, W), which the layer after it must
-know. Rows find the order by exact class, as nothing but these layers is alike in PyTorch.
+know. Rows are found by exact class: of no other layer is it known what it is in PyTorch.
 """
 
 import math
@@ -40,11 +40,11 @@ Order = Callable[[Array], Array]  # from an array here to the one in PyTorch
 
 
 class Samples(NamedTuple):
-    """What a layer gets in PyTorch.
+    """What the input of a layer is in PyTorch.
 
-    "plain": the same as here; or images that the model is given, which the caller moves. "images":
-    their channels are first. "flat": these, after a Flatten. The number of channels is None until
-    a layer tells it, and 0 if branches tell different things.
+    "plain": the same as here, or images whose channels the caller has moved. "images": their
+    channels are first. "flat": images after a Flatten. The number of channels is None until a layer
+    says it, and 0 if branches disagree.
     """
 
     kind: Literal["plain", "images", "flat"] = "plain"
@@ -57,8 +57,8 @@ Row = Callable[[Any, Samples], tuple[Samples, dict[str, Order]]]
 def torch_orders(owner: str, model: Module) -> dict[str, Order]:
     """Return how to order the entries of each Parameter and Buffer, by its name.
 
-    What PyTorch has not alike is refused, and so is a model where nobody knows which entries of
-    a flat image are of one channel.
+    A layer that PyTorch does not have is refused, and so is a model that does not say which entries
+    of a flat image belong to one channel.
     """
     found: dict[str, Order] = {}
 

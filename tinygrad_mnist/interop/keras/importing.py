@@ -9,7 +9,7 @@ from tinygrad_mnist.interop.keras._backend import keras
 from tinygrad_mnist.interop.keras.layers import JOINS, PAIRS, Zeros, arrays_of
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Conv2d, Parallel, Residual, Sequential
-from tinygrad_mnist.parameter import Parameter
+from tinygrad_mnist.parameter import Buffer, Parameter
 
 _one = keras.Input((1,))
 MODELS = (keras.Sequential, type(keras.Model(_one, _one)))  # a functional one has no public name
@@ -22,8 +22,8 @@ def from_keras(model: Any) -> Sequential:
     added, or else a Parallel. Names become positions. A setting that would be lost is a TypeError
     that names the layer.
 
-    model is built, has one input and one output, is all in float32 or all in float64, and consists
-    of what has a row in PAIRS, of Add and Concatenate, and of models of these.
+    The model is built, with one input and one output, all in float32 or all in float64. Its layers
+    have a row in PAIRS, or are Add, Concatenate or models of such layers.
     """
     if type(model) not in MODELS:
         raise check.type_error("from_keras", "a keras.Sequential or a functional model", model)
@@ -124,13 +124,7 @@ class _Reader:
         _refuse_lost(layer, plain, *pair.carried)
         modules = Sequential(*(module for module in made if isinstance(module, Module)))
         arrays = arrays_of(modules.astype(self.dtype))
-        for array, variable in zip(arrays, layer.weights, strict=False):
-            usual = {"trainable": isinstance(array, Parameter)}
-            for name in ("trainable", "regularizer", "constraint"):
-                value = getattr(variable, name)
-                if value is not usual.get(name):
-                    lost = f"{name}={check.described(value)} of its {variable.name}"
-                    raise _refusal(lost, layer)
+        _refuse_lost_of_weights(layer, arrays)
         if arrays and id(layer) in self.weighted:
             raise _refusal("the same weights again", layer)
         self.weighted.add(id(layer))
@@ -170,6 +164,16 @@ def _refuse_lost(layer: Any, plain: Any, *carried: str) -> None:
         known = name in carried or name.endswith("_initializer")  # whose work is done
         if not known and value != usual.get(name):
             raise _refusal(f"{name}={check.described(value)}", layer)
+
+
+def _refuse_lost_of_weights(layer: Any, arrays: list[Buffer]) -> None:
+    """Refuse what somebody set on a weight of a layer, and that our arrays for it lack."""
+    for array, variable in zip(arrays, layer.weights, strict=False):
+        usual = {"trainable": isinstance(array, Parameter)}
+        for name in ("trainable", "regularizer", "constraint"):
+            value = getattr(variable, name)
+            if value is not usual.get(name):
+                raise _refusal(f"{name}={check.described(value)} of its {variable.name}", layer)
 
 
 def _settings(layer: Any) -> dict[str, Any]:
