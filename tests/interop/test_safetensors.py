@@ -191,6 +191,18 @@ def twins(name):
             there.Linear(36, 2),
         )
         return ours, theirs, (4, 6, 3)
+    if name == "beside":  # the Flatten sees images, as the Conv2d in the other branch says
+        ours = Parallel(
+            Sequential(Tanh(), Flatten(), Linear(18, 2)),
+            Sequential(BatchNorm(3), Conv2d(3, 2, 2), Flatten(), Linear(4, 2)),
+        )
+        theirs = InParallel(
+            there.Sequential(there.Tanh(), there.Flatten(), there.Linear(18, 2)),
+            there.Sequential(
+                there.BatchNorm2d(3), there.Conv2d(3, 2, 2), there.Flatten(), there.Linear(4, 2)
+            ),
+        )
+        return ours, theirs, (3, 2, 3)
     ours = Sequential(
         Linear(12, 16), Unflatten((4, 4, 1)), Conv2d(1, 2, 3), Flatten(), Linear(8, 2)
     )
@@ -204,7 +216,7 @@ def twins(name):
     return ours, theirs, (12,)
 
 
-@pytest.mark.parametrize("name", ["rows", "images", "branches", "unflattened"])
+@pytest.mark.parametrize("name", ["rows", "images", "branches", "beside", "unflattened"])
 def test_pytorch_loads_the_file_and_computes_the_same_and_back(name, tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra `torch`")
     safetensors = pytest.importorskip("safetensors.torch")
@@ -241,6 +253,14 @@ def shared():
             "at 1, got a Linear on images, whose channels",
         ),
         (Sequential(Conv2d(1, 2, 3), LayerNorm(2)), "at 1, got a LayerNorm on images, whose"),
+        (
+            Sequential(LayerNorm(2), Residual(Tanh()), Conv2d(2, 2, 3)),
+            "at 0, got a LayerNorm on images, whose",
+        ),
+        (
+            Parallel(Sequential(Flatten(), Linear(8, 2)), MaxPool2d()),
+            "at 0.0, got a Flatten of images after no layer",
+        ),
         (Unflatten((4, 4, 3)), "at the top, got an Unflatten, whose 3 channels would be first"),
         (Sequential(Conv2d(1, 2, 3), Flatten(), MaxPool2d()), "at 2, got a MaxPool2d of flat"),
         (

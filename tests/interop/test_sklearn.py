@@ -159,6 +159,43 @@ def test_partial_fit_goes_on_where_fit_ended_at_the_full_rate():
     assert net.history_.records[-1]["lr"] == net.lr
 
 
+@pytest.mark.parametrize("again", ["fit", "partial_fit"])
+def test_what_fails_leaves_the_estimator_as_it_was(again):
+    net = NetClassifier((5,), epochs=1, random_state=0).fit(X, NAMES)
+    before = pickle.dumps(net)
+    if again == "fit":  # of other classes and scales
+        with pytest.raises(ValueError, match="lr"):
+            net.set_params(lr=-1.0).fit(9 * X[:, 1:], LABELS)
+        net.set_params(lr=0.01)
+    else:
+        with pytest.raises(FloatingPointError), np.errstate(all="ignore"):
+            net.partial_fit(1e60 * X, NAMES)
+    other = pickle.loads(before)
+    assert (net.predict(X) == other.predict(X)).all()
+    assert same_bits(net.partial_fit(X, NAMES), other.partial_fit(X, NAMES))
+
+
+def test_partial_fit_takes_weights_as_they_are_where_a_batch_is_of_one_class():
+    def trained(**settings):
+        net = NetClassifier((5,), lr=0.1, random_state=0, **settings)
+        net.partial_fit(X, LABELS, range(3))
+        for label in (0, 1):
+            net.partial_fit(X[label == LABELS][:1], [label])
+        return net
+
+    assert same_bits(trained(), trained(class_weight=dict.fromkeys(range(3), 1)))
+    assert not same_bits(trained(), trained(class_weight={0: 1, 1: 50, 2: 1}))
+    one, other = (clone(trained()).partial_fit(X, LABELS, range(3)) for _ in range(2))
+    one.partial_fit(X[:1], [0], sample_weight=[9.0])
+    assert not same_bits(one, other.partial_fit(X[:1], [0]))
+
+
+def test_partial_fit_takes_a_new_weight_decay():
+    one = NetRegressor((5,), random_state=0).partial_fit(XR, YR)
+    other = pickle.loads(pickle.dumps(one)).set_params(weight_decay=9.0)
+    assert not same_bits(one.partial_fit(XR, YR), other.partial_fit(XR, YR))
+
+
 def test_early_stopping_stops_and_keeps_the_best_epoch(monkeypatch):
     def first_ten_held(x, t, **options):
         return x[10:], x[:10], t[10:], t[:10]
@@ -246,6 +283,16 @@ def test_searches_and_pipelines_take_them():
             lambda: NetClassifier(class_weight=dict.fromkeys(range(3), 0)).fit(X, LABELS),
             ValueError,
             "NetClassifier: expected a sample of weight > 0, got none",
+        ),
+        (
+            lambda: NetClassifier(class_weight={0: -1, 1: -1, 2: -1}).fit(X, LABELS),
+            ValueError,
+            "NetClassifier: expected class_weight in [0, inf), got -1.0",
+        ),
+        (
+            lambda: NetClassifier(epochs=1).fit(X, LABELS).partial_fit(X, LABELS, [0, 1, 2, 3]),
+            ValueError,
+            "NetClassifier: expected classes to be classes_, got ",
         ),
         (
             lambda: NetRegressor(epochs=1).fit(XR, YR).partial_fit(XR, YR[:, 0]),

@@ -60,23 +60,44 @@ def torch_orders(owner: str, model: Module) -> dict[str, Order]:
     A layer that PyTorch does not have is refused, and so is a model that does not say which entries
     of a flat image belong to one channel.
     """
+    orders, channels = _orders(owner, model, Samples())
+    if channels != 1:  # what was taken for plain is images
+        orders, _ = _orders(owner, model, Samples("images", channels))
+    if orders.keys() != model.state_dict().keys():
+        raise TypeError(check.expected(owner, "no shared Parameter", "one"))
+    return orders
+
+
+def _orders(owner: str, model: Module, given: Samples) -> tuple[dict[str, Order], int]:
+    """Return the orders, and how many channels what is given has, if it turns out to be images.
+
+    That is 0 if nobody tells, and 1 if they are none, as the order is the same then.
+    """
     found: dict[str, Order] = {}
+    same = [given]  # what has as many channels as what is given, by identity
+    told: list[int] = []
 
     def applied(row: Row, path: str, layer: Module, x: Samples) -> Samples:
         with _refusing(owner, path):
             y, orders = row(layer, x)
+        if any(x is known for known in same):
+            if isinstance(layer, BatchNorm):
+                same.append(y)
+            elif y.kind == "images" and x.kind == "plain":
+                told.append(layer.in_channels if isinstance(layer, Conv2d) else y.channels or 0)
         within = f"{path}." if path else ""
         found.update({f"{within}{name}": orders.get(name, _same) for name in layer.state_dict()})
         return y
 
     def joined(how: str, path: str, ys: list[Samples]) -> Samples:
         with _refusing(owner, path):
-            return _joined(how, ys)
+            joint = _joined(how, ys)
+        if how == "add" and any(y is known for y in ys for known in same):
+            same.append(joint)
+        return joint
 
-    output_of(owner, model, ROWS, Samples(), applied, joined)
-    if found.keys() != model.state_dict().keys():
-        raise TypeError(check.expected(owner, "no shared Parameter", "one"))
-    return found
+    output_of(owner, model, ROWS, given, applied, joined)
+    return found, max(told, default=1)
 
 
 def undone(order: Order, name: str, theirs: Array, shape: tuple[int, ...]) -> Array:

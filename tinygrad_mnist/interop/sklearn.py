@@ -5,6 +5,8 @@ They are scikit-learn's kind of object: `fit` and `predict`, settings that `set_
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -83,13 +85,26 @@ class _Net(BaseEstimator):  # type: ignore[misc]
         """Return X, y and the weights as arrays."""
         x, y = validate_data(self, X, y, reset=first, dtype=np.float64, **of_y)
         w = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
-        return x, y, self._relative(w)
+        return x, y, w
 
-    def _relative(self, w: FloatArray) -> FloatArray:
-        """Return the weights divided by their mean."""
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Put back what there was if something fails, half a fit included."""
+        before = self.__dict__.copy()
+        parts = "_net", "_optimizer", "_rng"
+        trained: dict[str, Any] = {name: before[name] for name in parts if name in before}
+        try:
+            self.__dict__ |= copy.deepcopy(trained)  # together, as they share what is in them
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _counted(self, w: FloatArray, whole: bool) -> FloatArray:
+        """Return the weights, in a whole fit divided by their mean, which no batch alone knows."""
         if not w.any():
             raise check.refusal(ValueError, self, "a sample of weight > 0", "none")
-        return w / w.mean()  # type: ignore[no-any-return]
+        return w / w.mean() if whole else w
 
     def _build(self, x: FloatArray, w: FloatArray, outputs: int) -> None:
         """Learn the scale of x; make a network and its optimizer."""
@@ -119,6 +134,7 @@ class _Net(BaseEstimator):  # type: ignore[misc]
             callbacks.append(training.EarlyStopping(patience=self.patience, restore_best=True))
         loader = DataLoader(x, t, self.batch_size, shuffle=True, rng=self._rng)
         epochs, self._optimizer.lr = 1, self.lr  # partial_fit keeps the rate
+        self._optimizer.weight_decay = self.weight_decay
         if whole:
             epochs = check.integer(self, "epochs", self.epochs, at_least=1)
             decay = cosine_decay(self.lr, steps=epochs * len(loader))
@@ -200,7 +216,8 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train a new network on X (N, I) and labels y (N,): numbers or strings."""
-        return self._fit(X, y, sample_weight, None, whole=True)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, None, whole=True)
 
     def partial_fit(
         self,
@@ -213,7 +230,8 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
         if isinstance(self.class_weight, str):
             contract = "class_weight as numbers in partial_fit"
             raise check.value_error(self, contract, self.class_weight)
-        return self._fit(X, y, sample_weight, classes, whole=False)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, classes, whole=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Any, whole: bool) -> Self:
         first = self._is_first(whole)
@@ -223,17 +241,22 @@ class NetClassifier(ClassifierMixin, _Net):  # type: ignore[misc]
         check_classification_targets(y)
         if first:
             self.classes_ = np.unique(y if whole else classes)
+        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise check.value_error(self, "classes to be classes_", classes)
         k = len(self.classes_)
         if k < 2:
             raise check.refusal(ValueError, self, "y of 2 classes or more", f"{k} class")
         unknown = y[~np.isin(y, self.classes_)]
         if len(unknown):
             raise check.value_error(self, "y to be among classes_", unknown.tolist()[0])
+        w = self._counted(w, whole)
         if first:
             self._build(x, w, k)
         labels = np.searchsorted(self.classes_, y)
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        w = self._relative(w * weights[labels])
+        for weight in weights.tolist():
+            check.real(self, "class_weight", weight, "[0, inf)")
+        w = self._counted(w * weights[labels], whole)
         return self._train(x, w[:, None] * np.eye(k)[labels], whole, labels)
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -261,16 +284,18 @@ class NetRegressor(RegressorMixin, _Net):  # type: ignore[misc]
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train a new network on X (N, I) and numbers y, (N,) or (N, O)."""
-        return self._fit(X, y, sample_weight, whole=True)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, whole=True)
 
     def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch. The first call sets the scales of X and y for good."""
-        return self._fit(X, y, sample_weight, whole=False)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, whole=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, whole: bool) -> Self:
         first = self._is_first(whole)
         x, y, w = self._validated(X, y, sample_weight, first, multi_output=True, y_numeric=True)
-        t = y.reshape(len(y), -1)
+        w, t = self._counted(w, whole), y.reshape(len(y), -1)
         if first:
             scaler = StandardScaler().fit(t, sample_weight=w)
             self._y_mean, self._y_scale, self._flat = scaler.mean_, scaler.scale_, y.ndim == 1
