@@ -4,6 +4,7 @@ Nothing is fetched, neither by the build nor by the pages: formulas become MathM
 draw by themselves.
 """
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, NewType, TypeVar
@@ -63,13 +64,18 @@ nitpick_ignore_regex = [
 ]
 
 
+def _mathml(node, **options):
+    # Markdown in a repository takes a sign behind a backslash, so pages have \cr for TeX's \\
+    return tex2mathml(re.sub(r"\\cr\b", r"\\\\", node.astext()), **options)
+
+
 def _inline_math(self, node):
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(_mathml(node))
     raise nodes.SkipNode
 
 
 def _display_math(self, node):
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    self.body.append(f'<div class="math">{_mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
