@@ -89,6 +89,8 @@ def _row(
 
 def kind_of(part: object) -> str:
     """Return the name of its class, or "a custom" one if a method was set on the object."""
+    if isinstance(part, type):
+        return check.described(part)
     return f"{'a custom ' if check.has_own_method(part) else ''}{type(part).__name__}"
 
 

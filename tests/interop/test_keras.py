@@ -452,6 +452,8 @@ def optimizer(kind=SGD, **options):
 def test_other_losses_are_refused():
     with refusal(TypeError, f"to_keras_loss: expected {LOSSES} alone, got OwnLoss"):
         to_keras_loss(OwnLoss())
+    with refusal(TypeError, f"to_keras_loss: expected {LOSSES} alone, got the class MSELoss"):
+        to_keras_loss(MSELoss)
     with refusal(TypeError, "to_keras_loss: expected dtype float32 or float64, got float16"):
         to_keras_loss(MSELoss(), dtype=np.float16)
 

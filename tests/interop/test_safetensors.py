@@ -288,9 +288,22 @@ def test_what_pytorch_has_not_alike_is_refused(model, got, tmp_path):
 def test_an_array_of_another_shape_than_pytorchs_is_refused(tmp_path):
     save_file(model(1).state_dict(), tmp_path / "a.safetensors")
     before = (other := model(2)).state_dict()
-    with pytest.raises(CheckpointError, match=r"0.weight of shape \(4, 3\) instead of \(3, 4\)$"):
+    with pytest.raises(CheckpointError, match=r"0.weight of shape \(4, 3\) instead of \(3, 4\)"):
         import_safetensors(tmp_path / "a.safetensors", other, layout="torch")
     assert_same(before, other.state_dict())
+
+
+def test_arrays_of_pytorch_read_as_ones_own_are_refused_with_what_helps(tmp_path):
+    export_safetensors(tmp_path / "a.safetensors", model(1), layout="torch")
+    with pytest.raises(CheckpointError, match="instead of") as caught:
+        import_safetensors(tmp_path / "a.safetensors", model(1))
+    assert 'want `layout="torch"`' in caught.value.__notes__[0]
+
+
+def test_what_is_no_module_is_refused(tmp_path):
+    for function in (export_safetensors, import_safetensors):
+        with pytest.raises(TypeError, match=f"^{function.__name__}: expected a Module, got None$"):
+            function(tmp_path / "a.safetensors", None)
 
 
 def test_a_layout_is_one_of_two(tmp_path):

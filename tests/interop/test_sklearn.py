@@ -255,6 +255,11 @@ def test_searches_and_pipelines_take_them():
             "NetRegressor: expected early_stopping to be a bool, got 1",
         ),
         (
+            lambda: NetClassifier(early_stopping=True, validation_fraction=0.001).fit(X, LABELS),
+            ValueError,
+            "NetClassifier: expected validation_fraction=0.001 to split the samples, got The test",
+        ),
+        (
             lambda: NetClassifier().fit(X, 0 * LABELS),
             ValueError,
             "NetClassifier: expected y of 2 classes or more, got 1 class",

@@ -113,8 +113,14 @@ REMEDIES = {
     "sample_shape[…] to be an integer >= 1, got None": "A sample has no axis of the batch: "
     "`(784,)`, not `(None, 784)`.",
     "sample_shape to be a tuple of integers": "One number, too, is a tuple: `(784,)`.",
+    "hidden to be a tuple of integers": "One hidden layer is `(100,)`, none is `()`.",
+    "meta that JSON can hold": "Convert arrays to lists, `classes.tolist()`, and leave NaN out.",
+    "… to be a safetensors file that fits, got …instead of…": "Arrays as PyTorch has them want "
+    '`layout="torch"`, to write and to read.',
     "samples x of … axes or more": "`predict` takes samples on the first axis: one is `x[None]`.",
     "history to be a History": "Give what `fit` returned.",
+    "a Module, got a NetClassifier": "The network of an estimator is its `model_`.",
+    "a Module, got a NetRegressor": "The network of an estimator is its `model_`.",
     "a Module, got '…'": "Of files, the path comes first: `save_model(path, model)`.",
     "a Conv2d": "Give the layer: `model[0]`, not the model, nor its weight.",
 }
@@ -188,7 +194,7 @@ def refusing(owner: object, contract: str, kind: type[Exception] = ValueError) -
         if isinstance(error, MemoryError) or (of_system and not issubclass(kind, OSError)):
             raise
         found = str(error) or type(error).__name__
-        raise kind(expected(owner, contract, found)) from error
+        raise refusal(kind, owner, contract, found) from error
 
 
 def locate(error: Exception, container: object, name: object, layer: object) -> None:

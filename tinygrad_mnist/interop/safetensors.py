@@ -40,8 +40,9 @@ def export_safetensors(
             folder or a device.
         OSError: The file cannot be written; an old one is still there.
     """
+    orders = _orders("export_safetensors", model, layout)
     arrays = model.state_dict()
-    for name, order in _orders("export_safetensors", model, layout).items():
+    for name, order in orders.items():
         arrays[name] = np.ascontiguousarray(order(arrays[name]))
     write("export_safetensors", path, lambda file: file.write(save(arrays)))
 
@@ -77,5 +78,7 @@ def import_safetensors(
 
 
 def _orders(owner: str, model: Module, layout: Layout) -> dict[str, Order]:
+    if not isinstance(model, Module):
+        raise check.type_error(owner, "a Module", model)
     check.choice(owner, "layout", layout, "own", "torch")
     return torch_orders(owner, model) if layout == "torch" else {}

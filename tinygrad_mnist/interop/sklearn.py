@@ -127,9 +127,10 @@ class _Net(BaseEstimator):  # type: ignore[misc]
         validation, callbacks = None, list[training.Callback]()
         if check.flag(self, "early_stopping", self.early_stopping):
             seed, fraction = int(self._rng.integers(2**32)), self.validation_fraction
-            x, x_held, t, t_held = train_test_split(
-                x, t, test_size=fraction, random_state=seed, stratify=classes
-            )
+            with check.refusing(self, f"validation_fraction={fraction} to split the samples"):
+                x, x_held, t, t_held = train_test_split(
+                    x, t, test_size=fraction, random_state=seed, stratify=classes
+                )
             validation = x_held, t_held
             callbacks.append(training.EarlyStopping(patience=self.patience, restore_best=True))
         loader = DataLoader(x, t, self.batch_size, shuffle=True, rng=self._rng)
