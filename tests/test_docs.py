@@ -243,6 +243,7 @@ def test_errors_are_made_by_expected():
         "data/_formats.py",
         "interop/_torch.py",
         "interop/keras/layers.py",
+        "interop/safetensors.py",
         "optim/groups.py",
         "training/_archive.py",
         "training/_resume.py",

@@ -43,6 +43,18 @@ def test_there_and_back(tmp_path):
     assert_same(one.state_dict(), other.state_dict())
 
 
+@pytest.mark.parametrize(("written", "read"), [("torch", "own"), ("own", "torch")])
+def test_a_file_of_the_other_layout_is_refused_where_its_shapes_would_fit(tmp_path, written, read):
+    square, path = Sequential(Linear(3, 3, rng=1)), tmp_path / "a.safetensors"
+    export_safetensors(path, square, layout=written)
+    before = square.state_dict()
+    with pytest.raises(
+        CheckpointError, match=f'that fits, got one written with layout="{written}"'
+    ):
+        import_safetensors(path, square, layout=read)
+    assert_same(before, square.state_dict())
+
+
 def test_the_library_itself_reads_it(tmp_path):
     export_safetensors(tmp_path / "a.safetensors", model(1))
     assert_same(load_file(tmp_path / "a.safetensors"), model(1).state_dict())
@@ -294,7 +306,8 @@ def test_an_array_of_another_shape_than_pytorchs_is_refused(tmp_path):
 
 
 def test_arrays_of_pytorch_read_as_ones_own_are_refused_with_what_helps(tmp_path):
-    export_safetensors(tmp_path / "a.safetensors", model(1), layout="torch")
+    theirs = {name: np.ascontiguousarray(a.T) for name, a in model(1).state_dict().items()}
+    save_file(theirs, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="instead of") as caught:
         import_safetensors(tmp_path / "a.safetensors", model(1))
     assert 'want `layout="torch"`' in caught.value.__notes__[0]

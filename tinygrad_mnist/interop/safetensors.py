@@ -5,6 +5,7 @@ Names, shapes and dtypes are those of `state_dict`, or with `layout="torch"` tho
 places: images have their channels first, and a Residual is a Module with a `body` and a `shortcut`.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -44,7 +45,8 @@ def export_safetensors(
     arrays = model.state_dict()
     for name, order in orders.items():
         arrays[name] = np.ascontiguousarray(order(arrays[name]))
-    write("export_safetensors", path, lambda file: file.write(save(arrays)))
+    content = save(arrays, metadata={"layout": layout})
+    write("export_safetensors", path, lambda file: file.write(content))
 
 
 def import_safetensors(
@@ -67,7 +69,9 @@ def import_safetensors(
     content = Path(path).read_bytes()
     contract = f"{path} to be a safetensors file that fits"
     with check.refusing("import_safetensors", contract, CheckpointError):
-        arrays = load(content)
+        arrays, written = load(content), _layout_in(content)
+        if written not in (None, layout):  # square arrays would fit in both
+            raise ValueError(f'one written with layout="{written}"')
         for name, own in model.state_dict().items():
             if name in orders and name in arrays:
                 arrays[name] = undone(orders[name], name, arrays[name], own.shape)
@@ -75,6 +79,14 @@ def import_safetensors(
             if name.endswith("running_var"):
                 arrays.pop(name.replace("running_var", "num_batches_tracked"), None)
         set_arrays(model, arrays)
+
+
+def _layout_in(content: bytes) -> str | None:
+    """Return the layout that `export_safetensors` wrote into a file's header; others do not."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    layout: str | None = header.get("__metadata__", {}).get("layout")
+    return layout
 
 
 def _orders(owner: str, model: Module, layout: Layout) -> dict[str, Order]:
