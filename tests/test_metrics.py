@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from helpers import refusal, refusal_starting
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygrad_mnist import metrics
@@ -232,6 +232,7 @@ KINDS = {
 }
 
 
+@settings(max_examples=40)  # of each, a hundred pairs of kinds are called
 @given(seed=seeds(), samples=SIDES, classes=CLASSES)
 def test_what_is_not_refused_is_what_scikit_learn_says(sklearn, seed, samples, classes):
     predicted, true = np.random.default_rng(seed).integers(0, classes, (2, samples))

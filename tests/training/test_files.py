@@ -107,6 +107,14 @@ def test_the_content_is_never_open_to_more_people_than_the_old_file(tmp_path, mo
     assert found == [0o600]
 
 
+@every_writer
+def test_a_folder_that_is_not_there_is_named_with_the_path_as_it_was_given(tmp_path, writer):
+    path = tmp_path / "none" / "file"
+    contract = f"{writer}: expected path to be a file, in a folder that is there"
+    with refusal(FileNotFoundError, f"{contract}, got {str(path)!r}"):
+        WRITERS[writer](path)
+
+
 @posix
 @every_writer
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to a pipe"])

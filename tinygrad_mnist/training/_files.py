@@ -33,6 +33,9 @@ def write(owner: str, path: str | os.PathLike[str], fill: Callable[[IO[bytes]], 
         fill: Writes the content into an open file; it may be called more than once.
     """
     path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        contract = "path to be a file, in a folder that is there"
+        raise FileNotFoundError(check.expected(owner, contract, repr(str(path))))
     mode = _mode(owner, path)
     _remove_abandoned(path)
     while not _replaced(path, mode, fill):
