@@ -10,7 +10,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer, clip_grad_norm
 from tinygrad_mnist.optim.schedules import Schedule
 from tinygrad_mnist.training import checkpoint
-from tinygrad_mnist.training._kept import arrays_of, set_back
+from tinygrad_mnist.training._kept import set_back
 from tinygrad_mnist.training.history import History, Mode, mode_of
 
 
@@ -181,7 +181,7 @@ class EarlyStopping(_Monitoring):
             record, kept = run.history.records[-1], run.state.get(self._name)
             records = History([kept["record"], record] if kept else [record])
             if records.best(self.monitor, self.mode) is record:
-                run.state[self._name] = {"record": record, "arrays": arrays_of(run.model)}
+                run.state[self._name] = {"record": record, "arrays": run.model.state_dict()}
 
     def after_run(self, run: Run) -> None:
         if self.restore_best and self._name in run.state:

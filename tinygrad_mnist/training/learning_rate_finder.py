@@ -15,7 +15,7 @@ from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.training._arguments import Pairs, check_trainable, pairs_of
-from tinygrad_mnist.training._kept import arrays_of, modes_kept, set_back
+from tinygrad_mnist.training._kept import modes_kept, set_back
 
 _MEMORY = 0.9  # of the smoothed loss: about the last ten batches count
 _BLOWN_UP = 4.0  # times the smallest smoothed loss
@@ -116,7 +116,7 @@ def _everything_kept(
     model: Module, optimizer: Optimizer, loss: Loss, train: Pairs
 ) -> Iterator[Hold]:
     """Set all that a step changes back to what it was, and clear the gradients."""
-    arrays, settings = arrays_of(model), optimizer.state_dict()
+    arrays, settings = model.state_dict(), optimizer.state_dict()
     streams = [(put, get()) for get, put in streams_in([model, loss, train])]
     with holding() as hold, modes_kept(model):
         try:

@@ -27,7 +27,7 @@ from tinygrad_mnist.training._arguments import (
     pairs_of,
 )
 from tinygrad_mnist.training._averages import Averages, Metric, named, refuse_unless_finite
-from tinygrad_mnist.training._kept import arrays_of, modes_kept, set_back
+from tinygrad_mnist.training._kept import modes_kept, set_back
 from tinygrad_mnist.training._progress import Progress
 from tinygrad_mnist.training._resume import RunFile, finite, opened, position
 from tinygrad_mnist.training.callbacks import Callback, Run
@@ -238,7 +238,7 @@ def _validated(
 @contextmanager
 def _set_back_unless_finite(run: Run) -> Iterator[None]:
     """Undo what was trained when the loss or a parameter is NaN or infinite."""
-    arrays, settings = arrays_of(run.model), run.optimizer.state_dict()
+    arrays, settings = run.model.state_dict(), run.optimizer.state_dict()
     try:
         yield
         if not finite(run.model):
