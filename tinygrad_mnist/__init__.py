@@ -36,7 +36,7 @@ from tinygrad_mnist.nn import (
 from tinygrad_mnist.optim import SGD, Adam, AdamW
 from tinygrad_mnist.parameter import Buffer, Parameter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GELU",
