@@ -26,6 +26,7 @@ FLOORS = """
     compiled
     training
     interop plots
+    page
 """
 # third parties, where a part may use more than NumPy and the standard library
 THIRD_PARTIES = {

@@ -1,0 +1,194 @@
+"""FAULTS: famous mistakes, each of them one wrong part of a training; and what the kit says."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist.init import glorot_uniform
+from tinygrad_mnist.losses import CrossEntropyLoss, MSELoss
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Linear, ReLU, Sequential
+from tinygrad_mnist.optim import SGD
+from tinygrad_mnist.page import mistakes
+from tinygrad_mnist.page.setups import Layers, Setup, require_one_of, setup_of
+from tinygrad_mnist.testing import (
+    GradientCheckError,
+    ModuleContractError,
+    check_gradients,
+    check_loss_gradients,
+    check_model_gradients,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake: which part of a Setup is wrong.
+
+    Args:
+        part: The name of an attribute of Setup.
+        wrong: What stands there.
+        why: Of a mistake that the gradient check cannot see: why, and what would see it.
+        needs: What the other parts have to be, with the mistake and without it.
+    """
+
+    part: str
+    wrong: Any
+    why: str = ""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def tied(width: int, _: int, **drawn: Any) -> Module:
+    """Return two layers that have their weights in common, each with what its own forward keeps."""
+    first, second = Linear(width, width, **drawn), Linear(width, width, rng=0)
+    second.weight, second.bias = first.weight, first.bias
+    return Sequential(first, second)
+
+
+_DROPOUT = {"dropout": 0.5}
+_SQUARES = {"loss": partial(MSELoss, "batchmean")}
+_MOMENTUM = {"optimizer": partial(SGD, momentum=0.9), "rate": 0.005}
+_SQUARE = {"layers": Layers((100, 100))}  # a hidden layer whose W is square
+_TIED = _SQUARE | {"between": tied, "init": glorot_uniform}
+
+FAULTS = {  # the notebook's own five first
+    "ReLU takes its slope from its output": Fault(
+        "activation", mistakes.OutputSlopeReLU, needs={"activation": ReLU}
+    ),
+    "Dropout scales forward, not backward": Fault(
+        "dropping", mistakes.NoFactorDropout, needs=_DROPOUT
+    ),
+    "many small steps after one forward": Fault(
+        "step",
+        mistakes.many_steps,
+        "The gradient is right for the first step only. A test of the loop would see it: as many "
+        "forwards as steps.",
+    ),
+    "the loss is a square, its gradient that of half a square": Fault(
+        "slope", mistakes.HalfGradient, needs=_SQUARES
+    ),
+    "training accuracy under the label of the test's": Fault(
+        "measure",
+        mistakes.on_training_images,
+        "What is measured has no gradient. Look at which images the measure gets.",
+    ),
+    "Dropout edits dy and forgets the mask": Fault(
+        "dropping", mistakes.ForgetfulDropout, needs=_DROPOUT
+    ),
+    "Dropout stays on in the test": Fault(
+        "measure",
+        mistakes.while_dropping,
+        "What is measured has no gradient. Measure twice: the same images give two accuracies.",
+        needs=_DROPOUT,
+    ),
+    "a tied layer has one cache": Fault("between", mistakes.TiedOneCache, needs=_TIED),
+    "Linear sets its gradient, does not add": Fault("last", mistakes.OverwritingLinear),
+    "dx misses a transpose": Fault("between", mistakes.MissingTranspose, needs=_SQUARE),
+    "the gradient of the bias is a mean": Fault("last", mistakes.MeanBias),
+    "softmax before CrossEntropyLoss": Fault(
+        "last",
+        mistakes.softmax_inside,
+        "The gradient is right for a softmax of a softmax. `fit` refuses this model: it expects "
+        "logits for CrossEntropyLoss.",
+        needs={"loss": CrossEntropyLoss},
+    ),
+    "all weights start equal": Fault(
+        "init",
+        mistakes.equal_weights,
+        "The gradient is right, and the same for all units of a layer. Look at the weights: their "
+        "columns stay equal.",
+    ),
+    "the loss is a mean, its gradient that of the sum": Fault("slope", mistakes.SummedGradient),
+    "the gradient is t - y": Fault("slope", mistakes.TargetMinusPred),
+    "(N, 10) against (N, 1, 10)": Fault(
+        "slope",
+        mistakes.Broadcasting,
+        "The gradient is right for a value that is wrong. A `reference=` in `check_loss_gradients` "
+        "would see it; MSELoss refuses the two shapes.",
+        needs=_SQUARES,
+    ),
+    "gradients are never zeroed": Fault(
+        "step",
+        mistakes.never_zeroed,
+        "Each backward adds the right gradient, to those of all batches before. A test of the loop "
+        "would see it: two steps, and the gradient of the second batch alone.",
+    ),
+    "gradients are zeroed after backward": Fault(
+        "step",
+        mistakes.zeroed_late,
+        "The gradient is right until it is forgotten. A test of the loop would see it: no weight "
+        "moves.",
+    ),
+    "momentum with the wrong sign": Fault(
+        "optimizer",
+        partial(mistakes.BackwardMomentum, momentum=0.9),
+        "The gradient is right, the optimizer makes a wrong step of it. `grade_optimizer` would "
+        "see it: it compares the steps with those of SGD.",
+        needs=_MOMENTUM,
+    ),
+    "inputs are shuffled without their targets": Fault(
+        "data",
+        mistakes.shuffled_apart,
+        "The gradient is right for the data that it gets. Look at images beside their targets.",
+    ),
+    "labels are off by one": Fault(
+        "data",
+        mistakes.off_by_one,
+        "The gradient is right for the data that it gets. Look at images beside their targets.",
+    ),
+    "training pixels from 0 to 255": Fault(
+        "data",
+        mistakes.raw_pixels,
+        "The gradient is right for the data that it gets. Look at its largest number.",
+    ),
+}
+
+
+def setups(choices: Mapping[str, Any], name: str = "none") -> list[Setup]:
+    """Return the training that was chosen; with a fault, that training right and broken."""
+    require_one_of("fault", name, ("none", *FAULTS))
+    setup = setup_of(choices)
+    if name == "none":
+        return [setup]
+    fault = FAULTS[name]
+    right = replace(setup, **fault.needs)
+    return [right, replace(right, **{fault.part: fault.wrong})]
+
+
+def source_of(name: str) -> str:
+    """Return the code that is wrong, or "" where nothing is."""
+    if name == "none":
+        return ""
+    wrong = FAULTS[name].wrong
+    return inspect.getsource(getattr(wrong, "func", wrong))  # the class of a partial
+
+
+def verdict(setup: Setup, name: str = "none") -> str:
+    """Return what the kit says of each layer, of the loss and of both together.
+
+    The first word is "right:", "wrong:" or "cannot see:".
+    """
+    model, loss, _ = setup.small().build()
+    rng = np.random.default_rng(2)
+    t = np.eye(10)[:4]
+    x = inputs = rng.standard_normal((4, setup.small().layers.side, setup.small().layers.side, 1))
+    reports = []
+    try:
+        for layer in model:
+            reports.append(check_gradients(layer, rng.standard_normal(x.shape)))
+            x = layer(x)
+        reports.append(check_loss_gradients(loss, rng.standard_normal(t.shape), t))
+        reports.append(check_model_gradients(model, loss, inputs, t))
+    except ModuleContractError as error:
+        return f"wrong: {error}"
+    except GradientCheckError as error:
+        worst = max(error.report.mismatches, key=lambda m: abs(m.analytic - m.numeric))
+        return "\n".join([f"wrong: {error.report.subject}: {worst}", *error.report.hints])
+    if name != "none":
+        return f"cannot see: no gradient is wrong. {FAULTS[name].why}"
+    checked = sum(array.checked for report in reports for array in report.arrays)
+    subjects = ", ".join(dict.fromkeys(report.subject for report in reports))
+    return f"right: {subjects}: none of {checked} gradients disagree with central differences"
