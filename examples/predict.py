@@ -10,9 +10,10 @@ import argparse
 import sys
 
 import numpy as np
-from scipy.ndimage import center_of_mass, find_objects, label
+from scipy.ndimage import find_objects, label
 
 from tinygrad_mnist import Softmax
+from tinygrad_mnist.data.mnist import size_normalized
 from tinygrad_mnist.training import checkpoint, predict
 
 try:
@@ -66,19 +67,6 @@ def cut_out(ink):
     return ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def as_mnist(digit):
-    """Return a digit in the form of MNIST: (28, 28), from 0 for paper to 1 for ink."""
-    height, width = (max(1, round(20 * n / max(digit.shape))) for n in digit.shape)
-    small = np.asarray(Image.fromarray(digit.astype(np.float32)).resize((width, height)))
-    small = np.clip(small / small.max(), 0, 1)
-    y, x = center_of_mass(small)
-    top = int(np.clip(round(13.5 - y), 0, 28 - height))
-    left = int(np.clip(round(13.5 - x), 0, 28 - width))
-    image = np.zeros((28, 28), np.float32)
-    image[top : top + height, left : left + width] = small
-    return image
-
-
 def doubt(digit, probability):
     """Return why a reading may be wrong, or nothing."""
     height, width = digit.shape
@@ -120,9 +108,7 @@ for path in args.images:
         unreadable += 1
         continue
     digits = digits_in(ink)
-    images = np.array([as_mnist(digit) for digit in digits])
-    if images.shape[:1] + ink.shape == (1, 28, 28):
-        images[0] = ink  # it has the form of MNIST
+    images = np.array([size_normalized(digit) for digit in digits])
     for i, p in enumerate(Softmax()(predict(model, images[..., None]))):
         place = f", digit {i + 1} of {len(digits)}" if len(digits) > 1 else ""
         ranked = [f"{names[best]} ({p[best]:.0%})" for best in np.argsort(-p)[:3]]

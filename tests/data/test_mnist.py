@@ -1053,3 +1053,50 @@ def test_preprocess_refuses_labels_as_one_hot_does(labels, error, text):
 def test_preprocess_refuses_other_dtypes(dtype, found):
     with refusal(TypeError, f"mnist.preprocess: expected dtype float32 or float64, got {found}"):
         mnist.preprocess(IMAGES, LABELS, dtype)
+
+
+def test_the_digits_of_mnist_are_in_the_form_of_mnist():
+    """It repeats what the makers of MNIST did: their images come out as they are."""
+    (_, _), (images, _) = mnist.load_data()
+    for image in images[:200]:
+        np.testing.assert_allclose(mnist.size_normalized(image), image / image.max(), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(280, 130), (33, 61), (20, 20), (7, 4)])
+def test_a_digit_of_any_size_is_scaled_as_pillow_does_and_centred(shape):
+    image = pytest.importorskip("PIL.Image", reason="needs the extra `plot`")
+    ink = np.random.default_rng(0).uniform(0.1, 9, shape).astype(np.float32)
+    height, width = (round(20 * n / max(shape)) for n in shape)
+    scaled = image.fromarray(ink).resize((width, height), image.Resampling.BILINEAR)
+    wanted = np.asarray(scaled) / np.max(scaled)
+    found = mnist.size_normalized(np.pad(ink, ((3, 50), (90, 0))))  # wherever it was drawn
+    assert (found.dtype, found.shape, found.max()) == (np.float32, (28, 28), 1)
+    rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    np.testing.assert_allclose(found[np.ix_(rows, columns)], wanted, atol=1e-6)
+    for axis in (0, 1):
+        centre = np.average(np.arange(28), weights=found.sum(axis=1 - axis))
+        assert abs(centre - 14) <= 0.5
+
+
+@pytest.mark.parametrize(("shape", "box"), [((280, 9), (20, 1)), ((2, 280), (1, 20))])
+def test_a_line_keeps_a_pixel_of_width(shape, box):
+    rows, columns = np.nonzero(mnist.size_normalized(np.ones(shape)))
+    assert (len(set(rows)), len(set(columns))) == box
+
+
+def test_ink_far_from_the_middle_stays_inside():
+    ink = np.zeros((20, 20))
+    ink[0, 0], ink[19, 19] = 1, 0.001  # nearly all of it is in one corner
+    found = mnist.size_normalized(ink)
+    np.testing.assert_allclose(found[8:, 8:], ink, rtol=1e-6)
+
+
+def test_what_is_no_ink_is_refused():
+    owner = "mnist.size_normalized: expected"
+    with refusal(ValueError, f"{owner} ink of shape (H, W), got (2, 3, 1)"):
+        mnist.size_normalized(np.ones((2, 3, 1)))
+    blank, none = np.zeros((3, 3)), np.zeros((0, 3))
+    for ink in (blank, none, np.eye(3) - 0.1, np.diag([1, np.nan, 1]), np.diag([1, np.inf, 1])):
+        got = f"an array of shape {ink.shape} and dtype float64"
+        with refusal(ValueError, f"{owner} ink >= 0, some of it > 0, got {got}"):
+            mnist.size_normalized(ink)

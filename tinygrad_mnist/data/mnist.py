@@ -90,6 +90,44 @@ def preprocess(
     return inputs, one_hot(y, 10, dtype)
 
 
+def size_normalized(ink: ArrayLike) -> FloatArray:
+    """Return a drawn digit in the form of MNIST's: (28, 28), from 0 for paper to 1 for ink.
+
+    It is cut out and scaled to fit 20 x 20 pixels, its proportions kept, and its centre of mass is
+    put on the pixel in row 14 and column 14. So were the images of MNIST made, and they come out
+    as they are. ink (H, W) is one digit, of any size: 0 for paper, and numbers > 0 for ink.
+    """
+    owner = "mnist.size_normalized"
+    ink = check.floats(owner, "ink", ink)
+    if ink.ndim != 2:
+        raise check.value_error(owner, "ink of shape (H, W)", ink.shape)
+    if not (ink.any() and np.min(ink) >= 0 and np.max(ink) < np.inf):  # nor NaN
+        raise check.value_error(owner, "ink >= 0, some of it > 0", ink)
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / ink.max()
+    height, width = (max(1, round(20 * n / max(digit.shape))) for n in digit.shape)
+    small = _averaging(height, digit.shape[0]) @ digit @ _averaging(width, digit.shape[1]).T
+    small /= small.max()
+    y, x = (np.arange(n) @ small.sum(axis=1 - i) / small.sum() for i, n in enumerate(small.shape))
+    top = int(np.clip(round(14 - y), 0, 28 - height))
+    left = int(np.clip(round(14 - x), 0, 28 - width))
+    image = np.zeros((28, 28), np.float32)
+    image[top : top + height, left : left + width] = small
+    return image
+
+
+def _averaging(new: int, old: int) -> FloatArray:
+    """Return the matrix (new, old) by which new pixels are averages of the old ones around them.
+
+    Weights fall linearly to 0 within one new pixel, or one old one if those are larger.
+    """
+    size = old / new
+    distance = size * (np.arange(new)[:, None] + 0.5) - (np.arange(old) + 0.5)
+    weights = np.maximum(0, 1 - abs(distance) / max(size, 1))
+    averaging: FloatArray = weights / weights.sum(axis=1, keepdims=True)
+    return averaging
+
+
 def _read_bundled() -> dict[str, Integers]:
     content = (resources.files("tinygrad_mnist.data") / "mnist_20k.npz").read_bytes()
     found = hashlib.sha256(content).hexdigest()
