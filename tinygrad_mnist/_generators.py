@@ -2,7 +2,8 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any
@@ -25,6 +26,17 @@ def streams_in(root: object) -> Iterator[Stream]:
             yield partial(value.get_state, legacy=False), value.set_state
         elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
             yield value.getstate, value.setstate
+
+
+@contextmanager
+def kept(streams: Iterable[Stream]) -> Iterator[None]:
+    """Set streams back, at the end of a `with` block, to where they are at its beginning."""
+    states = [(put, get()) for get, put in streams]
+    try:
+        yield
+    finally:
+        for put, state in states:
+            put(state)
 
 
 def reachable(root: object) -> Iterator[Any]:

@@ -221,7 +221,7 @@ def test_the_file_is_the_model_and_has_the_meta_as_json(tmp_path):
 
 
 def test_a_folder_is_not_written_to(tmp_path):
-    with pytest.raises(ValueError, match="^to_onnx: expected the path of a regular file, or of"):
+    with pytest.raises(ValueError, match="^to_onnx: expected path to be a file, in a folder that"):
         to_onnx(ReLU(), (3,), tmp_path)
     assert not any(tmp_path.iterdir())
 

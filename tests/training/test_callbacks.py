@@ -157,7 +157,7 @@ def test_a_callback_of_other_names_would_never_be_called_and_is_refused():
 @pytest.mark.parametrize(
     ("path", "error", "got"),
     [
-        ("nope/best.npz", ValueError, "'nope/best.npz'"),
+        ("nope/best.npz", FileNotFoundError, "'nope/best.npz'"),
         (".", ValueError, "'.'"),
         (None, TypeError, "None"),
     ],
@@ -317,7 +317,7 @@ def test_a_csv_log_is_whole_after_each_epoch_and_goes_on_after_a_resume(tmp_path
         fit(*small_run(), epochs=epochs, callbacks=callbacks, **saving)
     assert lengths == [1, 2, 3]
     contract = "CSVLog: expected path to be a file, in a folder that is there"
-    with refusal(ValueError, f"{contract}, got 'nope/log.csv'"):
+    with refusal(FileNotFoundError, f"{contract}, got 'nope/log.csv'"):
         fit(*small_run(), epochs=1, callbacks=[CSVLog("nope/log.csv")])
 
 

@@ -742,7 +742,7 @@ NAMES += " their own"
         ),
         (
             {"checkpoint": "no/folder.npz"},
-            ValueError,
+            FileNotFoundError,
             "checkpoint to be a file, in a folder that is there, got 'no/folder.npz'",
         ),
         (

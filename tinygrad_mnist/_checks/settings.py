@@ -3,10 +3,8 @@
 import math
 import numbers
 import operator
-import os
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +13,6 @@ from numpy.typing import DTypeLike
 from tinygrad_mnist._checks.refusal import (
     described,
     expected,
-    refusal,
     type_error,
     value_error,
 )
@@ -117,17 +114,6 @@ def generator(owner: object, rng: Any) -> np.random.Generator:
     except TypeError:
         contract = "rng to be a seed, a numpy.random.Generator or None"
         raise type_error(owner, contract, rng) from None
-
-
-def file_path(owner: object, name: str, path: Any) -> Any:
-    """Return path; refuse one that no file could be written to."""
-    contract = f"{name} to be a file, in a folder that is there"
-    if not isinstance(path, (str, os.PathLike)):
-        raise type_error(owner, contract, path)
-    real = Path(os.path.realpath(path))  # where a link leads
-    if not real.parent.is_dir() or (real.exists() and not real.is_file()):
-        raise refusal(ValueError, owner, contract, repr(str(path)))
-    return path
 
 
 class Setting(Generic[T]):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist._generators import Stream, streams_in
+from tinygrad_mnist._generators import Stream, kept, streams_in
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.testing.report import ModuleContractError
 
@@ -188,13 +188,8 @@ class State:
 @contextmanager
 def global_state_kept() -> Iterator[None]:
     """Set back what is everybody's: both global streams, the filters of warnings, np.seterr."""
-    streams = [(set_state, get_state()) for get_state, set_state in _GLOBAL]
-    try:
-        with warnings.catch_warnings(), np.errstate():
-            yield
-    finally:
-        for set_state, state in streams:
-            set_state(state)
+    with kept(_GLOBAL), warnings.catch_warnings(), np.errstate():
+        yield
 
 
 @contextmanager

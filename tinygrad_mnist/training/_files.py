@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tinygrad_mnist import _checks as check
 
@@ -28,15 +28,14 @@ def write(owner: str, path: str | os.PathLike[str], fill: Callable[[IO[bytes]], 
     followed, and a file that is replaced leaves its mode.
 
     Args:
-        owner: Who refuses a path that is neither a regular file nor free.
+        owner: Who refuses a path where no file can be.
         path: Where the file is to be.
         fill: Writes the content into an open file; it may be called more than once.
     """
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        contract = "path to be a file, in a folder that is there"
-        raise FileNotFoundError(check.expected(owner, contract, repr(str(path))))
-    mode = _mode(owner, path)
+    path = checked_path(owner, "path", path)
+    mode = None
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode)
     _remove_abandoned(path)
     while not _replaced(path, mode, fill):
         pass  # somebody took the temporary file for an abandoned one: see _remove_abandoned
@@ -48,16 +47,17 @@ def write(owner: str, path: str | os.PathLike[str], fill: Callable[[IO[bytes]], 
             os.close(folder)
 
 
-def _mode(owner: str, path: Path) -> int | None:
-    """Return the mode of the file that is there, or None if there is nothing."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(mode):
-        contract = "the path of a regular file, or of none yet"
-        raise check.value_error(owner, contract, str(path))
-    return stat.S_IMODE(mode)
+def checked_path(owner: object, name: str, path: Any) -> Path:
+    """Return where a link leads, or the path itself; refuse one that no file can be written to."""
+    contract = f"{name} to be a file, in a folder that is there"
+    if not isinstance(path, (str, os.PathLike)):
+        raise check.type_error(owner, contract, path)
+    real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise check.refusal(FileNotFoundError, owner, contract, repr(str(path)))
+    if real.exists() and not real.is_file():
+        raise check.refusal(ValueError, owner, contract, repr(str(path)))
+    return real
 
 
 def _replaced(path: Path, mode: int | None, fill: Callable[[IO[bytes]], object]) -> bool:

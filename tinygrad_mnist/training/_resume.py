@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist._generators import check_state, streams_in
+from tinygrad_mnist._generators import check_state, kept, streams_in
 from tinygrad_mnist.data import DataLoader
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.training import checkpoint
 from tinygrad_mnist.training._averages import Averages
+from tinygrad_mnist.training._files import checked_path
 from tinygrad_mnist.training.callbacks import Run
 from tinygrad_mnist.training.checkpoint import CheckpointError
 from tinygrad_mnist.training.history import checked_records, record_of_others
@@ -41,13 +42,11 @@ def opened(
     if resumed_at is None:
         return now, loader
     averages.load_state_dict(resumed_at)
-    states = [(put, get()) for get, put in streams_in(loader)]  # a transform may have its own
-    generator.state = resumed_at["start"]
-    pairs: Iterator[Any] = iter(loader)
-    for _ in islice(pairs, averages.batches):  # a loader may draw for each pair that it yields
-        pass
-    for put, state in states:
-        put(state)
+    with kept(streams_in(loader)):  # a transform may have its own
+        generator.state = resumed_at["start"]
+        pairs: Iterator[Any] = iter(loader)
+        for _ in islice(pairs, averages.batches):  # a loader may draw for each pair that it yields
+            pass
     return resumed_at["start"], pairs
 
 
@@ -60,7 +59,7 @@ class RunFile:
         if path is not None:
             if not isinstance(loader, DataLoader):
                 raise check.type_error("fit", "a DataLoader to write checkpoints of", loader)
-            check.file_path("fit", "checkpoint", path)
+            checked_path("fit", "checkpoint", path)
         if every is not None:
             if path is None:
                 raise check.value_error("fit", "checkpoint, the file, with checkpoint_every", path)

@@ -10,6 +10,7 @@ from tinygrad_mnist.module import Module
 from tinygrad_mnist.optim import Optimizer, clip_grad_norm
 from tinygrad_mnist.optim.schedules import Schedule
 from tinygrad_mnist.training import checkpoint
+from tinygrad_mnist.training._files import checked_path
 from tinygrad_mnist.training._kept import set_back
 from tinygrad_mnist.training.history import History, Mode, mode_of
 
@@ -115,7 +116,7 @@ class CSVLog(Callback):
         self.path = path
 
     def before_run(self, run: Run) -> None:
-        check.file_path(self, "path", self.path)
+        checked_path(self, "path", self.path)
 
     def after_epoch(self, run: Run) -> None:
         run.history.to_csv(self.path)
@@ -211,7 +212,7 @@ class BestCheckpoint(_Monitoring):
 
     def before_run(self, run: Run) -> None:
         super().before_run(run)
-        check.file_path(self, "path", self.path)
+        checked_path(self, "path", self.path)
 
     def after_epoch(self, run: Run) -> None:
         if not self.epochs_since_best(run):

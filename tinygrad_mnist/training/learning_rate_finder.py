@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist import _checks as check
-from tinygrad_mnist._generators import streams_in
+from tinygrad_mnist._generators import kept, streams_in
 from tinygrad_mnist._interrupts import Hold, holding
 from tinygrad_mnist.losses import Loss
 from tinygrad_mnist.module import Module
@@ -117,13 +117,11 @@ def _everything_kept(
 ) -> Iterator[Hold]:
     """Set all that a step changes back to what it was, and clear the gradients."""
     arrays, settings = model.state_dict(), optimizer.state_dict()
-    streams = [(put, get()) for get, put in streams_in([model, loss, train])]
-    with holding() as hold, modes_kept(model):
+    streams = streams_in([model, loss, train])
+    with holding() as hold, modes_kept(model), kept(streams):
         try:
             yield hold
         finally:
             set_back(model, arrays)
             optimizer.load_state_dict(settings)
             model.zero_grad()
-            for put, state in streams:
-                put(state)
