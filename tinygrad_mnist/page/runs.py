@@ -1,0 +1,163 @@
+"""Runs: trainings in threads of their own, the right one and a broken one step by step in turn."""
+
+import copy
+import math
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist.data import DataLoader, mnist
+from tinygrad_mnist.losses import MSELoss
+from tinygrad_mnist.nn import Softmax
+from tinygrad_mnist.page.faults import setups, source_of, verdict
+from tinygrad_mnist.page.setups import Data, Setup
+
+EPOCHS = 10
+POINTS = 10  # of a curve, an epoch
+TESTED = 1000  # images that an accuracy is measured on
+KEPT = 8  # runs
+
+
+@cache
+def images() -> tuple[Data, Data]:
+    """Return the bundled images (N, 28, 28, 1) with their targets: to train on, and to test."""
+    training, test = (mnist.preprocess(*part) for part in mnist.load_data())
+    (x, t), (u, v) = training, test
+    return (x.reshape(-1, 28, 28, 1), t), (u.reshape(-1, 28, 28, 1), v)
+
+
+class Training:
+    """One of the trainings of a run. `shown` is a copy of its model that no step changes."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.diverged = setup, False
+        self.model, self._loss, self._optimizer = setup.build()
+        self._rng = np.random.default_rng(3)
+        self._losses: list[float] = []  # since the last point
+        self.shown = copy.deepcopy(self.model)
+
+    def batches(self) -> DataLoader:
+        """Return the batches of an epoch."""
+        return self.setup.batches(*images()[0], self._rng)
+
+    def step(self, batch: tuple[Any, Any]) -> None:
+        """Learn from a batch, unless an earlier loss was infinite or NaN."""
+        if not self.diverged:
+            loss = self.setup.step(self.model, self._loss, self._optimizer, *batch)
+            self._losses.append(float(loss))
+            self.diverged = not math.isfinite(loss)
+
+    def point(self) -> list[float | None]:
+        """Return the mean of the losses since the last point, or None, and the accuracy now."""
+        self.shown = copy.deepcopy(self.model)
+        training, test = ((x[:TESTED], t[:TESTED]) for x, t in images())
+        accuracy = self.setup.measure(self.model, training, test)
+        loss = None if self.diverged else sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        return [loss, float(accuracy)]
+
+    def scores_of(self, y: FloatArray) -> Any:
+        """Return the scores, 0 to 1, of outputs that the loss made logits, or scores already."""
+        return np.clip(y, 0, 1) if isinstance(self.setup.loss(), MSELoss) else Softmax()(y)
+
+
+class Run:
+    """A training, or a right and a broken one in turn, with what the kit says of the last."""
+
+    def __init__(self, choices: Mapping[str, Any], fault: str) -> None:
+        self.trainings = [Training(setup) for setup in setups(choices, fault)]
+        self._fault, self._verdict = fault, ""
+        self._phase, self._going, self._ended = "checking", threading.Event(), False
+        self._step, self._epoch, self._seconds = 0, 0.0, 0.0
+        self._points: list[list[Any]] = []
+        self._going.set()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        """What the run is doing."""
+        going = self._going.is_set() or self._phase in ("done", "diverged")
+        return self._phase if going else "stopped"
+
+    def stop(self) -> None:
+        """Wait before the next step."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """Make the next step."""
+        self._going.set()
+
+    def end(self) -> None:
+        """Make no more steps, ever."""
+        self._ended = True
+        self._going.set()
+
+    def progress(self, since: int) -> dict[str, Any]:
+        """Return how far it is, and the points of its curves from this one on."""
+        return {
+            "state": self.state,  # before the points: those of a run that is done are all there
+            "models": [repr(training.model) for training in self.trainings],
+            "source": source_of(self._fault),
+            "verdict": self._verdict or None,
+            "step": self._step,
+            "epoch": self._epoch,
+            "steps_per_second": self._step / self._seconds if self._step else 0,
+            "points": self._points[since:],
+        }
+
+    def _run(self) -> None:
+        with np.errstate(all="ignore"):  # some trainings diverge
+            self._verdict = verdict(self.trainings[-1].setup, self._fault)
+            self._phase = "training"
+            for _ in self._steps():
+                self._going.wait()
+                if self._ended or all(training.diverged for training in self.trainings):
+                    break
+        self._phase = "diverged" if self.trainings[0].diverged else "done"
+
+    def _steps(self) -> Iterator[None]:
+        """Make a step of each training at a time, and a point of the curves every so often."""
+        for epoch in range(EPOCHS):
+            epochs = [training.batches() for training in self.trainings]
+            steps = len(epochs[0])
+            for i, batches in enumerate(zip(*epochs, strict=True), start=1):
+                started = time.perf_counter()
+                for training, batch in zip(self.trainings, batches, strict=True):
+                    training.step(batch)
+                self._seconds += time.perf_counter() - started
+                self._step, self._epoch = self._step + 1, epoch + i / steps
+                if i * POINTS // steps > (i - 1) * POINTS // steps:
+                    points = [training.point() for training in self.trainings]
+                    self._points.append([self._step, *points])
+                yield
+
+
+class Runs:
+    """KEPT runs, by ids that nobody can guess; the one asked for longest ago goes first."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def start(self, choices: Mapping[str, Any], fault: str) -> str:
+        """Start a run, and return its id."""
+        name, run = secrets.token_urlsafe(), Run(choices, fault)
+        with self._lock:
+            self._runs[name] = run
+            if len(self._runs) > KEPT:
+                self._runs.popitem(last=False)[1].end()
+        return name
+
+    def get(self, name: str) -> Run | None:
+        """Return the run of an id, or None where there is none any more."""
+        with self._lock:
+            if name in self._runs:
+                self._runs.move_to_end(name)
+            return self._runs.get(name)

@@ -1,0 +1,152 @@
+"""The server of the page: which requests it takes, from whom, and how it answers them."""
+
+import contextlib
+import json
+import re
+import socket
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+
+from tinygrad_mnist import _checks as check
+from tinygrad_mnist.module import Module
+from tinygrad_mnist.page.reading import LARGEST
+from tinygrad_mnist.page.routes import ROUTES, Page, Refusal, refused
+
+FOLDER = Path(__file__).parent
+FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+LONGEST_LINE = 1 << 16
+LONGEST_BODY = 5 * LARGEST**2  # a drawing in JSON
+
+
+METHODS = dict.fromkeys([*FILES, "/start"], "GET") | dict.fromkeys(ROUTES, "POST")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request and its answer; then the connection ends."""
+
+    server: "Server"
+    timeout = 10  # seconds without a byte
+    default_request_version = "HTTP/1.0"  # of "GET /": its answer has a status, too
+    disable_nagle_algorithm = True
+    requestline = command = ""  # until they are read
+    request_version = default_request_version
+
+    def handle(self) -> None:
+        """Answer a request, or say what is wrong with it."""
+        try:
+            self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
+            if self.raw_requestline:
+                self._send(200, *self._answer())
+        except Refusal as error:
+            self._send(error.status, *as_json({"error": str(error)}))
+        except TimeoutError:
+            late = check.expected(
+                "page", f"a request within {self.timeout} seconds", "a part of it"
+            )
+            self._send(408, *as_json({"error": late}))
+        except ConnectionError:
+            pass  # nobody is there to answer
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what `parse_request` could not read."""
+        raise refused(code if code < 500 else 400, "a request of HTTP/1.1", message)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def _answer(self) -> tuple[str, bytes]:
+        if len(self.raw_requestline) > LONGEST_LINE:
+            raise refused(414, f"a line of at most {LONGEST_LINE} bytes", "a longer one")
+        if not self.parse_request():
+            raise refused(400, "a request of HTTP/1.1", "an empty line")
+        self._check_sender()
+        if self.path not in METHODS:
+            raise refused(404, f"a path, one of {' '.join(METHODS)}", check.described(self.path))
+        if self.command != METHODS[self.path]:
+            raise refused(405, f"the method {METHODS[self.path]}", check.described(self.command))
+        if self.path in FILES:
+            name, kind = FILES[self.path]
+            return kind, (FOLDER / name).read_bytes()
+        arguments = self._arguments() if self.path in ROUTES else {}
+        return as_json(getattr(self.server.page, self.path[1:])(**arguments))
+
+    def _check_sender(self) -> None:
+        """Refuse whoever came here by another name: a page of another site, in this browser."""
+        hosts, origins = (self.headers.get_all(name, []) for name in ("Host", "Origin"))
+        if [host.lower() for host in hosts] not in ([name] for name in self.server.names):
+            raise refused(
+                403, f"Host: {' or '.join(self.server.names)}", ", ".join(hosts) or "none"
+            )
+        if any(origin != f"http://{hosts[0].lower()}" for origin in origins):
+            raise refused(403, f"Origin: http://{hosts[0]}", ", ".join(origins))
+
+    def _arguments(self) -> dict[str, Any]:
+        body, checks = self._body(), ROUTES[self.path]
+        if not isinstance(body, dict) or body.keys() != checks.keys():
+            got = ", ".join(map(repr, body)) if isinstance(body, dict) else check.described(body)
+            raise refused(400, f"an object with the keys {', '.join(checks)}", got[:200])
+        try:
+            return {key: checks[key](body[key]) for key in checks}
+        except (TypeError, ValueError) as error:
+            raise Refusal(400, str(error)) from None
+
+    def _body(self) -> Any:
+        kind, lengths = self.headers.get_content_type(), self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or not lengths:
+            raise refused(411, "a Content-Length", "none")
+        if len(lengths) > 1 or not re.fullmatch("[0-9]{1,20}", lengths[0]):
+            raise refused(400, "one Content-Length, a number of bytes", ", ".join(lengths)[:200])
+        if int(lengths[0]) > LONGEST_BODY:
+            raise refused(413, f"a body of at most {LONGEST_BODY} bytes", lengths[0])
+        if kind != "application/json":
+            raise refused(415, "Content-Type: application/json", kind)
+        content = self.rfile.read(int(lengths[0]))
+        if len(content) < int(lengths[0]):
+            raise refused(400, f"a body of {lengths[0]} bytes", len(content))
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise refused(400, "a body of JSON", error) from None
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        with contextlib.suppress(OSError):  # whoever asked has gone, or does not listen
+            self.send_response(status)
+            for name, value in (
+                ("Content-Type", kind),
+                ("Content-Length", str(len(content))),
+                ("Content-Security-Policy", "default-src 'self'"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Cache-Control", "no-store"),
+            ):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else content)
+            self.connection.shutdown(socket.SHUT_WR)
+            for _ in range(100):  # what is not read when a connection closes takes the answer along
+                if not self.connection.recv(LONGEST_LINE):
+                    break
+
+
+def as_json(answer: dict[str, Any]) -> tuple[str, bytes]:
+    """Return an answer, and what kind of content it is."""
+    return "application/json", json.dumps(answer, allow_nan=False).encode()
+
+
+class Server(ThreadingMixIn, TCPServer):
+    """Serves the page at `address`, which is one of this computer alone."""
+
+    allow_reuse_address = True  # after a restart, too
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, model: Module) -> None:
+        self.page = Page(model)
+        super().__init__(("127.0.0.1", port), Handler)
+        self.names = [f"{name}:{self.server_address[1]}" for name in ("127.0.0.1", "localhost")]
+        self.address = f"http://{self.names[0]}"
