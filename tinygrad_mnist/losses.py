@@ -54,8 +54,7 @@ class ReducedLoss(ABC):
         """Return target in the dtype of y; refuse one of another shape. Override for labels."""
         known = type(target) is np.ndarray and target.dtype == y.dtype
         t: Any = target if known else check.real_array(self, "target", target).astype(y.dtype)
-        if t.shape != y.shape:
-            raise check.value_error(self, f"target of shape {y.shape}", t.shape)
+        check.same_shape(self, "target", t, y.shape)
         return t  # type: ignore[no-any-return]
 
     def __call__(self, pred: ArrayLike, target: ArrayLike) -> float:
@@ -79,7 +78,7 @@ class ReducedLoss(ABC):
         """
         slope = check.kept(self, self._slope)
         dy = slope * check.constant(self._factor / self.n, slope.dtype)
-        return dy if dy.ndim else np.asarray(dy)  # NumPy makes a scalar of an array without axes
+        return np.asarray(dy)  # NumPy makes a scalar of an array without axes
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: all but what the last call kept."""

@@ -13,6 +13,7 @@ from tinygrad_mnist import (
     SGD,
     BatchNorm,
     Conv2d,
+    Dropout,
     Flatten,
     LayerNorm,
     Linear,
@@ -172,7 +173,7 @@ def test_the_batch_is_last_in_memory(leading, padding):
 
 @pytest.mark.parametrize(
     "layer",
-    [ReLU(), GELU(), BatchNorm(3), LayerNorm(3), MaxPool2d(), Residual(Tanh())],
+    [ReLU(), GELU(), Dropout(0), BatchNorm(3), LayerNorm(3), MaxPool2d(), Residual(Tanh())],
     ids=lambda layer: type(layer).__name__,
 )
 def test_other_layers_keep_the_batch_last_in_memory(layer):

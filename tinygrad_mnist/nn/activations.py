@@ -5,7 +5,6 @@ Elementwise does what all the former do; an activation is its f and its f'.
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import numpy as np
 import scipy  # scipy.special takes .06 s to import, and does it when it is first asked for
@@ -28,11 +27,11 @@ class Elementwise(Module):
     def forward(self, x: ArrayLike) -> FloatArray:
         self._derivative = None
         y, self._derivative = self.compute(check.floats(self, "x", x))
-        return y if y.ndim else np.asarray(y)  # NumPy makes a scalar of an array without axes
+        return np.asarray(y)  # NumPy makes a scalar of an array without axes
 
-    def backward(self, dy: ArrayLike) -> Any:
+    def backward(self, dy: ArrayLike) -> FloatArray:
         dx = check.cotangent(self, dy, self._derivative) * self._derivative  # type: ignore[operator]
-        return dx if dx.ndim else np.asarray(dx)
+        return np.asarray(dx)
 
 
 class ReLU(Elementwise):

@@ -34,19 +34,17 @@ class Dropout(Module):
         """Return an array of this shape, 1 where a value is kept, else 0; override for others."""
         return self.rng.random(shape, dtype=np.float32) >= check.constant(self.p, check.FLOATS[0])
 
-    def forward(self, x: ArrayLike) -> Any:
+    def forward(self, x: ArrayLike) -> FloatArray:
         self._y = None
         x = check.floats(self, "x", x)
         self._scale = self._drawn_scale(x) if self.training and self.p > 0 else None
-        y = x.copy() if self._scale is None else x * self._scale
-        y = y if y.ndim else np.asarray(y)  # NumPy makes a scalar of an array without axes
+        y = np.array(x) if self._scale is None else np.asarray(x * self._scale)
         self._y = y[...]  # a view: the caller may reshape y in place
         return y
 
-    def backward(self, dy: ArrayLike) -> Any:
+    def backward(self, dy: ArrayLike) -> FloatArray:
         dy = check.cotangent(self, dy, self._y)
-        dx = dy.copy() if self._scale is None else dy * self._scale
-        return dx if dx.ndim else np.asarray(dx)
+        return np.array(dy) if self._scale is None else np.asarray(dy * self._scale)
 
     def _drawn_scale(self, x: FloatArray) -> NDArray[Any]:
         mask = np.asarray(self.draw_mask(x.shape), bool)
