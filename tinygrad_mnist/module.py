@@ -26,7 +26,8 @@ class Module(ABC):
 
     training: bool = True
     input_grad: bool = True  # False: the input is data, and backward returns None
-    sample_axes: int = 1  # how many last axes are one sample: 3 for images (H, W, C)
+    sample_axes: int = 1  # how many last axes of x are one sample: 3 for images (H, W, C)
+    added_axes: int = 0  # how many more axes y has: 2 for Unflatten((28, 28, 1)), Flatten's are -2
 
     @abstractmethod
     def forward(self, *inputs: Any, **_: Any) -> Any:  # **_ lets mypy take `forward(self, x)`
@@ -137,7 +138,7 @@ class Module(ABC):
         if faults:
             contract = "a state dict of its parameters"
             raise ValueError(check.expected(self, contract, ", ".join(faults)))
-        with holding():
+        with holding():  # Ctrl-C waits until all are set
             for name, data in own.items():
                 data[...] = new[name]
 

@@ -11,12 +11,15 @@ from tinygrad_mnist import (
     Flatten,
     Linear,
     Module,
+    Parallel,
     ReLU,
+    Residual,
     Sequential,
     Unflatten,
     nn,
 )
 from tinygrad_mnist.testing import check_gradients
+from tinygrad_mnist.training import predict
 
 
 def layers():
@@ -320,6 +323,23 @@ def test_layers_after_an_unflatten_say_nothing_about_the_axes_of_a_sample():
     assert Sequential(Images(*unflatten()), conv).sample_axes == 1
     assert Sequential(Flatten(2), *unflatten(), conv).sample_axes == 2
     assert Sequential(Sequential(Flatten(2), *unflatten()), conv).sample_axes == 2
+
+
+def test_a_custom_layer_says_how_many_axes_it_adds():
+    class Image(Module):
+        added_axes = 2
+
+        def forward(self, x):
+            return np.reshape(x, (-1, 2, 2, 1))
+
+        def backward(self, dy):
+            return np.reshape(dy, (-1, 4))
+
+    model = Sequential(Image(), Conv2d(1, 3, 2, rng=0), Flatten(), Linear(3, 5, rng=1))
+    assert (model.sample_axes, model.added_axes) == (1, 0)
+    assert predict(model, np.ones((6, 4))).shape == (6, 5)
+    pooled = Sequential(Parallel(Image()), Residual(Conv2d(1, 1, 1)))
+    assert (pooled.sample_axes, pooled.added_axes) == (1, 2)
 
 
 def test_integers_reach_the_first_layer_as_they_are():

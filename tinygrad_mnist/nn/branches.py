@@ -34,6 +34,11 @@ class Branches(Module):
         """How many last axes of x are one sample, which is the most that a branch says."""
         return max(branch.sample_axes for _, branch in self.named_branches())
 
+    @property
+    def added_axes(self) -> int:  # type: ignore[override]
+        """How many more axes y has than x, as the first branch says."""
+        return next(branch.added_axes for _, branch in self.named_branches())
+
     def _outputs(self, x: ArrayLike) -> list[Any]:
         """Return the y of every branch."""
         ys = []

@@ -50,7 +50,7 @@ class Linear(Module):
         self.bias = Parameter(np.zeros(shape[1], dtype)) if bias else None
 
     def forward(self, x: ArrayLike) -> FloatArray:
-        self._x = None
+        self._x = None  # a forward that fails leaves nothing for a backward
         W = self.weight.data
         x = check.owned(self, "x", x, W.dtype)
         if x.shape[-1:] != W.shape[:1]:

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.nn.shape import Flatten, Unflatten
 from tinygrad_mnist.parameter import Buffer
 
 
@@ -46,18 +45,17 @@ class Sequential(Module):
 
     @property
     def sample_axes(self) -> int:  # type: ignore[override]
-        """How many last axes of x are one sample, which is the most that a layer says.
-
-        What comes after a Flatten says it of fewer axes than x has. Only an Unflatten adds axes, so
-        what comes after the first one says nothing about x.
-        """
-        most, gone = Module.sample_axes, 0
-        for _, layer in self.leaves():
-            most = max(most, gone + layer.sample_axes)
-            if any(isinstance(module, Unflatten) for module in layer.modules()):
-                break
-            gone += layer.axes - 1 if isinstance(layer, Flatten) else 0
+        """How many last axes of x are one sample, which is the most that a layer says."""
+        most, added = Module.sample_axes, 0
+        for layer in self.layers:
+            most = max(most, layer.sample_axes - added)
+            added += layer.added_axes
         return most
+
+    @property
+    def added_axes(self) -> int:  # type: ignore[override]
+        """How many more axes y has than x, by all layers together."""
+        return sum(layer.added_axes for layer in self.layers)
 
     def forward(self, x: ArrayLike, *more: ArrayLike) -> Any:
         self._y = None  # if a layer raises, those after it still hold the previous forward

@@ -32,6 +32,11 @@ class Flatten(Module):
         """How many last axes of x are one sample, which are those that become one."""
         return self.axes
 
+    @property
+    def added_axes(self) -> int:  # type: ignore[override]
+        """How many more axes y has than x, which is none or less."""
+        return 1 - self.axes
+
     def forward(self, x: ArrayLike) -> FloatArray:
         self._y = None
         x = check.floats(self, "x", x)
@@ -60,6 +65,11 @@ class Unflatten(Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
+
+    @property
+    def added_axes(self) -> int:  # type: ignore[override]
+        """How many more axes y has than x."""
+        return len(self.shape) - 1
 
     def forward(self, x: ArrayLike) -> FloatArray:
         self._y = None
