@@ -15,6 +15,8 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
 ENVIRONMENT = "{ test -d .venv || python3 -m venv .venv; } && .venv/bin/pip install --quiet -e"
 TESTS = ".venv/bin/python -m pytest -n auto"
+CORE = ["parameter", "module", "nn/linear", "nn/activations", "nn/dropout", "nn/sequential"]
+CORE += ["losses", "optim/optimizer", "optim/sgd", "data/loader"]
 
 
 def blocks(language):
@@ -42,17 +44,25 @@ def test_the_readmes_loop_is_that_of_the_example():
 
 
 def test_the_core_has_about_as_many_lines_as_the_readme_says():
-    package = ROOT / "tinygrad_mnist"
-    core = ["parameter.py", "module.py", "losses.py", "optim/optimizer.py", "optim/sgd.py"]
-    core += [f"nn/{name}.py" for name in ("linear", "activations", "dropout", "sequential")]
-    core += ["data/loader.py"]
     # a family's base and its simplest member: the others can be read when they are needed
-    ends = {"losses.py": "class HuberLoss", "nn/activations.py": "class LeakyReLU"}
+    ends = {"losses": "class HuberLoss", "nn/activations": "class LeakyReLU"}
     lines = 0
-    for name in core:
-        text, end = (package / name).read_text(), ends.get(name)
+    for name in CORE:
+        text, end = (ROOT / "tinygrad_mnist" / f"{name}.py").read_text(), ends.get(name)
         lines += text[: text.index(end) if end else None].count("\n")
+    assert lines <= 1200
     assert f"whose core, about {round(lines, -2):,} lines," in README
+
+
+def test_the_core_can_be_read_in_the_readmes_order():
+    told = README[README.index("The core is") :].split("```")[0]
+    assert re.findall(r"(\w+)\.py`", told) == [name.split("/")[-1] for name in CORE]
+    read = ["init"]  # the names in it say enough, as do those of the parts taken on trust
+    for name in CORE:
+        text = (ROOT / "tinygrad_mnist" / f"{name}.py").read_text()
+        needed = re.findall(r"^from tinygrad_mnist\.([a-z][\w.]*) import", text, re.M)
+        assert set(needed) <= set(read), name
+        read.append(name.replace("/", "."))
 
 
 def test_the_readme_has_two_commands_of_one_line_each():

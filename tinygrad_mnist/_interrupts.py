@@ -33,7 +33,7 @@ class Hold:
         """Let it come at any moment until the end of the block."""
         self._held = False
         if self._waiting:
-            self._held = True
+            self._held = True  # as there is no `__exit__` after what this may raise
             self.let()
 
     def __exit__(self, *_: object) -> None:

@@ -158,7 +158,10 @@ class Parameter(Buffer):
         self._grad = None if grad is None else grad.astype(self._data.dtype, copy=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out."""
+        """Return what a copy or a pickle holds: a gradient kept as factors is multiplied out.
+
+        The Parameter itself keeps the factors: multiplied out, its next step would round otherwise.
+        """
         if not self._products:
             return vars(self)
         grad = np.zeros_like(self._data)
@@ -184,9 +187,9 @@ def Held(
 ) -> check.Setting[Any]:
     """Return a setting that takes a Parameter; `Held(Buffer)` takes a Buffer.
 
-    With `weight = Held()` in a class body, `layer.weight = array` is refused: it would silently
-    replace the Parameter. With `shape=("features",)` its shape must be (layer.features,); the layer
-    sets `features` first.
+    A setting is an attribute that is checked whenever it is set. With `weight = Held()` in a class
+    body, `layer.weight = array` is refused: it would silently replace the Parameter. With
+    `shape=("features",)` its shape must be (layer.features,); the layer sets `features` first.
     """
     return check.Setting(_held, kind, or_none, shape)
 

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_mnist._checks.refusal import (
-    described,
-    expected,
-    type_error,
-    value_error,
-)
+from tinygrad_mnist._checks.refusal import described, expected, type_error, value_error
 
 T = TypeVar("T")
 
