@@ -1,7 +1,7 @@
 """FAULTS: famous mistakes, each of them one wrong part of a training; and what the kit says."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from tinygrad_mnist.page import mistakes
 from tinygrad_mnist.page.setups import Layers, Setup, require_one_of, setup_of
 from tinygrad_mnist.testing import (
     GradientCheckError,
+    GradientReport,
     ModuleContractError,
     check_gradients,
     check_loss_gradients,
@@ -64,16 +65,16 @@ FAULTS = {  # the notebook's own five first
     "many small steps after one forward": Fault(
         "step",
         mistakes.many_steps,
-        "The gradient is right for the first step only. A test of the loop would see it: as many "
+        "From the second step on it is out of date. A test of the loop would see it: as many "
         "forwards as steps.",
     ),
     "the loss is a square, its gradient that of half a square": Fault(
-        "slope", mistakes.HalfGradient, needs=_SQUARES
+        "around", mistakes.HalfGradient, needs=_SQUARES
     ),
     "training accuracy under the label of the test's": Fault(
         "measure",
         mistakes.on_training_images,
-        "What is measured has no gradient. Look at which images the measure gets.",
+        "A measure has none. Look at which images it gets.",
     ),
     "Dropout edits dy and forgets the mask": Fault(
         "dropping", mistakes.ForgetfulDropout, needs=_DROPOUT
@@ -81,7 +82,7 @@ FAULTS = {  # the notebook's own five first
     "Dropout stays on in the test": Fault(
         "measure",
         mistakes.while_dropping,
-        "What is measured has no gradient. Measure twice: the same images give two accuracies.",
+        "A measure has none. Measure twice: the same images give two accuracies.",
         needs=_DROPOUT,
     ),
     "a tied layer has one cache": Fault("between", mistakes.TiedOneCache, needs=_TIED),
@@ -91,58 +92,57 @@ FAULTS = {  # the notebook's own five first
     "softmax before CrossEntropyLoss": Fault(
         "last",
         mistakes.softmax_inside,
-        "The gradient is right for a softmax of a softmax. `fit` refuses this model: it expects "
-        "logits for CrossEntropyLoss.",
+        "It is that of a softmax of a softmax. `fit` refuses this model: it expects logits for "
+        "CrossEntropyLoss.",
         needs={"loss": CrossEntropyLoss},
     ),
     "all weights start equal": Fault(
         "init",
         mistakes.equal_weights,
-        "The gradient is right, and the same for all units of a layer. Look at the weights: their "
-        "columns stay equal.",
+        "It is the same for all units of a layer. Look at the weights: the units stay equal.",
+        needs={"dropout": 0},  # which would make the units differ
     ),
-    "the loss is a mean, its gradient that of the sum": Fault("slope", mistakes.SummedGradient),
-    "the gradient is t - y": Fault("slope", mistakes.TargetMinusPred),
+    "the loss is a mean, its gradient that of the sum": Fault("around", mistakes.SummedGradient),
+    "the gradient is t - y": Fault("around", mistakes.TargetMinusPred),
     "(N, 10) against (N, 1, 10)": Fault(
-        "slope",
+        "loss",
         mistakes.Broadcasting,
-        "The gradient is right for a value that is wrong. A `reference=` in `check_loss_gradients` "
-        "would see it; MSELoss refuses the two shapes.",
+        "It is that of a wrong value. A `reference=` in `check_loss_gradients` would see it, and "
+        "MSELoss refuses the two shapes.",
         needs=_SQUARES,
     ),
     "gradients are never zeroed": Fault(
         "step",
         mistakes.never_zeroed,
-        "Each backward adds the right gradient, to those of all batches before. A test of the loop "
-        "would see it: two steps, and the gradient of the second batch alone.",
+        "Each is added to those of all batches before. A test of the loop would see it: after two "
+        "steps, the gradient has to be that of the second batch.",
     ),
     "gradients are zeroed after backward": Fault(
         "step",
         mistakes.zeroed_late,
-        "The gradient is right until it is forgotten. A test of the loop would see it: no weight "
-        "moves.",
+        "It is forgotten before the step. A test of the loop would see it: no weight moves.",
     ),
     "momentum with the wrong sign": Fault(
         "optimizer",
         partial(mistakes.BackwardMomentum, momentum=0.9),
-        "The gradient is right, the optimizer makes a wrong step of it. `grade_optimizer` would "
-        "see it: it compares the steps with those of SGD.",
+        "The optimizer makes a wrong step of it. `grade_optimizer` would see it: it compares the "
+        "steps with those of SGD.",
         needs=_MOMENTUM,
     ),
     "inputs are shuffled without their targets": Fault(
         "data",
         mistakes.shuffled_apart,
-        "The gradient is right for the data that it gets. Look at images beside their targets.",
+        "It is right for the data that it gets. Look at images beside their targets.",
     ),
     "labels are off by one": Fault(
         "data",
         mistakes.off_by_one,
-        "The gradient is right for the data that it gets. Look at images beside their targets.",
+        "It is right for the data that it gets. Look at images beside their targets.",
     ),
     "training pixels from 0 to 255": Fault(
         "data",
         mistakes.raw_pixels,
-        "The gradient is right for the data that it gets. Look at its largest number.",
+        "It is right for the data that it gets. Look at the largest number in them.",
     ),
 }
 
@@ -167,21 +167,12 @@ def source_of(name: str) -> str:
 
 
 def verdict(setup: Setup, name: str = "none") -> str:
-    """Return what the kit says of each layer, of the loss and of both together.
+    """Return what the kit says of the layers, of the loss, and of both together.
 
-    The first word is "right:", "wrong:" or "cannot see:".
+    It starts with "right:", "wrong:" or "cannot see:".
     """
-    model, loss, _ = setup.small().build()
-    rng = np.random.default_rng(2)
-    t = np.eye(10)[:4]
-    x = inputs = rng.standard_normal((4, setup.small().layers.side, setup.small().layers.side, 1))
-    reports = []
     try:
-        for layer in model:
-            reports.append(check_gradients(layer, rng.standard_normal(x.shape)))
-            x = layer(x)
-        reports.append(check_loss_gradients(loss, rng.standard_normal(t.shape), t))
-        reports.append(check_model_gradients(model, loss, inputs, t))
+        reports = list(_checks(setup.small()))
     except ModuleContractError as error:
         return f"wrong: {error}"
     except GradientCheckError as error:
@@ -190,5 +181,20 @@ def verdict(setup: Setup, name: str = "none") -> str:
     if name != "none":
         return f"cannot see: no gradient is wrong. {FAULTS[name].why}"
     checked = sum(array.checked for report in reports for array in report.arrays)
-    subjects = ", ".join(dict.fromkeys(report.subject for report in reports))
-    return f"right: {subjects}: none of {checked} gradients disagree with central differences"
+    *layers, loss, both = (report.subject for report in reports)
+    return (
+        f"right: {', '.join(dict.fromkeys(layers))}, {loss}, and {both}: none of {checked} "
+        "gradients disagree with central differences"
+    )
+
+
+def _checks(setup: Setup) -> Iterator[GradientReport]:
+    """Check each layer, the loss, and both together."""
+    rng, t, side = np.random.default_rng(2), np.eye(10)[:4], setup.layers.side
+    model, loss, _ = setup.build()
+    x = images = rng.standard_normal((len(t), side, side, 1))
+    for layer in model:
+        yield check_gradients(layer, rng.standard_normal(x.shape))
+        x = layer(x)
+    yield check_loss_gradients(loss, rng.standard_normal(t.shape), t)
+    yield check_model_gradients(model, loss, images, t)

@@ -111,7 +111,7 @@ class TargetMinusPred(Around):
         return -self.loss.backward()  # wrong: with t - y in place of y - t, each step goes uphill
 
 
-class Broadcasting(Around):
+class Broadcasting:
     def __call__(self, pred, target):
         self.error = pred - target[:, None]  # wrong: (N, 10) - (N, 1, 10) is (N, N, 10)
         return np.sum(self.error**2) / len(pred) ** 2

@@ -88,14 +88,14 @@ class Setup:
     loss: Callable[[], Loss] = CrossEntropyLoss
     optimizer: Callable[[Iterable[Parameter], float], Optimizer] = SGD
     rate: float = 0.1
-    batch: int = 50
+    batch: int = 20
     augmentation: Any = None  # a transform of a DataLoader
 
     init: Initializer = he_uniform
     between: Callable[..., Module] = Linear  # two hidden layers
     last: Callable[..., Module] = Linear
     dropping: Callable[..., Module] = Dropout
-    slope: Callable[[Loss], Loss] = unchanged  # the loss, with the slope that it is to have
+    around: Callable[[Loss], Loss] = unchanged  # the loss
     step: Callable[[Module, Loss, Optimizer, Any, Any], float] = step
     data: Callable[[FloatArray, FloatArray, np.random.Generator], Data] = shuffled
     measure: Callable[[Module, Data, Data], float] = on_test_images
@@ -103,7 +103,7 @@ class Setup:
     def build(self) -> tuple[Sequential, Loss, Optimizer]:
         """Return a new model, its loss and its optimizer: the same each time."""
         model = Sequential(*self._layers(np.random.default_rng(1)))
-        return model, self.slope(self.loss()), self.optimizer(model.parameters(), self.rate)
+        return model, self.around(self.loss()), self.optimizer(model.parameters(), self.rate)
 
     def batches(self, x: FloatArray, t: FloatArray, rng: np.random.Generator) -> DataLoader:
         """Return the batches of one epoch."""
@@ -144,7 +144,7 @@ _MEANING: dict[str, dict[Any, Any]] = {  # of each choice on the page; the first
     "loss": {"CrossEntropyLoss": CrossEntropyLoss, "MSELoss": partial(MSELoss, "batchmean")},
     "optimizer": {"SGD": SGD, "momentum": partial(SGD, momentum=0.9), "Adam": Adam},
     "rate": {rate: rate for rate in (0.1, 0.03, 0.01, 0.003, 0.001)},
-    "batch": {size: size for size in (50, 10, 100)},
+    "batch": {size: size for size in (20, 5, 100)},
     "augmentation": {
         "none": None,
         "shift 1": random_shift(1),
