@@ -1,6 +1,6 @@
 """to_keras: a model in Keras, layer by layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,8 @@ from tinygrad_mnist._tables import output_of, shared_dtype
 from tinygrad_mnist.interop.keras._backend import keras, refuse_float64_without_x64
 from tinygrad_mnist.interop.keras.layers import JOINS, PAIRS, arrays_of, features_of
 from tinygrad_mnist.module import Module
+
+Table = Mapping[type[Module], Callable[..., Any]]
 
 
 def to_keras(model: Module, sample_shape: tuple[int, ...] | None = None) -> Any:
@@ -30,44 +32,56 @@ def to_keras(model: Module, sample_shape: tuple[int, ...] | None = None) -> Any:
             of float64 while JAX computes in float32 alone.
     """
     table = {pair.ours: pair.to_keras for pair in PAIRS if pair.ours and pair.to_keras}
-    leaves: list[Module] = []
-    joins: list[str] = []
-    output_of(  # nothing is made before all is known to have a row
-        "to_keras",
-        model,
-        table,
-        None,
-        lambda row, path, layer, x: leaves.append(layer),
-        lambda how, path, ys: joins.append(how),
-    )
+    leaves = _leaves(model, table)  # nothing is made before all is known to have a row
     dtype = shared_dtype("to_keras", (p for layer in leaves for p in layer.parameters())).name
     refuse_float64_without_x64("to_keras", dtype)
     made: list[Any] = []
+    joins: list[Any] = []
 
     def apply(make: Callable[..., Any], path: str, layer: Module, x: Any) -> Any:
         translated = make(layer, name=path or None, dtype=dtype)
         translated = translated if isinstance(translated, list) else [translated]
-        name = translated[-1].name
-        with check.refusing("to_keras", f"x that fits layer {name!r}"):
-            for theirs in translated:
-                with _drawing_nothing(theirs):
-                    x = theirs(x)
-        with check.refusing("to_keras", f"weights that fit layer {name!r}"):
-            # copies, as JAX takes over the memory of an array that happens to be aligned
-            theirs.set_weights([array.data.copy() for array in arrays_of(layer)])
         made.extend(translated)
-        return x
+        return _built(translated, layer, x)
 
     def join(how: str, path: str, ys: list[Any]) -> Any:
         shapes = sorted({y.shape[1:] for y in ys})
         with check.refusing("to_keras", f"branches that fit at {path or 'the top'}"):
             if how == "add" and len(shapes) > 1:  # Keras would broadcast
                 raise ValueError(" and ".join(map(str, shapes)))
-            return JOINS[how](name=path or None, dtype=dtype)(ys)
+            joins.append(JOINS[how](name=path or None, dtype=dtype))
+            return joins[-1](ys)
 
     x = keras.Input(_sample_shape(model, sample_shape, leaves), dtype=dtype)
     y = output_of("to_keras", model, table, x, apply, join)
     return keras.Model(x, y) if joins else keras.Sequential([x, *made])
+
+
+def _leaves(model: Module, table: Table) -> list[Module]:
+    """Return the layers in order; refuse one that has no row."""
+    leaves: list[Module] = []
+    output_of(
+        "to_keras",
+        model,
+        table,
+        None,
+        lambda row, path, layer, x: leaves.append(layer),
+        lambda how, path, ys: None,
+    )
+    return leaves
+
+
+def _built(translated: list[Any], layer: Module, x: Any) -> Any:
+    """Build layers of Keras with the weights of the one that they translate; return their y."""
+    name = translated[-1].name
+    with check.refusing("to_keras", f"x that fits layer {name!r}"):
+        for theirs in translated:
+            with _drawing_nothing(theirs):
+                x = theirs(x)
+    with check.refusing("to_keras", f"weights that fit layer {name!r}"):
+        # copies, as JAX takes over the memory of an array that happens to be aligned
+        translated[-1].set_weights([array.data.copy() for array in arrays_of(layer)])
+    return x
 
 
 @contextmanager

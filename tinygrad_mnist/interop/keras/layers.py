@@ -77,7 +77,7 @@ def _activation(theirs: Any) -> list[Module]:
 
 
 def _to_dense(linear: Linear, **options: Any) -> Any:
-    return layers.Dense(linear.weight.data.shape[1], use_bias=linear.bias is not None, **options)
+    return layers.Dense(linear.out_features, use_bias=linear.bias is not None, **options)
 
 
 def _from_dense(dense: Any) -> list[Module]:
@@ -173,12 +173,7 @@ PAIRS = [
         carried={"filters", "kernel_size", "strides", "padding", "activation", "use_bias"},
     ),
     Pair(
-        None,
-        layers.ZeroPadding2D,
-        None,
-        _from_padding,
-        carried={"padding"},
-        only="before a Conv2D",
+        None, layers.ZeroPadding2D, None, _from_padding, carried={"padding"}, only="before a Conv2D"
     ),
     Pair(
         MaxPool2d,
@@ -209,12 +204,7 @@ PAIRS = [
         plain={"target_shape": (1,)},
         carried={"target_shape"},
     ),
-    Pair(
-        ReLU,
-        layers.ReLU,
-        lambda _, **kw: layers.ReLU(**kw),
-        lambda _: [ReLU()],
-    ),
+    Pair(ReLU, layers.ReLU, lambda _, **kw: layers.ReLU(**kw), lambda _: [ReLU()]),
     Pair(
         LeakyReLU,
         layers.LeakyReLU,
@@ -233,12 +223,7 @@ PAIRS = [
         )
         for ours, name in ((Tanh, "tanh"), (Sigmoid, "sigmoid"), (GELU, "gelu"), (SiLU, "silu"))
     ),
-    Pair(
-        Softmax,
-        layers.Softmax,
-        lambda _, **kw: layers.Softmax(**kw),
-        lambda _: [Softmax()],
-    ),
+    Pair(Softmax, layers.Softmax, lambda _, **kw: layers.Softmax(**kw), lambda _: [Softmax()]),
     Pair(
         Dropout,
         layers.Dropout,
@@ -277,7 +262,7 @@ def arrays_of(module: Module) -> list[Buffer]:
 def features_of(layer: Module) -> int | None:
     """Return how many features x must have, if the layer says so."""
     if isinstance(layer, Linear):
-        return int(layer.weight.data.shape[0])
+        return layer.in_features
     if isinstance(layer, (BatchNorm, LayerNorm)):
         return layer.features
     return math.prod(layer.shape) if isinstance(layer, Unflatten) else None
