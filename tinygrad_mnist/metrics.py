@@ -55,7 +55,7 @@ def precision(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     NaN for a class that was never predicted: 0 would say that each prediction of it was wrong.
     `np.nanmean` of the result is the mean over the others.
     """
-    return _precision(_confusion("metrics.precision", pred, target))
+    return _rates(_confusion("metrics.precision", pred, target))[0]
 
 
 def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -63,7 +63,7 @@ def recall(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
     NaN for a class without a sample: 0 would say that each was missed.
     """
-    return _recall(_confusion("metrics.recall", pred, target))
+    return _rates(_confusion("metrics.recall", pred, target))[1]
 
 
 def f1(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -71,12 +71,13 @@ def f1(pred: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
     It is 0 where there was no hit, and NaN for a class that neither was predicted nor has a sample.
     """
-    return _f1(_confusion("metrics.f1", pred, target))
+    return _rates(_confusion("metrics.f1", pred, target))[2]
 
 
 def support(pred: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
     """Return (C,): how many samples belong to each class."""
-    return _support(_confusion("metrics.support", pred, target))
+    counts: NDArray[np.int64] = _confusion("metrics.support", pred, target).sum(axis=1)
+    return counts
 
 
 def report(pred: ArrayLike, target: ArrayLike, names: Sequence[str] | None = None) -> Table:
@@ -88,11 +89,11 @@ def report(pred: ArrayLike, target: ArrayLike, names: Sequence[str] | None = Non
     """
     matrix = _confusion("metrics.report", pred, target)
     labels = check.class_names("metrics.report", names, len(matrix))
-    rates = np.stack([_precision(matrix), _recall(matrix), _f1(matrix)], axis=1)
+    rates = np.stack(_rates(matrix), axis=1)
     means, total = rates.mean(axis=0), str(matrix.sum())
     rows = [
         [name, *_decimals(rate), str(count)]
-        for name, rate, count in zip(labels, rates, _support(matrix), strict=True)
+        for name, rate, count in zip(labels, rates, matrix.sum(axis=1), strict=True)
     ]
     right = matrix.trace() / matrix.sum()
     rows += [["macro mean", *_decimals(means), total], ["accuracy", "", "", f"{right:.3f}", total]]
@@ -130,26 +131,11 @@ def _confusion(owner: str, pred: ArrayLike, target: ArrayLike) -> NDArray[np.int
     return counts.reshape(classes, classes).astype(np.int64, copy=False)
 
 
-def _precision(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    return _fractions(matrix.diagonal(), matrix.sum(axis=0))
-
-
-def _recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    return _fractions(matrix.diagonal(), _support(matrix))
-
-
-def _f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    return _fractions(2 * matrix.diagonal(), matrix.sum(axis=0) + _support(matrix))
-
-
-def _support(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = matrix.sum(axis=1)
-    return counts
-
-
-def _fractions(counts: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float64]:
+def _rates(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    """Return precision, recall and F1, each (C,)."""
+    hits, predicted, true = matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        return counts / of
+        return hits / predicted, hits / true, 2 * hits / (predicted + true)
 
 
 def _decimals(rates: NDArray[np.float64]) -> list[str]:
