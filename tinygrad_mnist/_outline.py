@@ -19,15 +19,15 @@ def lines_of(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield ("  1.0 Linear(784, 100)", module) for every Module inside; for a lone one, itself."""
     (_, alone), *inside = model.named_modules()
     if not inside:
-        yield described(alone), alone
+        yield as_written(alone), alone
     depths = {"": -1}
     for path, module in inside:
         above = max((p for p in depths if path.startswith(p and f"{p}.")), key=len)
         depths[path] = depths[above] + 1
-        yield f"{'  ' * depths[path]}{path} {described(module)}", module
+        yield f"{'  ' * depths[path]}{path} {as_written(module)}", module
 
 
-def described(module: Any) -> str:
+def as_written(module: Any) -> str:
     """Return a module as one would write it, without what is usual: "Conv2d(1, 8, 5, stride=2)"."""
     arguments = inspect.signature(type(module)).parameters
     shown = []

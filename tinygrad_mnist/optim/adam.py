@@ -80,7 +80,7 @@ class Adam(Optimizer):
         if t % _FLUSHED_EVERY == 0:  # what is below the last digit of `small` becomes 0
             m += small
             m -= small
-        s = np.multiply(g, g, out=np.empty_like(g))
+        s = np.asarray(g * g)
         s += small**2  # so that v is neither 0 nor a denormal
         v *= b2
         _blas.add_scaled(v, s, 1 - b2)
