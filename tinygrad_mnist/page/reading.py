@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
+from tinygrad_mnist._outline import described
 from tinygrad_mnist.data.mnist import size_normalized
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential, Softmax
@@ -40,7 +41,7 @@ def image_of(pixels: Any) -> FloatArray:
         raise check.value_error("page", contract, len(pixels) if n else pixels)
     if set(map(type, pixels)) != {int} or not 0 <= min(pixels) <= max(pixels) <= 255:
         raise check.value_error("page", "pixels to be integers from 0 to 255", pixels)
-    ink = np.array(pixels, np.float32).reshape(n, n) / 255
+    ink = np.frombuffer(bytes(pixels), np.uint8).reshape(n, n) / np.float32(255)
     return size_normalized(ink) if n > 28 and ink.any() else ink[:28, :28]
 
 
@@ -66,7 +67,7 @@ def reading(
             y = layer(y)
             name = path.removeprefix("0.")
             layers.append(
-                {"path": name, "name": repr(layer), "shape": y.shape[1:], "values": scaled(y)}
+                {"path": name, "name": described(layer), "shape": y.shape[1:], "values": scaled(y)}
             )
         if scores_of is None:
             scores_of = np.array if isinstance(layer, Softmax) else Softmax()

@@ -123,11 +123,12 @@ class Run:
         self._phase = "diverged" if self.trainings[0].diverged else "done"
 
     def _steps(self) -> Iterator[None]:
-        """Make a step of each training at a time, and a point of the curves every so often."""
+        """Make a step of each training in turn, and a point of the curves every so often."""
         for epoch in range(EPOCHS):
             epochs = [training.batches() for training in self.trainings]
             steps = len(epochs[0])
             for i, batches in enumerate(zip(*epochs, strict=True), start=1):
+                yield
                 started = time.perf_counter()
                 for training, batch in zip(self.trainings, batches, strict=True):
                     training.step(batch)
@@ -136,7 +137,6 @@ class Run:
                 if i * POINTS // steps > (i - 1) * POINTS // steps:
                     points = [training.point() for training in self.trainings]
                     self._points.append([self._step, *points])
-                yield
 
 
 class Runs:

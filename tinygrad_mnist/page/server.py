@@ -32,10 +32,8 @@ class Handler(BaseHTTPRequestHandler):
 
     server: "Server"
     timeout = 10  # seconds without a byte
-    default_request_version = "HTTP/1.0"  # of "GET /": its answer has a status, too
     disable_nagle_algorithm = True
     requestline = command = ""  # until they are read
-    request_version = default_request_version
 
     def handle(self) -> None:
         """Answer a request, or say what is wrong with it."""
@@ -116,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, content: bytes) -> None:
         with contextlib.suppress(OSError):  # whoever asked has gone, or does not listen
+            self.request_version = (
+                "HTTP/1.0"  # or there would be no status in the answer to "GET /"
+            )
             self.send_response(status)
             for name, value in (
                 ("Content-Type", kind),
