@@ -8,7 +8,7 @@ hosts, each with the accelerators that JAX finds there:
     python examples/scale_out.py --hosts 2 --host 1 --coordinator 10.0.0.1:29500
 
 Both may run on one machine, with --devices. The batch is one, whoever computes it: 1, 4 or 2 x 2
-devices end with the same weights, to rounding: `--save` them, and `--compare` another run.
+devices take the same steps, to rounding, which grows: `--save` weights, `--compare` another run.
 """
 
 import argparse
