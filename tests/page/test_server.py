@@ -365,3 +365,26 @@ def test_it_says_its_address_first_and_ctrl_c_ends_it_while_it_trains():
         started = time.perf_counter()
         assert (page.wait(10), *page.communicate()) == (0, "", "")
         assert time.perf_counter() - started < 5  # on a machine with much else to do
+
+
+@pytest.mark.parametrize("fault", ["Dropout scales forward, not backward", "dx misses a transpose"])
+def test_a_broken_model_reads_with_its_forward_alone(server, fault):
+    _, started = posted(server, "/run", **FIRST | {"fault": fault})
+    pixels = [0, 255] * 392
+    status, found = posted(server, "/read", pixels=pixels, **started)
+    posted(server, "/stop", **started)
+    broken = server.page.runs.get(started["run"]).trainings[1].setup.build()[0].eval()
+    image = np.array(pixels, np.float32).reshape(1, 28, 28, 1) / 255
+    assert (status, found["broken"]) == (200, broken(image).argmax())
+
+
+def test_a_mistake_of_the_server_is_answered_too(server, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(server, "handle_error", lambda *_: told.set())  # in the terminal
+    monkeypatch.setattr(server.page, "start", lambda: 1 / 0)
+    status, _, content = asked(server, "GET", "/start")
+    assert (status, json.loads(content)) == (
+        500,
+        {"error": "page: ZeroDivisionError: division by zero"},
+    )
+    assert told.wait(10)

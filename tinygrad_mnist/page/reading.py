@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
-from tinygrad_mnist._outline import described
+from tinygrad_mnist._outline import as_written
 from tinygrad_mnist.data.mnist import size_normalized
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.nn import Sequential, Softmax
@@ -58,8 +58,7 @@ def reading(
     for module in model.modules():
         if "input_grad" in vars(module):
             module.input_grad = True
-    shape = (1, 28, 28, 1) if model.sample_axes == 3 else (1, 784)
-    x = y = image.reshape(shape)
+    x = y = input_of(model, image)
     leaves = list(Sequential(model).leaves())
     layers = []
     with np.errstate(all="ignore"):  # of a model that diverged
@@ -67,7 +66,7 @@ def reading(
             y = layer(y)
             name = path.removeprefix("0.")
             layers.append(
-                {"path": name, "name": described(layer), "shape": y.shape[1:], "values": scaled(y)}
+                {"path": name, "name": as_written(layer), "shape": y.shape[1:], "values": scaled(y)}
             )
         if scores_of is None:
             scores_of = np.array if isinstance(layer, Softmax) else Softmax()
@@ -77,15 +76,30 @@ def reading(
         for _, layer in reversed(leaves):
             dx = layer.backward(dx)
         speaks = scaled(x * dx)
-    blank = not image.any()
-    read = not blank and np.isfinite(y).all()
     return {
-        "prediction": int(scores.argmax()) if read else None,
-        "scores": [0.0] * len(scores) if blank else scores.tolist(),
+        "prediction": digit_of(image, y),
+        "scores": scores.tolist() if image.any() else [0.0] * len(scores),
         "image": np.rint(255 * image).astype(int).ravel().tolist(),
         "layers": layers,
         "speaks": speaks,
     }
+
+
+def prediction(model: Module, image: FloatArray) -> int | None:
+    """Return the digit that a model reads: a forward is enough, whose backward may be wrong."""
+    model = copy.deepcopy(model).eval()
+    with np.errstate(all="ignore"):
+        return digit_of(image, model(input_of(model, image)))
+
+
+def input_of(model: Module, image: FloatArray) -> FloatArray:
+    """Return an image as a batch of one, in the shape that the model takes."""
+    return image.reshape((1, 28, 28, 1) if model.sample_axes == 3 else (1, 784))
+
+
+def digit_of(image: FloatArray, y: FloatArray) -> int | None:
+    """Return the digit of the largest output, or None: nothing was drawn, or the model diverged."""
+    return int(y.argmax()) if image.any() and np.isfinite(y).all() else None
 
 
 def scaled(values: FloatArray) -> list[int]:

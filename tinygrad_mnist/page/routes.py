@@ -8,7 +8,7 @@ from tinygrad_mnist import _checks as check
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.module import Module
 from tinygrad_mnist.page.faults import FAULTS
-from tinygrad_mnist.page.reading import image_of, reading
+from tinygrad_mnist.page.reading import image_of, prediction, reading
 from tinygrad_mnist.page.runs import KEPT, Run, Runs
 from tinygrad_mnist.page.setups import CHOICES, require_one_of
 
@@ -49,7 +49,7 @@ class Page:
         if run is None:
             return reading(self.model, pixels) | {"broken": None}
         right, *broken = self._run(run).trainings
-        by_broken = [reading(training.shown, pixels)["prediction"] for training in broken]
+        by_broken = [prediction(training.shown, pixels) for training in broken]
         return reading(right.shown, pixels, right.scores_of) | {"broken": (*by_broken, None)[0]}
 
     def run(self, fault: str, **choices: Any) -> dict[str, Any]:

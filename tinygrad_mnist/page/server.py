@@ -50,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(408, *as_json({"error": late}))
         except ConnectionError:
             pass  # nobody is there to answer
+        except Exception as error:  # a mistake of ours: the terminal shows where
+            self._send(500, *as_json({"error": f"page: {type(error).__name__}: {error}"}))
+            raise
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what `parse_request` could not read."""
