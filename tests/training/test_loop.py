@@ -1,12 +1,10 @@
 """fit and evaluate against a loop written out, and what they do when something goes wrong."""
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Killed, bits, refusal, run_python
+from helpers import Killed, KilledAt, bits, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,13 +26,10 @@ from tinygrad_mnist.optim.schedules import step_decay
 from tinygrad_mnist.training import (
     Callback,
     EarlyStopping,
-    History,
     LearningRate,
-    checkpoint,
     evaluate,
     fit,
 )
-from tinygrad_mnist.training.checkpoint import CheckpointError
 
 REDUCTIONS = ["mean", "sum", "batchmean"]
 
@@ -152,10 +147,9 @@ def test_fit_learns_from_labels_and_the_metrics_take_them():
 
 @pytest.mark.parametrize("settings", CROSS_ENTROPY, ids=str)
 def test_a_run_on_labels_that_was_killed_within_an_epoch_has_the_same_averages(tmp_path, settings):
-    saving, run = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}, labelled(**settings)
-    kill_at(run, 5)
+    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
     with pytest.raises(Killed):
-        fit(*run, epochs=3, **saving)
+        fit(*labelled(**settings), epochs=3, callbacks=[KilledAt(4)], **saving)
     resumed, whole = labelled(9, **settings), labelled(**settings)
     assert fit(*resumed, epochs=3, resume=True, **saving) == fit(*whole, epochs=3)
     assert weights(resumed[0]) == weights(whole[0])
@@ -522,185 +516,6 @@ def test_schedule_and_early_stopping_work_in_fit():
     assert history.column("lr") == [0.4, 0.4, 0.0, 0.0, 0.0, 0.0]
 
 
-def settings(run):
-    loader = run[3]
-    return {
-        "epochs": 4,
-        "validation": DataLoader(loader.inputs, loader.targets, batch_size=4),
-        "callbacks": [
-            LearningRate(step_decay(0.2, every=1, factor=0.9)),
-            EarlyStopping(patience=3),
-        ],
-        "progress": False,
-    }
-
-
-def kill_at(run, batch):
-    """Make the run end in its n-th step, of 4 epochs of 3 batches."""
-    optimizer, done, step = run[2], 0, run[2].step
-
-    def counted():
-        nonlocal done
-        done += 1
-        if done == batch:
-            raise Killed
-        step()
-
-    optimizer.step = counted
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("every", [1, 2, None])
-@pytest.mark.parametrize("batch", range(1, 13))
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, batch, every):
-    whole, killed = made(), made()
-    history = fit(*whole, **settings(whole))
-    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": every}
-    kill_at(killed, batch)
-    with pytest.raises(Killed):
-        fit(*killed, **settings(killed), **saving)
-    written = batch > (every or 3)
-    assert (tmp_path / "run.npz").exists() == written
-
-    # whatever it is resumed with, the file decides
-    resumed = made(seed=7 if written else 0)
-    assert fit(*resumed, **settings(resumed), **saving, resume=True) == history
-    assert weights(resumed[0]) == weights(whole[0])
-    assert velocities(resumed[2]) == velocities(whole[2])
-    assert resumed[3].rng.random() == whole[3].rng.random()
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
-    run = made()
-    history = fit(*run, epochs=2, **saving)
-    before = weights(run[0])
-    assert fit(*run, epochs=2, **saving) == history
-    assert weights(run[0]) == before
-    assert History(fit(*run, epochs=3, **saving).records[:2]) == history
-
-
-def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path):
-    run = made(momentum=0.0, shuffle=False)
-    steps = 0
-
-    def explodes():
-        nonlocal steps
-        steps += 1
-        run[0][0].weight.data[...] = np.nan if steps == 5 else 1.0
-
-    run[2].step = explodes
-    path = tmp_path / "run.npz"
-    with pytest.raises(FloatingPointError, match="in batch 3 of epoch 2"):
-        fit(*run, epochs=4, checkpoint=path, checkpoint_every=1)
-    model, *_ = made()
-    assert checkpoint.load(path, model)["position"]["batches"] == 1
-    assert np.isfinite(model[0].weight.data).all()
-
-
-def test_resuming_another_run_is_refused(tmp_path):
-    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
-    fit(*made(), epochs=1, **saving)
-    other = made(seed=3, batch_size=5)
-    before = weights(other[0])
-    with pytest.raises(CheckpointError, match="'batch_size': 4.*not.*'batch_size': 5"):
-        fit(*other, epochs=2, **saving)
-    assert weights(other[0]) == before
-
-
-def interrupted(path, batch, callbacks=(), **options):
-    """Leave the checkpoint of a run that ended in its n-th step."""
-    run = made()
-    kill_at(run, batch)
-    with pytest.raises(Killed):
-        fit(*run, epochs=3, checkpoint=path, checkpoint_every=1, callbacks=callbacks, **options)
-
-
-@pytest.mark.parametrize("metrics", [(), (mean_error,), ("accuracy", mean_error)])
-def test_resuming_within_an_epoch_with_other_metrics_is_refused(tmp_path, metrics):
-    path, other = tmp_path / "run.npz", made(seed=3)
-    interrupted(path, 5)
-    before = weights(other[0])
-    names = [getattr(metric, "__name__", metric) for metric in metrics]
-    contract = f"the metrics of {path}, ['accuracy'], within an epoch"
-    with refusal(CheckpointError, f"fit: expected {contract}, got {names}"):
-        fit(*other, epochs=3, checkpoint=path, resume=True, metrics=metrics)
-    assert weights(other[0]) == before
-
-
-def test_resuming_with_fewer_epochs_than_were_begun_is_refused(tmp_path):
-    path, other = tmp_path / "run.npz", made(seed=3)
-    interrupted(path, 5)
-    before = weights(other[0])
-    with refusal(ValueError, f"fit: expected epochs >= 2, which {path} has begun, got 1"):
-        fit(*other, epochs=1, checkpoint=path, resume=True)
-    assert weights(other[0]) == before
-
-
-@pytest.mark.parametrize(
-    "position", [3, {}, {"start": 1, "totals": {}, "batches": 1, "samples": 1}]
-)
-def test_a_position_that_is_none_is_refused(tmp_path, position):
-    path, run, other = tmp_path / "run.npz", made(), made(seed=3)
-    model, _, optimizer, loader = run
-    checkpoint.save(path, model, optimizer, loader, History(), epoch=1, position=position)
-    before = weights(other[0])
-    with pytest.raises(CheckpointError, match="to say where in an epoch it was written, got"):
-        fit(*other, epochs=1, checkpoint=path, resume=True)
-    assert weights(other[0]) == before
-
-
-def test_a_checkpoint_saved_by_hand_can_be_resumed(tmp_path):
-    path, run, other = tmp_path / "run.npz", made(), made(seed=3)
-    model, _, optimizer, loader = run
-    checkpoint.save(path, model, optimizer, loader, History())
-    assert fit(*other, epochs=2, checkpoint=path, resume=True) == fit(*run, epochs=2)
-    assert weights(other[0]) == weights(run[0])
-
-
-def test_a_stop_is_remembered(tmp_path):
-    class Enough(Callback):
-        def after_epoch(self, run):
-            run.stop()
-
-    saving = {"checkpoint": tmp_path / "run.npz", "callbacks": [Enough()]}
-    first = fit(*made(), epochs=5, **saving)
-    assert len(first.records) == 1
-    assert fit(*made(), epochs=5, resume=True, **saving) == first
-
-
-def test_an_epoch_resumed_is_not_begun_again(tmp_path):
-    class Halves(Callback):
-        def before_epoch(self, run):
-            run.optimizer.lr /= 2
-
-    whole = fit(*made(), epochs=3, callbacks=[Halves()])
-    interrupted(tmp_path / "run.npz", 5, [Halves()])
-    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
-    assert fit(*made(), epochs=3, callbacks=[Halves()], **saving) == whole
-
-
-def test_a_loader_that_draws_for_each_batch_resumes_too(tmp_path):
-    class Noisy(DataLoader):
-        def __iter__(self):
-            for x, t in super().__iter__():
-                yield x + self.rng.normal(0, 0.1, x.shape), t
-
-    def noisy():
-        model, loss, optimizer, loader = made()
-        rng = loader.rng
-        loader = Noisy(loader.inputs, loader.targets, batch_size=4, shuffle=True, rng=rng)
-        return model, loss, optimizer, loader
-
-    whole, killed, resumed = noisy(), noisy(), noisy()
-    history = fit(*whole, epochs=2)
-    kill_at(killed, 6)
-    saving = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
-    with pytest.raises(Killed):
-        fit(*killed, epochs=2, **saving)
-    assert fit(*resumed, epochs=2, **saving, resume=True) == history
-
-
 def test_frozen_parameters_stay_and_the_others_are_set_back():
     model, loss, _, loader = diverging(1, 3)
     model[0].weight.data.setflags(write=False)
@@ -861,30 +676,9 @@ def test_validation_may_have_labels_for_rows_or_sequences_of_another_length():
     fit(bag, MSELoss(), SGD([table], 0.1), words, epochs=1, validation=longer)
 
 
-def test_a_refused_resume_changes_nothing(tmp_path):
-    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
-    fit(*made(), epochs=1, **saving)
-    other = made(seed=3)
-    before = weights(other[0])
-    with refusal(ValueError, f"fit: expected {NAMES}, got 'loss'"):
-        fit(*other, epochs=2, metrics=["loss"], **saving)
-    assert weights(other[0]) == before
-
-
 def test_evaluate_refuses_no_samples():
     model, loss, _, _ = made()
     text = "evaluate: expected a loader with at least one sample, got none"
     for nothing in ([], DataLoader(np.ones((0, 5)), np.ones((0, 3)))):
         with refusal(ValueError, text):
             evaluate(model, loss, nothing)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [[], ["compiled"]])
-def test_kill_9_at_random_moments_loses_nothing(how):
-    """The whole test kills 50 times: python tests/training/kill_and_resume.py 50."""
-    if how:
-        pytest.importorskip("numba")
-    done = run_python(Path(__file__).with_name("kill_and_resume.py"), 3, *how)
-    assert done.stderr == ""
-    assert re.fullmatch(r"3 kills in \d+ runs: all bits the same\n", done.stdout)

@@ -1,16 +1,19 @@
-"""fit with resume: what a checkpoint says is checked to the end before anything changes."""
+"""fit with resume: a run goes on bit for bit, or is refused before anything changes."""
 
 import json
 import os
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import bits, refusal, refusal_starting
+from helpers import Killed, KilledAt, bits, refusal, refusal_starting, run_python
 
 from tinygrad_mnist import SGD, DataLoader, Dropout, Linear, Module, MSELoss, Sequential
 from tinygrad_mnist.data.transforms import random_shift
-from tinygrad_mnist.training import Callback, History, checkpoint, fit
+from tinygrad_mnist.optim.schedules import step_decay
+from tinygrad_mnist.training import Callback, EarlyStopping, History, LearningRate, checkpoint, fit
 from tinygrad_mnist.training.checkpoint import CheckpointError
 
 
@@ -43,21 +46,16 @@ class Rows(Module):
         return dy.reshape(*dy.shape[:-1], 4, 3, 1)
 
 
-class Stop(Callback):
-    """Break off before a step, from 0."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def before_step(self, run):
-        if run.step == self.at:
-            raise KeyboardInterrupt
+def kill(run, path, at, *, epochs=3, every=1, callbacks=(), **options):
+    """Leave the checkpoint of a run that ended before a step, counted from 0."""
+    saving = {"checkpoint": path, "checkpoint_every": every}
+    with pytest.raises(Killed):
+        fit(*run, epochs=epochs, callbacks=[*callbacks, KilledAt(at)], **saving, **options)
 
 
-def interrupted(path, at=5):
-    """Leave the checkpoint of a run that broke off; return meta, and the objects as it has them."""
-    with pytest.raises(KeyboardInterrupt):
-        fit(*made(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+def killed(path, at=5):
+    """Leave the checkpoint of a killed run; return meta, and the objects as it has them."""
+    kill(made(), path, at)
     run, history = made(), History()
     meta = checkpoint.load(path, run[0], run[2], run[3], history)
     return meta, (run[0], run[2], run[3], history)
@@ -145,7 +143,7 @@ CHANGES = {
 def test_what_a_run_cannot_go_on_from_is_refused_and_nothing_changes(tmp_path, name):
     change, found = CHANGES[name]
     path, other = tmp_path / "run.npz", made(seed=3)
-    meta, objects = interrupted(path)
+    meta, objects = killed(path)
     change(meta)
     checkpoint.save(path, *objects, **meta)
     before, written = state(other), path.read_bytes()
@@ -159,7 +157,7 @@ def test_what_a_run_cannot_go_on_from_is_refused_and_nothing_changes(tmp_path, n
 @pytest.mark.parametrize("records", [[], [{"epoch": 1}] * 2])
 def test_a_history_of_another_length_than_the_position_says_is_refused(tmp_path, records):
     path, other = tmp_path / "run.npz", made(seed=3)
-    meta, (*objects, _) = interrupted(path)
+    meta, (*objects, _) = killed(path)
     checkpoint.save(path, *objects, History(records), **meta)
     before = state(other)
     contract = f"{path} to say where in an epoch it was written"
@@ -184,14 +182,170 @@ def test_a_run_that_measures_something_else_is_refused_and_nothing_changes(tmp_p
     assert state(run) == before
 
 
+def mean_error(pred, target):
+    return np.abs(pred - target).mean()
+
+
+@pytest.mark.parametrize("metrics", [(), (mean_error,), ("accuracy", mean_error)])
+def test_resuming_within_an_epoch_with_other_metrics_is_refused(tmp_path, metrics):
+    path, other = tmp_path / "run.npz", made(seed=3)
+    killed(path, 4)
+    before = state(other)
+    names = [getattr(metric, "__name__", metric) for metric in metrics]
+    contract = f"the metrics of {path}, ['accuracy'], within an epoch"
+    with refusal(CheckpointError, f"fit: expected {contract}, got {names}"):
+        fit(*other, epochs=3, checkpoint=path, resume=True, metrics=metrics)
+    assert state(other) == before
+
+
+def test_resuming_with_fewer_epochs_than_were_begun_is_refused(tmp_path):
+    path, other = tmp_path / "run.npz", made(seed=3)
+    killed(path, 4)
+    before = state(other)
+    with refusal(ValueError, f"fit: expected epochs >= 2, which {path} has begun, got 1"):
+        fit(*other, epochs=1, checkpoint=path, resume=True)
+    assert state(other) == before
+
+
+def test_resuming_another_run_is_refused(tmp_path):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    fit(*made(), epochs=1, **saving)
+    other = made(seed=3)
+    other[3].batch_size = 5
+    before = state(other)
+    with pytest.raises(CheckpointError, match="'batch_size': 4.*not.*'batch_size': 5"):
+        fit(*other, epochs=2, **saving)
+    assert state(other) == before
+
+
+def test_a_refused_resume_changes_nothing(tmp_path):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    fit(*made(), epochs=1, **saving)
+    other = made(seed=3)
+    before = state(other)
+    text = (
+        "fit: expected metrics of accuracy or top_k_accuracy or mean_absolute_error, or functions"
+    )
+    with refusal_starting(ValueError, text):
+        fit(*other, epochs=2, metrics=["loss"], **saving)
+    assert state(other) == before
+
+
 def assert_resumed_bit_for_bit(new_run, path, at):
     """Compare a run that stops at a step, and is resumed, with one that goes on."""
     whole, other = new_run(), new_run()
     history = fit(*whole, epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(*new_run(), epochs=3, checkpoint=path, checkpoint_every=1, callbacks=[Stop(at)])
+    kill(new_run(), path, at)
     assert fit(*other, epochs=3, checkpoint=path, resume=True) == history
     assert state(other) == state(whole)
+
+
+def settings(run):
+    loader = run[3]
+    rate = LearningRate(step_decay(0.2, every=1, factor=0.9))
+    return {
+        "epochs": 4,
+        "validation": DataLoader(loader.inputs, loader.targets, batch_size=4),
+        "callbacks": [rate, EarlyStopping(patience=3)],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 2, None])
+@pytest.mark.parametrize("at", range(12))
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, at, every):
+    path, whole, run = tmp_path / "run.npz", made(), made()
+    history = fit(*whole, **settings(whole))
+    kill(run, path, at, every=every, **settings(run))
+    written = at >= (every or 3)
+    assert path.exists() == written
+
+    # whatever it is resumed with, the file decides
+    resumed = made(seed=7 if written else 0)
+    assert fit(*resumed, **settings(resumed), checkpoint=path, resume=True) == history
+    assert state(resumed) == state(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [[], ["compiled"]])
+def test_kill_9_at_random_moments_loses_nothing(how):
+    """The whole test kills 50 times: python tests/training/kill_and_resume.py 50."""
+    if how:
+        pytest.importorskip("numba")
+    done = run_python(Path(__file__).with_name("kill_and_resume.py"), 3, *how)
+    assert done.stderr == ""
+    assert re.fullmatch(r"3 kills in \d+ runs: all bits the same\n", done.stdout)
+
+
+def test_a_loader_that_draws_for_each_batch_resumes_too(tmp_path):
+    class Noisy(DataLoader):
+        def __iter__(self):
+            for x, t in super().__iter__():
+                yield x + self.rng.normal(0, 0.1, x.shape), t
+
+    def noisy():
+        *run, loader = made()
+        return *run, Noisy(loader.inputs, loader.targets, 4, shuffle=True, rng=loader.rng)
+
+    assert_resumed_bit_for_bit(noisy, tmp_path / "run.npz", 5)
+
+
+def test_an_epoch_resumed_is_not_begun_again(tmp_path):
+    class Halves(Callback):
+        def before_epoch(self, run):
+            run.optimizer.lr /= 2
+
+    whole = fit(*made(), epochs=3, callbacks=[Halves()])
+    kill(made(), tmp_path / "run.npz", 4, callbacks=[Halves()])
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    assert fit(*made(), epochs=3, callbacks=[Halves()], **saving) == whole
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    saving = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    run = made()
+    history = fit(*run, epochs=2, **saving)
+    before = state(run)
+    assert fit(*run, epochs=2, **saving) == history
+    assert state(run) == before
+    assert History(fit(*run, epochs=3, **saving).records[:2]) == history
+
+
+def test_a_stop_is_remembered(tmp_path):
+    class Enough(Callback):
+        def after_epoch(self, run):
+            run.stop()
+
+    saving = {"checkpoint": tmp_path / "run.npz", "callbacks": [Enough()]}
+    first = fit(*made(), epochs=5, **saving)
+    assert len(first.records) == 1
+    assert fit(*made(), epochs=5, resume=True, **saving) == first
+
+
+def test_a_checkpoint_saved_by_hand_can_be_resumed(tmp_path):
+    path, run, other = tmp_path / "run.npz", made(), made(seed=3)
+    model, _, optimizer, loader = run
+    checkpoint.save(path, model, optimizer, loader, History())
+    assert fit(*other, epochs=2, checkpoint=path, resume=True) == fit(*run, epochs=2)
+    assert state(other) == state(run)
+
+
+def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path):
+    run = made()
+    steps = 0
+
+    def explodes():
+        nonlocal steps
+        steps += 1
+        run[0][0].weight.data[...] = np.nan if steps == 5 else 1.0
+
+    run[2].step = explodes
+    path = tmp_path / "run.npz"
+    with pytest.raises(FloatingPointError, match="in batch 3 of epoch 2"):
+        fit(*run, epochs=4, checkpoint=path, checkpoint_every=1)
+    model, *_ = made()
+    assert checkpoint.load(path, model)["position"]["batches"] == 1
+    assert np.isfinite(model[0].weight.data).all()
 
 
 @pytest.mark.parametrize("at", range(9))
@@ -259,15 +413,7 @@ def test_a_metric_that_is_not_finite_is_resumed_too(tmp_path, value):
         return value if len(pred) == 4 else 1.0
 
     path, other = tmp_path / "run.npz", made(seed=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(
-            *made(),
-            epochs=2,
-            metrics=[odd],
-            checkpoint=path,
-            checkpoint_every=1,
-            callbacks=[Stop(5)],
-        )
+    kill(made(), path, 5, epochs=2, metrics=[odd])
     history = fit(*other, epochs=2, metrics=[odd], checkpoint=path, resume=True)
     assert repr(history.column("odd")) == repr(fit(*made(), epochs=2, metrics=[odd]).column("odd"))
 
@@ -275,7 +421,7 @@ def test_a_metric_that_is_not_finite_is_resumed_too(tmp_path, value):
 def test_what_was_not_changed_is_resumed(tmp_path):
     """The tests above would pass if everything were refused."""
     path, other, whole = tmp_path / "run.npz", made(seed=3), made()
-    meta, objects = interrupted(path)
+    meta, objects = killed(path)
     checkpoint.save(path, *objects, **meta)
     assert fit(*other, epochs=3, checkpoint=path, resume=True) == fit(*whole, epochs=3)
     assert state(other) == state(whole)
@@ -285,7 +431,7 @@ def test_what_was_not_changed_is_resumed(tmp_path):
 def test_an_epoch_resumed_counts_the_seconds_before(tmp_path, seconds):
     """Files of the first version do not have them."""
     path = tmp_path / "run.npz"
-    meta, objects = interrupted(path)
+    meta, objects = killed(path)
     assert 0 < meta["position"].pop("seconds") < 100
     if seconds:
         meta["position"]["seconds"] = seconds
@@ -297,8 +443,8 @@ def test_an_epoch_resumed_counts_the_seconds_before(tmp_path, seconds):
 
 def test_a_file_that_another_run_replaces_meanwhile_is_read_once(tmp_path, monkeypatch):
     path, later, whole = tmp_path / "run.npz", tmp_path / "later.npz", made()
-    interrupted(path, at=4)
-    interrupted(later, at=7)
+    killed(path, at=4)
+    killed(later, at=7)
     load, replaced = json.loads, []
 
     def meanwhile(text):  # at the latest when the file's tree is read, its bytes have been
