@@ -117,9 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, content: bytes) -> None:
         with contextlib.suppress(OSError):  # whoever asked has gone, or does not listen
-            self.request_version = (
-                "HTTP/1.0"  # or there would be no status in the answer to "GET /"
-            )
+            self.request_version = "HTTP/1.0"  # "GET /", in the way of HTTP/0.9, gets a status, too
             self.send_response(status)
             for name, value in (
                 ("Content-Type", kind),
