@@ -72,6 +72,16 @@ def test_dense_of_more_axes_stays_what_it_is():
     np.testing.assert_allclose(from_keras(theirs)(x), outputs(theirs, x), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kinds"), [((6,), ["Flatten"]), ((3, 2), ["Flatten", "Unflatten"])]
+)
+def test_a_reshape_of_more_axes_flattens_first(shape, kinds):
+    theirs, x = sequential(keras.layers.Reshape(shape), shape=(2, 3)), inputs(0, 4, 2, 3)
+    ours = from_keras(theirs)
+    assert [type(layer).__name__ for layer in ours] == kinds
+    np.testing.assert_array_equal(ours(x), outputs(theirs, x))
+
+
 # Models that are refused
 
 
@@ -151,6 +161,11 @@ def the_same_model_twice():
     return keras.Model(x, model(model(x)))
 
 
+def of_two_dtypes():
+    x, inner = keras.Input((3,)), keras.Input((3,), dtype="float64")
+    return keras.Model(x, keras.Model(inner, keras.layers.ReLU()(inner), name="a")(x))
+
+
 def of_an_operation():
     x = keras.Input((3,))
     y = x * 2
@@ -167,6 +182,7 @@ def of_an_operation():
         (of_two_shapes, "inputs of two shapes in layer 'a'"),
         (multiplied, "Multiply in layer 'a'"),
         (the_same_model_twice, "the same weights again in layer 'a'"),
+        (of_two_dtypes, "inputs of dtype float64 in layer 'a'"),
         (of_an_operation, r"Multiply in layer '\w+'"),
     ],
 )

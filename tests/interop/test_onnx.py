@@ -255,6 +255,12 @@ def test_a_row_of_your_own(model, monkeypatch):
     assert_same(model.astype(np.float32), (5, 5, 3))
 
 
+def test_a_row_may_leave_an_input_out(monkeypatch):
+    monkeypatch.setitem(ROWS, ReLU, lambda graph, _, x: graph.node("Clip", x, None, 0.5, None))
+    x = np.array([[-1, 0.25, 2]], np.float32)
+    np.testing.assert_array_equal(run(to_onnx(ReLU(), (3,)), x), np.minimum(x, 0.5))
+
+
 class Doubling(Module):
     """y = 2 * input, by a Parameter whose name ONNX needs itself."""
 

@@ -541,6 +541,12 @@ def test_what_has_no_end_or_is_too_large_is_refused(tmp_path, meta, text):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_no_module_is_not_written(tmp_path):
+    with refusal(TypeError, "checkpoint.save: expected a Module, got the class Linear"):
+        checkpoint.save(tmp_path / "a.npz", Linear)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_record_that_cannot_be_read_again_is_not_written(tmp_path):
     history = History([{"epoch": 1, "name": "first"}])
     with refusal(ValueError, "something else than numbers by name as record 1"):

@@ -163,6 +163,7 @@ class Tied(Swish):
 class Counts(Swish):
     def __init__(self):
         self.seen, self.best = Buffer(0), 0.0
+        self.limits, self.rng = {"low": [math.nan]}, np.random.default_rng()
 
 
 def shared():
@@ -197,6 +198,14 @@ UNSAID = {
     "a NaN": (
         changed(Counts(), best=math.nan),
         "Counts at 0.body.0, of which its constructor makes another best",
+    ),
+    "another type": (
+        changed(Counts(), best=0),
+        "Counts at 0.body.0, of which its constructor makes another best",
+    ),
+    "a dict": (
+        changed(Counts(), limits={"low": [0.0]}),
+        "Counts at 0.body.0, of which its constructor makes another limits",
     ),
     "floats in place of integers": (
         changed(Counts(), seen=Buffer(0.0)),
@@ -233,6 +242,19 @@ def test_a_class_of_the_name_of_another_is_refused(tmp_path):
         save_model(tmp_path / "model.npz", Sequential(other()))
     with refusal(TypeError, "save_model: expected a Module, got the class ReLU"):
         save_model(tmp_path / "model.npz", ReLU)
+
+
+def test_what_a_constructor_makes_alike_needs_no_argument(tmp_path):
+    one = Counts()
+    one.seen.data = 7
+    save_model(tmp_path / "model.npz", one)
+    assert load_model(tmp_path / "model.npz", layers=[Counts])[0].seen.data == 7
+
+
+def test_a_structure_that_is_no_layer_is_refused(tmp_path, content):
+    write_archive("test", tmp_path / "a.npz", {**content(), "structure": 3})
+    with pytest.raises(CheckpointError, match="to be a whole model file, got 'int' object is not"):
+        load_model(tmp_path / "a.npz")
 
 
 def test_a_class_derived_from_a_layer_is_ones_own(tmp_path):

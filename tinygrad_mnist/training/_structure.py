@@ -87,10 +87,7 @@ def built(layer: Any, known: Classes, shapes: Shapes, path: str = "") -> Module:
         shapes: Of all arrays that are to go into the model; those that a layer takes are removed.
         path: Where the layer is.
     """
-    where = path or "the top"
-    if not isinstance(layer, dict):
-        raise ValueError(f"{check.described(layer)} at {where}")
-    name = layer["class"]
+    name, where = layer["class"], path or "the top"
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"{check.described(name)} at {where}, which is not among `layers`")
     kind, given = known[name], layer.keys() - {"class"}
