@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import bits
 
 from tinygrad_mnist.page import runs
 from tinygrad_mnist.page.faults import setups
 from tinygrad_mnist.page.reading import reading
-from tinygrad_mnist.page.runs import Run, Runs
+from tinygrad_mnist.page.runs import Run, Runs, Training
 from tinygrad_mnist.page.setups import Layers, Setup
 
 CHOICES = {}  # the first of each
@@ -115,6 +116,30 @@ def test_a_training_that_diverges_makes_no_more_steps(monkeypatch):
         if found["points"]:
             assert found["points"][-1][-1][0] is None
             assert 0 <= found["points"][-1][-1][1] <= 1
+
+
+def test_what_is_shown_of_a_model_is_as_it_was_at_the_last_point(few_images):
+    (setup,) = runs.setups(CHOICES)
+    training = Training(setup)
+    training.step(next(iter(training.batches())))
+    training.point()
+    kept = bits(training.shown.state_dict())
+    assert kept == bits(training.model.state_dict())
+    training.step(next(iter(training.batches())))
+    assert kept == bits(training.shown.state_dict())
+    assert kept != bits(training.model.state_dict())
+
+
+def test_a_training_that_diverged_is_left_as_it_is():
+    training = Training(Setup(Layers((30,)), rate=1e30))
+    with np.errstate(all="ignore"):
+        while not training.diverged:
+            training.step(next(iter(training.batches())))
+        for p in training.model.parameters():
+            p.data[...] = 0.001  # with which its loss is finite
+        training.step(next(iter(training.batches())))
+    assert training.diverged
+    assert all((p.data == np.float32(0.001)).all() for p in training.model.parameters())
 
 
 def test_scores_are_what_the_loss_teaches():
