@@ -81,11 +81,17 @@ def test_the_page_begins_with_what_there_is_to_choose(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [("/", "html"), ("/page.css", "css"), ("/page.js", "javascript")]
+    ("path", "kind"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
 )
 def test_files_are_served_with_their_kind_and_nothing_from_elsewhere_is_allowed(server, path, kind):
     status, headers, content = asked(server, "GET", path)
-    assert (status, headers["Content-Type"]) == (200, f"text/{kind}; charset=utf-8")
+    assert (status, headers["Content-Type"]) == (200, kind)
     assert headers["Content-Security-Policy"] == "default-src 'self'"
     assert int(headers["Content-Length"]) == len(content) > 100
     assert not re.search(rb"(src|href|import|url)\W+(https?:)?//", content)

@@ -2,8 +2,9 @@
 
 const byId = (id) => document.getElementById(id);
 const digit = byId("digit");
-const ink = digit.getContext("2d", { willReadFrequently: true });
-const choices = {}; // what each setting can be
+const ink = digit.getContext("2d");
+const sent = new OffscreenCanvas(140, 140).getContext("2d", { willReadFrequently: true });
+Object.assign(ink, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
 let picked = null; // the pixels of a test image, until it is drawn on
 let wanted = null; // the settings that were chosen last
 let run = null; // the training that this tab has started, and what is known of it
@@ -20,7 +21,8 @@ function say(id, words) {
 /** Return what the server answers, or null if it refuses; as long as it is gone, ask again. */
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json" };
-  const request = body && { method: "POST", headers, body: JSON.stringify(body) };
+  const keepalive = path === "/stop"; // and be it the last that a tab asks
+  const request = body && { method: "POST", headers, keepalive, body: JSON.stringify(body) };
   const answer = await fetch(path, request).then((response) => response.json()).catch(() => null);
   const gone = "The server does not answer: is it still running? Trying again ...";
   if (!answer) {
@@ -76,7 +78,8 @@ async function read() {
   while (read.again) {
     read.again = false;
     const reader = run;
-    const drawn = ink.getImageData(0, 0, 280, 280).data.filter((_, i) => i % 4 === 0);
+    sent.drawImage(digit, 0, 0, 140, 140); // half as fine, for a quarter of the bytes
+    const drawn = sent.getImageData(0, 0, 140, 140).data.filter((_, i) => i % 4 === 0);
     const pixels = picked ?? Array.from(drawn);
     const answer = await ask("/read", { pixels, run: reader && reader.id });
     if (answer && reader === run) showReading(answer);
@@ -188,8 +191,8 @@ function showRun() {
   say("speed", steps_per_second?.toFixed(0));
   say("model", models[0]);
   say("source", source);
-  say("verdict-first", verdict?.split(":")[0]);
-  say("verdict-rest", verdict?.slice(verdict.split(":")[0].length));
+  say("first", verdict?.split(":")[0]);
+  say("rest", verdict?.slice(verdict.split(":")[0].length));
   drawCurves("accuracy-curve", points, 1, ["right"]);
   drawCurves("loss-curve", points, 0, ["right"]);
   drawCurves("both-curves", points, 1, ["right", "broken"]);
@@ -215,17 +218,17 @@ function drawCurves(id, points, part, models) {
   byId(id).innerHTML = `${ticks.join("")}<text x="193" y="164">steps</text>${curves.join("")}`;
 }
 
+const { choices: offered, faults, gallery, labels } = await ask("/start");
+const choices = { ...offered, fault: faults };
+for (const name in choices) byId(name).append(...choices[name].map((value) => new Option(value)));
+byId("gallery").append(...gallery.map((pixels, i) => galleryButton(pixels, labels[i], i)));
+byId("scores").innerHTML = [...Array(10).keys()].map((i) => `<li>${i}</li>`).join("");
+
 byId("train").onclick = start;
 byId("stop").onclick = () => ask(running() ? "/stop" : "/go_on", { run: run.id });
 byId("fault").onchange = (event) => {
   wanted = null;
   event.target.selectedIndex ? start() : watch(null);
 };
-
-const { choices: offered, faults, gallery, labels } = await ask("/start");
-Object.assign(choices, offered, { fault: faults });
-for (const name in choices) byId(name).append(...choices[name].map((value) => new Option(value)));
-byId("gallery").append(...gallery.map((pixels, i) => galleryButton(pixels, labels[i], i)));
-byId("scores").innerHTML = [...Array(10).keys()].map((i) => `<li>${i}</li>`).join("");
-Object.assign(ink, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
+window.onpagehide = () => watch(null);
 watch(null);

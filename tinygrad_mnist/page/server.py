@@ -19,6 +19,7 @@ FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/favicon.ico": ("icon.svg", "image/svg+xml"),  # a browser asks for it by itself
 }
 LONGEST_LINE = 1 << 16
 LONGEST_BODY = 5 * LARGEST**2  # a drawing in JSON

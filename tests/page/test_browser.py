@@ -1,0 +1,246 @@
+"""The page in Chromium: drawing, training and breaking, by mouse, by finger and by keys alone."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
+expect = playwright.expect
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium: chromium-headless-shell of Debian"),
+]
+
+PATIENCE = 60_000  # ms, of a machine with other work
+STROKES = {1: [(140, 50), (140, 230)], 7: [(80, 60), (200, 60), (130, 230)]}  # of 280 x 280 pixels
+ACCURACY = re.compile(r"\d+\.\d %")
+
+
+@pytest.fixture(scope="module")
+def address():
+    command = [sys.executable, "-m", "tinygrad_mnist.page", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        yield re.search(r"http://\S+:\d+", server.stdout.readline())[0]
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        expect.set_options(timeout=PATIENCE)
+        with driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser:
+            yield browser
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Return a function that opens a tab. No tab may log a word, or ask another host."""
+    tabs, wrong, asked = [], [], []
+
+    def tab(**options):
+        page = browser.new_page(**options)
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        expect(page.locator("#gallery button")).to_have_count(30)
+        tabs.append(page)
+        return page
+
+    yield tab
+    for page in tabs:
+        page.goto("about:blank")  # the tab's run stops
+        page.close()
+    assert wrong == []
+    assert all(url.startswith(f"{address}/") for url in asked)
+
+
+def on_the_page(page, points):
+    """Return where points of the drawing are on the screen."""
+    box = page.locator("#digit").bounding_box()
+    scale = box["width"] / 280
+    return [(box["x"] + x * scale, box["y"] + y * scale) for x, y in points]
+
+
+def draw(page, points):
+    start, *others = on_the_page(page, points)
+    page.mouse.move(*start)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=5)
+    page.mouse.up()
+
+
+def reads(page, digit):
+    expect(page.locator("#prediction")).to_have_text(str(digit))
+
+
+def accuracy(page):
+    return float(page.locator("#accuracy").inner_text().removesuffix(" %") or 0)
+
+
+def steps(page):
+    """Return how many steps the model had made that read the drawing last."""
+    return int(page.locator("#reader").inner_text().removeprefix("by the model in training, step "))
+
+
+def test_what_the_mouse_draws_is_read_and_a_blank_drawing_is_not(opened):
+    page = opened()
+    reads(page, "")
+    for digit, points in STROKES.items():
+        draw(page, points)
+        reads(page, digit)
+        expect(page.locator("#scores .best")).to_have_text(str(digit))
+        expect(page.locator("#reader")).to_have_text("by the model opened")
+        assert page.locator("#activations canvas").count() > 3
+        page.locator("#clear").click()
+        reads(page, "")
+
+
+def test_a_training_learns_stops_goes_on_and_reads_the_drawing_all_along(opened, address):
+    page = opened()
+    draw(page, STROKES[7])
+    with page.expect_response("**/run") as run:
+        page.locator("#train").click()
+    expect(page.locator("#accuracy")).to_have_text(ACCURACY)
+    first = accuracy(page)
+    while accuracy(page) <= max(80, first):
+        page.wait_for_timeout(50)
+    reads(page, 7)
+    page.locator("#stop").click()
+    expect(page.locator("#state")).to_have_text("stopped")
+    page.wait_for_timeout(300)
+    before = steps(page)
+    page.wait_for_timeout(300)
+    assert steps(page) == before > 0
+    page.locator("#stop").click()
+    expect(page.locator("#reader")).not_to_have_text(f"by the model in training, step {before}")
+    assert steps(page) > before
+    assert page.locator("#accuracy-curve .right").get_attribute("points").count(",") > 3
+    expect(page.locator("#verdict")).to_have_text(re.compile("^right: "))
+    asked = {"data": {"run": run.value.json()["run"], "since": 0}}
+    page.goto("about:blank")
+    while page.request.post(f"{address}/progress", **asked).json()["state"] != "stopped":
+        page.wait_for_timeout(50)  # it stops where nobody watches any more
+
+
+def test_a_mistake_shows_its_code_its_curve_what_it_reads_and_the_verdict(opened):
+    page = opened()
+    draw(page, STROKES[1])
+    for fault, verdict, code in (
+        ("dx misses a transpose", "wrong", "return dy @ self.weight.data"),
+        ("gradients are never zeroed", "cannot see", "def never_zeroed"),
+    ):
+        page.locator("#fault").select_option(fault)
+        expect(page.locator("#verdict strong")).to_have_text(verdict)
+        expect(page.locator("#verdict")).to_have_text(re.compile(f"^{verdict}: "))
+        expect(page.locator("#source")).to_contain_text(code)
+        expect(page.locator("#broken-accuracy")).to_have_text(ACCURACY)
+        expect(page.locator("#accuracy")).to_have_text(ACCURACY)
+        for curve in page.locator("#both-curves polyline").all():
+            expect(curve).to_have_attribute("points", re.compile(","))
+        expect(page.locator("#right-reads")).to_have_text(re.compile(r"\d"))
+    page.locator("#fault").select_option("none")
+    expect(page.locator("#reader")).to_have_text("by the model opened")
+    reads(page, 1)
+    for emptied in ("#verdict", "#source", "#accuracy", "#broken-accuracy", "#broken-reads"):
+        expect(page.locator(emptied)).to_have_text("")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "ground"), [("light", "rgb(243, 244, 246)"), ("dark", "rgb(18, 20, 24)")]
+)
+def test_on_a_phone_a_finger_draws_and_nothing_scrolls_sideways(opened, scheme, ground):
+    phone = {"width": 390, "height": 844}
+    page = opened(viewport=phone, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page.locator("#digit").scroll_into_view_if_needed()
+    touch = page.context.new_cdp_session(page)
+    down, *others = on_the_page(page, STROKES[7])
+    for kind, points in (
+        ("touchStart", [down]),
+        *(("touchMove", [point]) for point in others),
+        ("touchEnd", []),
+    ):
+        places = [{"x": x, "y": y} for x, y in points]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+    reads(page, 7)
+    assert page.evaluate("[scrollX, scrollY]") == [0, 0]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+
+
+def test_keys_alone_choose_an_image_train_and_break(opened):
+    page = opened()
+
+    def tab_to(place):
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.matches('{place}')"):
+                return
+        pytest.fail(f"Tab does not lead to {place}")
+
+    tab_to("#gallery button")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    name = page.evaluate("document.activeElement.ariaLabel")
+    page.keyboard.press("Enter")
+    reads(page, name.removeprefix("Test image of a "))
+    tab_to("#train")
+    page.keyboard.press("Enter")
+    expect(page.locator("#accuracy")).to_have_text(ACCURACY)
+    tab_to("#fault")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^(wrong|cannot see): "))
+
+
+def test_two_tabs_do_not_disturb_each_other(opened):
+    first, second = opened(), opened()
+    first.locator("#layers").select_option("784-30-10")
+    for page in (first, second):
+        page.locator("#train").click()
+        expect(page.locator("#accuracy")).to_have_text(ACCURACY)
+    first.locator("#stop").click()
+    expect(first.locator("#state")).to_have_text("stopped")
+    before = steps(second)
+    expect(second.locator("#reader")).not_to_have_text(f"by the model in training, step {before}")
+    expect(second.locator("#state")).to_have_text("training")
+    expect(first.locator("#model")).to_contain_text("out_features=30")
+    expect(second.locator("#model")).to_contain_text("out_features=100")
+
+
+def test_of_a_training_that_diverged_the_finite_numbers_are_drawn(opened):
+    page = opened()
+    points = [[10, [2.0, 0.5], [None, 0.1]], [20, [None, 0.1], [None, 0.1]]]
+    answer = {"state": "diverged", "verdict": None, "step": 20, "points": points}
+    page.route("**/progress", lambda route: route.fulfill(json=answer))
+    page.locator("#train").click()
+    expect(page.locator("#state")).to_have_text("diverged")
+    expect(page.locator("#stop")).to_be_disabled()
+    drawn = {
+        curve: page.locator(f"#{curve}").get_attribute("points").count(",")
+        for curve in ("loss-curve .right", "accuracy-curve .right", "both-curves .broken")
+    }
+    assert list(drawn.values()) == [1, 2, 2]
+
+
+def test_a_server_or_a_run_that_is_gone_is_said_to_be(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    reads(page, "")
+    page.context.set_offline(True)
+    draw(page, STROKES[7])
+    expect(page.locator("#trouble")).to_contain_text("The server does not answer")
+    page.context.set_offline(False)
+    reads(page, 7)
+    expect(page.locator("#trouble")).to_have_text("")
+
+    page.route("**/progress", lambda route: route.fulfill(status=404, json={"error": "no run"}))
+    page.locator("#train").click()
+    expect(page.locator("#trouble")).to_have_text("no run")
+    expect(page.locator("#reader")).to_have_text("by the model opened")
+    page.close()
