@@ -41,6 +41,11 @@ def marks_of(a):
     return marks
 
 
+def part_of_more(a):
+    """A copy of the type that it has in kernels, so that what is compiled there serves here."""
+    return np.pad(a, ((0, 0), (0, 1)))[:, :-1]
+
+
 @both
 @every_dtype
 @pytest.mark.parametrize("width", WIDTHS)
@@ -81,8 +86,8 @@ def test_a_product_is_added_as_numpy_adds_it(dtype, sizes, columns, scale, trans
     rng, (m, k), dtype = np.random.default_rng(seed), sizes, np.dtype(dtype)
     a = matrix_with_zeros(rng, (k + 1, m + 1) if transposed else (m + 1, k + 1), dtype)
     a = (a.T if transposed else a)[:m, :k]
-    marks = np.pad(marks_of(a), ((0, 0), (0, 1)))[:, :-1]
-    a.flags.writeable = False  # so a and marks have the types that they have in kernels
+    marks = part_of_more(marks_of(a))
+    a.flags.writeable = False  # as in kernels
     room, block = room_of(columns, dtype), block_of(columns, dtype)
     W, out = (rng.standard_normal((n, room)).astype(dtype) for n in (k, m))
     wanted = out + scale * (a.astype(np.float64) @ W)
@@ -107,7 +112,7 @@ def test_a_product_is_written_where_it_is_marked(dtype, sizes, columns, seed):
     marked, out = matrix_with_zeros(rng, (m, k), dtype), rng.standard_normal((m, k)).astype(dtype)
     wanted = np.where(marked, a.astype(np.float64) @ W.T, out)
     for how in nullcontext, in_plain_python:
-        found = out.copy()
+        found, marks = part_of_more(out), part_of_more(marks_of(marked))
         with how():
-            sparse.write_marked(found, a.reshape(-1), W.reshape(-1), marks_of(marked), room, block)
+            sparse.write_marked(found, a.reshape(-1), W.reshape(-1), marks, room, block)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1000 * np.finfo(dtype).eps)
