@@ -71,6 +71,11 @@ NUMPY, SCIPY = _pools()
 fixed_count = _from_environment()
 
 
+def count_for(work: int) -> int | None:
+    """Return how many threads so many multiply-adds get, None for as many as there are."""
+    return fixed_count or (None if work >= WORTH_THREADS else 1)
+
+
 def called(
     pool: Pool | None,
     work: int,
@@ -83,7 +88,7 @@ def called(
 
     The count is set and reset around each call, as the pool belongs to the whole process.
     """
-    count = fixed_count or (None if rows > 1 and work >= WORTH_THREADS else 1)
+    count = count_for(work if rows > 1 else 0)
     if count is None or pool is None:
         return routine(*args, **options)
     get_count, set_count = pool

@@ -96,14 +96,10 @@ if _found:
 
 
 def threads_for(work: int) -> int:
-    """Return how many threads a step gets whose largest product has so many multiply-adds.
-
-    The rule is that of `num_threads`.
-    """
-    if _threads.fixed_count is not None:
-        return _threads.fixed_count
-    if work < _threads.WORTH_THREADS:
-        return 1
+    """Return how many threads a step gets whose largest product has so many multiply-adds."""
+    count = _threads.count_for(work)
+    if count is not None:
+        return count
     here = (
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
