@@ -62,13 +62,15 @@ class Page:
 
     def stop(self, run: str) -> dict[str, Any]:
         """Let a run wait."""
-        self._run(run).stop()
-        return {"state": self._run(run).state}
+        found = self._run(run)
+        found.stop()
+        return {"state": found.state}
 
     def go_on(self, run: str) -> dict[str, Any]:
         """Let a run go on."""
-        self._run(run).go_on()
-        return {"state": self._run(run).state}
+        found = self._run(run)
+        found.go_on()
+        return {"state": found.state}
 
     def _run(self, name: str) -> Run:
         found = self.runs.get(name)

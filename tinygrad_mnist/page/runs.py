@@ -28,9 +28,9 @@ KEPT = 8  # runs
 @cache
 def images() -> tuple[Data, Data]:
     """Return the bundled images (N, 28, 28, 1) with their targets: to train on, and to test."""
-    training, test = (mnist.preprocess(*part) for part in mnist.load_data())
-    (x, t), (u, v) = training, test
-    return (x.reshape(-1, 28, 28, 1), t), (u.reshape(-1, 28, 28, 1), v)
+    rows = (mnist.preprocess(*part) for part in mnist.load_data())
+    training, test = ((x.reshape(-1, 28, 28, 1), t) for x, t in rows)
+    return training, test
 
 
 class Training:

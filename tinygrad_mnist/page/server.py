@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
@@ -23,8 +25,6 @@ FILES = {
 }
 LONGEST_LINE = 1 << 16
 LONGEST_BODY = 5 * LARGEST**2  # a drawing in JSON
-
-
 METHODS = dict.fromkeys([*FILES, "/start"], "GET") | dict.fromkeys(ROUTES, "POST")
 
 
@@ -131,9 +131,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"" if self.command == "HEAD" else content)
             self.connection.shutdown(socket.SHUT_WR)
-            for _ in range(100):  # what is not read when a connection closes takes the answer along
-                if not self.connection.recv(LONGEST_LINE):
-                    break
+            until = time.monotonic() + self.timeout
+            while self.connection.recv(LONGEST_LINE) and time.monotonic() < until:
+                pass  # closed with something unread, the connection would take the answer along
 
 
 def as_json(answer: dict[str, Any]) -> tuple[str, bytes]:
@@ -144,7 +144,7 @@ def as_json(answer: dict[str, Any]) -> tuple[str, bytes]:
 class Server(ThreadingMixIn, TCPServer):
     """Serves the page at `address`, which is one of this computer alone."""
 
-    allow_reuse_address = True  # after a restart, too
+    allow_reuse_address = os.name != "nt"  # after a restart; on Windows, by two servers at once
     daemon_threads = True
     request_queue_size = 128
 
