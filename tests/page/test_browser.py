@@ -152,12 +152,8 @@ def test_a_mistake_shows_its_code_its_curve_what_it_reads_and_the_verdict(opened
         expect(page.locator(emptied)).to_have_text("")
 
 
-@pytest.mark.parametrize(
-    ("scheme", "ground"), [("light", "rgb(243, 244, 246)"), ("dark", "rgb(18, 20, 24)")]
-)
-def test_on_a_phone_a_finger_draws_and_nothing_scrolls_sideways(opened, scheme, ground):
-    phone = {"width": 390, "height": 844}
-    page = opened(viewport=phone, has_touch=True, is_mobile=True, color_scheme=scheme)
+def test_on_a_phone_a_finger_draws_and_nothing_scrolls_sideways(opened):
+    page = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page.locator("#digit").scroll_into_view_if_needed()
     touch = page.context.new_cdp_session(page)
     down, *others = on_the_page(page, STROKES[7])
@@ -171,7 +167,9 @@ def test_on_a_phone_a_finger_draws_and_nothing_scrolls_sideways(opened, scheme, 
     reads(page, 7)
     assert page.evaluate("[scrollX, scrollY]") == [0, 0]
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+    for scheme, ground in (("light", "rgb(243, 244, 246)"), ("dark", "rgb(18, 20, 24)")):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
 
 
 def test_keys_alone_choose_an_image_train_and_break(opened):
@@ -196,21 +194,6 @@ def test_keys_alone_choose_an_image_train_and_break(opened):
     tab_to("#fault")
     page.keyboard.press("ArrowDown")
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^(wrong|cannot see): "))
-
-
-def test_two_tabs_do_not_disturb_each_other(opened):
-    first, second = opened(), opened()
-    first.locator("#layers").select_option("784-30-10")
-    for page in (first, second):
-        page.locator("#train").click()
-        expect(page.locator("#accuracy")).to_have_text(ACCURACY)
-    first.locator("#stop").click()
-    expect(first.locator("#state")).to_have_text("stopped")
-    before = steps(second)
-    expect(second.locator("#reader")).not_to_have_text(f"by the model in training, step {before}")
-    expect(second.locator("#state")).to_have_text("training")
-    expect(first.locator("#model")).to_contain_text("out_features=30")
-    expect(second.locator("#model")).to_contain_text("out_features=100")
 
 
 def test_of_a_training_that_diverged_the_finite_numbers_are_drawn(opened):

@@ -89,7 +89,8 @@ async function read() {
 
 function showReading({ prediction, scores, image, layers, speaks, broken }) {
   say("prediction", prediction);
-  say("reader", run ? `by the model in training, step ${run.step}` : "by the model opened");
+  const step = run?.points.at(-1)?.[0] ?? 0;
+  say("reader", run ? `by the model in training, step ${step}` : "by the model opened");
   say("right-reads", run && prediction);
   say("broken-reads", broken);
   [...byId("scores").children].forEach((item, i) => {
@@ -160,7 +161,7 @@ async function start() {
   for (const name in choices) settings[name] = choices[name][byId(name).selectedIndex];
   const answer = await ask("/run", settings);
   if (answer && wanted !== settings) ask("/stop", answer);
-  else if (answer) watch({ id: answer.run, state: "checking", points: [], step: 0 });
+  else if (answer) watch({ id: answer.run, state: "checking", points: [] });
 }
 
 /** Let the run go, which stops it, and watch another one to its end, or none. */
@@ -172,9 +173,9 @@ async function watch(next) {
   while (next && !["done", "diverged"].includes(next.state)) {
     const answer = await ask("/progress", { run: next.id, since: next.points.length });
     if (run !== next) return;
-    if (answer.step !== next.step) read();
     Object.assign(next, answer, { points: [...next.points, ...answer.points] });
     showRun();
+    if (answer.points.length) read(); // at each point of the curves, the model to read with is new
     await wait(200);
   }
 }
@@ -218,8 +219,7 @@ function drawCurves(id, points, part, models) {
   byId(id).innerHTML = `${ticks.join("")}<text x="193" y="164">steps</text>${curves.join("")}`;
 }
 
-const { choices: offered, faults, gallery, labels } = await ask("/start");
-const choices = { ...offered, fault: faults };
+const { choices, gallery, labels } = await ask("/start");
 for (const name in choices) byId(name).append(...choices[name].map((value) => new Option(value)));
 byId("gallery").append(...gallery.map((pixels, i) => galleryButton(pixels, labels[i], i)));
 byId("scores").innerHTML = [...Array(10).keys()].map((i) => `<li>${i}</li>`).join("");

@@ -37,9 +37,7 @@ class Page:
         (_, _), (images, labels) = mnist.load_data()
         gallery = sorted(i for digit in range(10) for i in (labels == digit).nonzero()[0][:3])
         return {
-            "model": repr(self.model),
-            "choices": CHOICES,
-            "faults": ["none", *FAULTS],
+            "choices": OFFERED,
             "gallery": images[gallery].reshape(-1, 784).tolist(),
             "labels": labels[gallery].tolist(),
         }
@@ -80,6 +78,9 @@ class Page:
         return found
 
 
+OFFERED = CHOICES | {"fault": ("none", *FAULTS)}
+
+
 def run_id(value: Any) -> str:
     """Return value; refuse what is no string."""
     if not isinstance(value, str):
@@ -95,8 +96,7 @@ def chosen(name: str, known: tuple[Any, ...], value: Any) -> Any:
 
 ROUTES: dict[str, dict[str, Callable[[Any], Any]]] = {  # what each key is checked by
     "/read": {"pixels": image_of, "run": lambda value: None if value is None else run_id(value)},
-    "/run": {name: partial(chosen, name, known) for name, known in CHOICES.items()}
-    | {"fault": partial(chosen, "fault", ("none", *FAULTS))},
+    "/run": {name: partial(chosen, name, known) for name, known in OFFERED.items()},
     "/progress": {"run": run_id, "since": lambda n: check.integer("page", "since", n, at_least=0)},
     "/stop": {"run": run_id},
     "/go_on": {"run": run_id},
