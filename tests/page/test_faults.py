@@ -129,21 +129,6 @@ def test_the_measure_is_the_fraction_of_test_images_that_are_read_right():
     assert model.training
 
 
-@pytest.mark.parametrize(
-    ("choices", "fault", "told"),
-    [
-        ({"rate": 7}, "none", f"rate to be one of {', '.join(map(str, CHOICES['rate']))}, got 7"),
-        ({"loss": [1]}, "none", "loss to be one of CrossEntropyLoss, MSELoss, got a list"),
-        ({"dropout": False}, "none", "dropout to be one of 0, 0.2, 0.5, got False"),
-        ({"seed": 1}, "none", f"choice to be one of {', '.join(CHOICES)}, got 'seed'"),
-        ({}, "all", f"fault to be one of {', '.join(['none', *FAULTS])}, got 'all'"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused(choices, fault, told):
-    with refusal(ValueError, f"page: expected {told}"):
-        setups(choices, fault)
-
-
 # The mistakes
 
 

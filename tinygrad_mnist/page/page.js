@@ -160,8 +160,8 @@ async function start() {
   wanted = settings;
   for (const name in choices) settings[name] = choices[name][byId(name).selectedIndex];
   const answer = await ask("/run", settings);
-  if (answer && wanted !== settings) ask("/stop", answer);
-  else if (answer) watch({ id: answer.run, state: "checking", points: [] });
+  if (answer && wanted !== settings) ask("/stop", { run: answer.run });
+  else if (answer) watch({ ...answer, id: answer.run, state: "checking", points: [] });
 }
 
 /** Let the run go, which stops it, and watch another one to its end, or none. */
@@ -181,7 +181,7 @@ async function watch(next) {
 }
 
 function showRun() {
-  const { state, points = [], verdict, models = [], source, epoch, steps_per_second } = run ?? {};
+  const { state, points = [], verdict, model, source, epoch, steps_per_second } = run ?? {};
   const [, right, broken] = points.at(-1) ?? [];
   byId("stop").disabled = !running() && state !== "stopped";
   say("stop", state === "stopped" ? "Go on" : "Stop");
@@ -190,7 +190,7 @@ function showRun() {
   say("broken-accuracy", percent(broken?.[1]));
   say("epoch", epoch?.toFixed(1));
   say("speed", steps_per_second?.toFixed(0));
-  say("model", models[0]);
+  say("model", model);
   say("source", source);
   say("first", verdict?.split(":")[0]);
   say("rest", verdict?.slice(verdict.split(":")[0].length));

@@ -7,10 +7,10 @@ from typing import Any
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.page.faults import FAULTS
+from tinygrad_mnist.page.faults import FAULTS, source_of
 from tinygrad_mnist.page.reading import image_of, prediction, reading
 from tinygrad_mnist.page.runs import KEPT, Run, Runs
-from tinygrad_mnist.page.setups import CHOICES, require_one_of
+from tinygrad_mnist.page.setups import CHOICES
 
 
 class Refusal(Exception):
@@ -47,12 +47,14 @@ class Page:
         if run is None:
             return reading(self.model, pixels) | {"broken": None}
         right, *broken = self._run(run).trainings
-        by_broken = [prediction(training.shown, pixels) for training in broken]
-        return reading(right.shown, pixels, right.scores_of) | {"broken": (*by_broken, None)[0]}
+        by_broken = [prediction(training.snapshot, pixels) for training in broken]
+        return reading(right.snapshot, pixels, right.scores_of) | {"broken": (*by_broken, None)[0]}
 
     def run(self, fault: str, **choices: Any) -> dict[str, Any]:
         """Start a training."""
-        return {"run": self.runs.start(choices, fault)}
+        run = Run(choices, fault)
+        model = repr(run.trainings[0].model)
+        return {"run": self.runs.add(run), "model": model, "source": source_of(fault)}
 
     def progress(self, run: str, since: int) -> dict[str, Any]:
         """Return how far a run is."""
@@ -90,7 +92,9 @@ def run_id(value: Any) -> str:
 
 def chosen(name: str, known: tuple[Any, ...], value: Any) -> Any:
     """Return value; refuse what the page does not let one choose."""
-    require_one_of(name, value, known)
+    if isinstance(value, bool) or value not in known:
+        contract = f"{name} to be one of {', '.join(map(str, known))}"
+        raise check.value_error("page", contract, value)
     return value
 
 

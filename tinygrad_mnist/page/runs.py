@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.data import DataLoader, mnist
 from tinygrad_mnist.losses import MSELoss
 from tinygrad_mnist.nn import Softmax
-from tinygrad_mnist.page.faults import setups, source_of, verdict
+from tinygrad_mnist.page.faults import setups, verdict
 from tinygrad_mnist.page.setups import Data, Setup
 
 EPOCHS = 10
@@ -34,14 +34,14 @@ def images() -> tuple[Data, Data]:
 
 
 class Training:
-    """One of the trainings of a run. `shown` is a copy of its model that no step changes."""
+    """One of the trainings of a run. `snapshot` is a copy of its model that no step changes."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.diverged = setup, False
         self.model, self._loss, self._optimizer = setup.build()
         self._rng = np.random.default_rng(3)
         self._losses: list[float] = []  # since the last point
-        self.shown = copy.deepcopy(self.model)
+        self.snapshot = copy.deepcopy(self.model)
 
     def batches(self) -> DataLoader:
         """Return the batches of an epoch."""
@@ -56,7 +56,7 @@ class Training:
 
     def point(self) -> list[float | None]:
         """Return the mean of the losses since the last point, or None, and the accuracy now."""
-        self.shown = copy.deepcopy(self.model)
+        self.snapshot = copy.deepcopy(self.model)
         training, test = ((x[:TESTED], t[:TESTED]) for x, t in images())
         accuracy = self.setup.measure(self.model, training, test)
         loss = None if self.diverged else sum(self._losses) / len(self._losses)
@@ -71,9 +71,10 @@ class Training:
 class Run:
     """A training, or a right and a broken one in turn, with what the kit says of the last."""
 
-    def __init__(self, choices: Mapping[str, Any], fault: str) -> None:
+    def __init__(self, choices: dict[str, Any], fault: str) -> None:
         self.trainings = [Training(setup) for setup in setups(choices, fault)]
-        self._fault, self._verdict = fault, ""
+        self._fault = fault
+        self._verdict: str | None = None  # until the checks have been made
         self._phase, self._going, self._ended = "checking", threading.Event(), False
         self._step, self._epoch, self._seconds = 0, 0.0, 0.0
         self._points: list[list[Any]] = []
@@ -103,9 +104,7 @@ class Run:
         """Return how far it is, and the points of its curves from this one on."""
         return {
             "state": self.state,  # before the points: those of a run that is done are all there
-            "models": [repr(training.model) for training in self.trainings],
-            "source": source_of(self._fault),
-            "verdict": self._verdict or None,
+            "verdict": self._verdict,
             "step": self._step,
             "epoch": self._epoch,
             "steps_per_second": self._step / self._seconds if self._step else 0,
@@ -146,9 +145,9 @@ class Runs:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Lock()
 
-    def start(self, choices: Mapping[str, Any], fault: str) -> str:
-        """Start a run, and return its id."""
-        name, run = secrets.token_urlsafe(), Run(choices, fault)
+    def add(self, run: Run) -> str:
+        """Keep a run, and return its id."""
+        name = secrets.token_urlsafe()
         with self._lock:
             self._runs[name] = run
             if len(self._runs) > KEPT:
