@@ -40,7 +40,7 @@ def train(setup):
                 if not np.isfinite(setup.step(model, loss, optimizer, x, t)):
                     return None, time.process_time() - started
     seconds = time.process_time() - started
-    return setup.measure(model, training, test), seconds
+    return setup.evaluate(model, training, test), seconds
 
 
 def show(title, text):

@@ -114,7 +114,7 @@ def test_what_the_mouse_draws_is_read_and_a_blank_drawing_is_not(opened):
 def test_a_training_learns_stops_goes_on_and_reads_the_drawing_all_along(opened, address):
     page = opened()
     draw(page, STROKES[7])
-    page.locator("#batch").select_option("5")  # so many steps that it does not end by itself
+    page.locator("#batch_size").select_option("5")  # so many steps that it does not end by itself
     with page.expect_response("**/run") as run:
         page.locator("#train").click()
     expect(page.locator("#accuracy")).to_have_text(ACCURACY)

@@ -44,7 +44,7 @@ def trained(setup):
     for x_batch, t_batch in setup.batches(x[:40], t[:40], np.random.default_rng(1)):
         setup.step(model, loss, optimizer, x_batch, t_batch)
     numbers = np.concatenate([p.data.ravel() for p in model.parameters()])
-    return numbers, setup.measure(model, (x[:40], t[:40]), (x[40:], t[40:]))
+    return numbers, setup.evaluate(model, (x[:40], t[:40]), (x[40:], t[40:]))
 
 
 # The training that is chosen
@@ -66,7 +66,7 @@ def test_the_model_has_the_layers_that_its_name_says(layers, shapes):
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_takes_a_step_that_lowers_the_loss_of_its_batch(name):
     for value in CHOICES[name]:
-        setup = replace(setup_of({name: value}), rate=0.001)
+        setup = replace(setup_of({name: value}), lr=0.001)
         ((x, t),) = setup.batches(*digits(5, side=28), np.random.default_rng(1))
         model, loss, optimizer = setup.build()
         model.eval()  # no masks: they would change the loss, too
@@ -75,11 +75,11 @@ def test_every_choice_takes_a_step_that_lowers_the_loss_of_its_batch(name):
 
 def test_the_choices_are_what_the_parts_say():
     choices = {"activation": "SiLU", "dropout": 0.2, "loss": "MSELoss", "optimizer": "momentum"}
-    model, loss, optimizer = setup_of({**choices, "rate": 0.03}).build()
+    model, loss, optimizer = setup_of({**choices, "lr": 0.03}).build()
     assert [repr(layer) for layer in model[2:4]] == ["SiLU()", "Dropout(p=0.2)"]
     assert repr(loss) == "MSELoss(reduction='batchmean')"
     assert repr(optimizer).startswith("SGD(4 parameters, lr=0.03, momentum=0.9,")
-    batches = setup_of({"batch": 5}).batches(*digits(10), np.random.default_rng(0))
+    batches = setup_of({"batch_size": 5}).batches(*digits(10), np.random.default_rng(0))
     assert [len(x) for x, _ in batches] == [5, 5]
 
 
@@ -120,12 +120,12 @@ def test_a_shifted_image_has_its_ink_elsewhere():
     assert {*rows} == {*columns} == {8, 9, 10}
 
 
-def test_the_measure_is_the_fraction_of_test_images_that_are_read_right():
+def test_the_accuracy_is_the_fraction_of_test_images_that_are_read_right():
     setup, (x, t) = setup_of({"dropout": 0.5}).small(), digits(50)
     model, _, _ = setup.build()
     right = sum(y.argmax() == target.argmax() for y, target in zip(model.eval()(x), t, strict=True))
     assert 0 < right < 50
-    assert setup.measure(model.train(), None, (x, t)) == right / 50
+    assert setup.evaluate(model.train(), None, (x, t)) == right / 50
     assert model.training
 
 
@@ -169,7 +169,7 @@ def test_tied_layers_have_one_weight_with_the_mistake_and_without():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_kit_says_the_same_of_a_mistake_whatever_else_is_chosen(name):
-    if FAULTS[name].part in ("step", "optimizer", "data", "measure"):  # the kit is not asked
+    if FAULTS[name].part in ("step", "optimizer", "data", "evaluate"):  # the kit is not asked
         assert FAULTS[name].why
         return
     for choices in ({}, OTHERS[len(name) % 2]):
@@ -178,7 +178,7 @@ def test_the_kit_says_the_same_of_a_mistake_whatever_else_is_chosen(name):
             assert told.startswith("wrong: ")
             assert SEEN[name] in told
         else:
-            assert told == f"cannot see: no gradient is wrong. {FAULTS[name].why}"
+            assert told == f"cannot see: the gradients are right. {FAULTS[name].why}"
 
 
 def test_nothing_is_wrong_without_a_mistake():
@@ -209,7 +209,7 @@ def test_what_the_kit_cannot_see_is_seen_as_the_page_says():
     assert np.ptp(model[1].weight.data, axis=1).max() < 1e-8 < np.ptp(model[1].weight.data)
 
     setup, model, *_ = broken("Dropout stays on in the test")
-    assert len({setup.measure(model, (x, t), (x, t)) for _ in range(9)}) > 1
+    assert len({setup.evaluate(model, (x, t), (x, t)) for _ in range(9)}) > 1
 
     setup, *_ = broken("momentum with the wrong sign")
     grade = grade_optimizer(

@@ -102,10 +102,14 @@ def test_the_layers_are_those_that_the_model_runs(model):
     np.testing.assert_array_equal(found["image"], np.rint(255 * IMAGE).ravel())
 
 
-def test_scores_are_what_the_caller_takes_them_for():
-    y = flat().eval()(IMAGE.ravel())
-    found = reading(flat(), IMAGE, lambda y: np.clip(y, 0, 1))
-    np.testing.assert_allclose(found["scores"], np.clip(y, 0, 1), rtol=1e-6)
+def test_of_two_full_scores_the_larger_output_is_read_and_spoken_for():
+    model = Linear(784, 10, rng=0)
+    model.bias.data[3:5] = 50, 90
+    found = reading(model, IMAGE, lambda y: np.clip(y, 0, 1))
+    assert (found["prediction"], found["scores"][3:5]) == (4, [1, 1])
+    x_times_slope = IMAGE.ravel() * model.weight.data[:, 4]
+    wanted = 100 * x_times_slope / abs(x_times_slope).max()
+    np.testing.assert_allclose(found["speaks"], wanted, atol=0.51)
 
 
 @pytest.mark.parametrize("make", [flat, convolved])

@@ -26,7 +26,7 @@ def few_images(monkeypatch):
     x[np.arange(300), t.argmax(axis=1)] = 1  # the row says which digit
     monkeypatch.setattr(runs, "images", lambda: ((x[:200], t[:200]), (x[200:], t[200:])))
     monkeypatch.setattr(runs, "EPOCHS", 2)
-    small = {"layers": Layers((30,)), "batch": 10}
+    small = {"layers": Layers((30,)), "batch_size": 10}
     monkeypatch.setattr(runs, "setups", lambda *args: [replace(s, **small) for s in setups(*args)])
     monkeypatch.setattr(runs, "verdict", lambda setup, fault: f"says of {fault}")
     return runs.images
@@ -54,7 +54,7 @@ def test_the_curve_is_that_of_the_training_that_was_chosen(few_images):
         model.backward(loss.backward())
         optimizer.step()
         if step % 2 == 0:  # ten points an epoch
-            points.append([step, [np.mean(losses[-2:]), setup.measure(model, training, test)]])
+            points.append([step, [np.mean(losses[-2:]), setup.evaluate(model, training, test)]])
     for (step, (value, accuracy)), wanted in zip(found["points"], points, strict=True):
         assert [step, accuracy] == [wanted[0], wanted[1][1]]
         assert value == pytest.approx(wanted[1][0])
@@ -106,7 +106,7 @@ def test_a_run_that_is_stopped_waits_and_goes_on_where_it_was(monkeypatch):
 
 
 def test_a_training_that_diverges_makes_no_more_steps(monkeypatch):
-    good, bad = Setup(Layers((30,)), batch=10), Setup(Layers((30,)), batch=10, rate=1e30)
+    good, bad = Setup(Layers((30,)), batch_size=10), Setup(Layers((30,)), batch_size=10, lr=1e30)
     for both, state, steps in (([bad], "diverged", 5), ([good, bad], "done", 40)):
         monkeypatch.setattr(runs, "setups", lambda choices, fault, both=both: both)
         found = after(Run(CHOICES, "none"), state)
@@ -129,7 +129,7 @@ def test_what_is_shown_of_a_model_is_as_it_was_at_the_last_point(few_images):
 
 
 def test_a_training_that_diverged_is_left_as_it_is():
-    training = Training(Setup(Layers((30,)), rate=1e30))
+    training = Training(Setup(Layers((30,)), lr=1e30))
     with np.errstate(all="ignore"):
         while not training.diverged:
             training.step(next(iter(training.batches())))

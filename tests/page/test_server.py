@@ -355,7 +355,7 @@ def test_who_leaves_before_the_answer_disturbs_nobody(server, capfd):
 def test_what_it_cannot_start_with_is_said_in_a_line(server, monkeypatch, tmp_path):
     port = server.server_address[1]
     for options, told in (
-        (["--port", str(port)], f"port {port} is in use: choose another, --port 0 is any"),
+        (["--port", str(port)], f"port {port} is in use: choose another, or 0 for any"),
         (
             ["--model", str(tmp_path / "x")],
             f"[Errno 2] No such file or directory: '{tmp_path / 'x'}'",

@@ -17,15 +17,16 @@ def port(text: str) -> int:
 
 
 parser = argparse.ArgumentParser(prog="python -m tinygrad_mnist.page", description=__doc__)
-parser.add_argument("--port", type=port, default=8000, help="8000, unless it is in use; 0 is any")
-parser.add_argument("--model", metavar="FILE", default=FOLDER / "model.npz", help="that draws open")
+parser.add_argument("--port", type=port, default=8000, help="default: 8000; 0 is any")
+default = FOLDER / "model.npz"
+parser.add_argument("--model", metavar="FILE", default=default, help="that reads the drawings")
 args = parser.parse_args()
 
 try:
     server = Server(args.port, opened(args.model))
 except (OSError, ValueError) as error:
     used = getattr(error, "errno", None) == errno.EADDRINUSE
-    sys.exit(f"port {args.port} is in use: choose another, --port 0 is any" if used else str(error))
+    sys.exit(f"port {args.port} is in use: choose another, or 0 for any" if used else str(error))
 with contextlib.suppress(KeyboardInterrupt), server:
     print(server.address, flush=True)
     server.serve_forever()

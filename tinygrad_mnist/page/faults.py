@@ -51,64 +51,64 @@ def tied(width: int, _: int, **drawn: Any) -> Module:
 
 _DROPOUT = {"dropout": 0.5}
 _SQUARES = {"loss": partial(MSELoss, "batchmean")}
-_MOMENTUM = {"optimizer": partial(SGD, momentum=0.9), "rate": 0.005}
+_MOMENTUM = {"optimizer": partial(SGD, momentum=0.9), "lr": 0.005}
 _SQUARE = {"layers": Layers((100, 100))}  # a hidden layer whose W is square
-_TIED = _SQUARE | {"between": tied, "init": glorot_uniform}
+_TIED = _SQUARE | {"hidden_layer": tied, "init": glorot_uniform}
 
 FAULTS = {  # the notebook's own five first
     "ReLU takes its slope from its output": Fault(
         "activation", mistakes.OutputSlopeReLU, needs={"activation": ReLU}
     ),
     "Dropout scales forward, not backward": Fault(
-        "dropping", mistakes.NoFactorDropout, needs=_DROPOUT
+        "dropout_layer", mistakes.NoFactorDropout, needs=_DROPOUT
     ),
     "many small steps after one forward": Fault(
         "step",
         mistakes.many_steps,
-        "From the second step on it is out of date. A test of the loop would see it: as many "
+        "From the second step on, they are out of date. A test of the loop would see it: as many "
         "forwards as steps.",
     ),
     "the loss is a square, its gradient that of half a square": Fault(
-        "around", mistakes.HalfGradient, needs=_SQUARES
+        "wrap_loss", mistakes.HalfGradient, needs=_SQUARES
     ),
     "training accuracy under the label of the test's": Fault(
-        "measure",
+        "evaluate",
         mistakes.on_training_images,
-        "A measure has none. Look at which images it gets.",
+        "An evaluation has none. Look at which images it gets.",
     ),
     "Dropout edits dy and forgets the mask": Fault(
-        "dropping", mistakes.ForgetfulDropout, needs=_DROPOUT
+        "dropout_layer", mistakes.ForgetfulDropout, needs=_DROPOUT
     ),
     "Dropout stays on in the test": Fault(
-        "measure",
+        "evaluate",
         mistakes.while_dropping,
-        "A measure has none. Measure twice: the same images give two accuracies.",
+        "An evaluation has none. Evaluate twice: the same images give two accuracies.",
         needs=_DROPOUT,
     ),
-    "a tied layer has one cache": Fault("between", mistakes.TiedOneCache, needs=_TIED),
-    "Linear sets its gradient, does not add": Fault("last", mistakes.OverwritingLinear),
-    "dx misses a transpose": Fault("between", mistakes.MissingTranspose, needs=_SQUARE),
-    "the gradient of the bias is a mean": Fault("last", mistakes.MeanBias),
+    "a tied layer has one cache": Fault("hidden_layer", mistakes.TiedOneCache, needs=_TIED),
+    "Linear sets its gradient, does not add": Fault("output_layer", mistakes.OverwritingLinear),
+    "dx misses a transpose": Fault("hidden_layer", mistakes.MissingTranspose, needs=_SQUARE),
+    "the gradient of the bias is a mean": Fault("output_layer", mistakes.MeanBias),
     "softmax before CrossEntropyLoss": Fault(
-        "last",
+        "output_layer",
         mistakes.softmax_inside,
-        "It is that of a softmax of a softmax. `fit` refuses this model: it expects logits for "
+        "They are those of a softmax of a softmax. `fit` refuses this model: it expects logits for "
         "CrossEntropyLoss.",
         needs={"loss": CrossEntropyLoss},
     ),
     "all weights start equal": Fault(
         "init",
         mistakes.equal_weights,
-        "It is the same for all units of a layer. Look at the weights: the units stay equal.",
+        "They are the same for all units of a layer. Look at the weights: the units stay equal.",
         needs={"dropout": 0},  # which would make the units differ
     ),
-    "the loss is a mean, its gradient that of the sum": Fault("around", mistakes.SummedGradient),
-    "the gradient is t - y": Fault("around", mistakes.TargetMinusPred),
+    "the loss is a mean, its gradient that of the sum": Fault("wrap_loss", mistakes.SummedGradient),
+    "the gradient is t - y": Fault("wrap_loss", mistakes.TargetMinusPred),
     "(N, 10) against (N, 1, 10)": Fault(
         "loss",
         mistakes.Broadcasting,
-        "It is that of a wrong value. A `reference=` in `check_loss_gradients` would see it, and "
-        "MSELoss refuses the two shapes.",
+        "They are those of a wrong value. A `reference=` in `check_loss_gradients` would see it, "
+        "and MSELoss refuses the two shapes.",
         needs=_SQUARES,
     ),
     "gradients are never zeroed": Fault(
@@ -120,29 +120,29 @@ FAULTS = {  # the notebook's own five first
     "gradients are zeroed after backward": Fault(
         "step",
         mistakes.zeroed_late,
-        "It is forgotten before the step. A test of the loop would see it: no weight moves.",
+        "They are forgotten before the step. A test of the loop would see it: no weight moves.",
     ),
     "momentum with the wrong sign": Fault(
         "optimizer",
         partial(mistakes.BackwardMomentum, momentum=0.9),
-        "The optimizer makes a wrong step of it. `grade_optimizer` would see it: it compares the "
+        "The optimizer makes a wrong step of them. `grade_optimizer` would see it: it compares the "
         "steps with those of SGD.",
         needs=_MOMENTUM,
     ),
     "inputs are shuffled without their targets": Fault(
         "data",
         mistakes.shuffled_apart,
-        "It is right for the data that it gets. Look at images beside their targets.",
+        "They are right for the data that the model gets. Look at images beside their targets.",
     ),
     "labels are off by one": Fault(
         "data",
         mistakes.off_by_one,
-        "It is right for the data that it gets. Look at images beside their targets.",
+        "They are right for the data that the model gets. Look at images beside their targets.",
     ),
     "training pixels from 0 to 255": Fault(
         "data",
         mistakes.raw_pixels,
-        "It is right for the data that it gets. Look at the largest number in them.",
+        "They are right for the data that the model gets. Look at the largest number in them.",
     ),
 }
 
@@ -171,14 +171,14 @@ def verdict(setup: Setup, name: str = "none") -> str:
     It starts with "right:", "wrong:" or "cannot see:".
     """
     try:
-        reports = list(_checks(setup.small()))
+        reports = list(_reports(setup.small()))
     except ModuleContractError as error:
         return f"wrong: {error}"
     except GradientCheckError as error:
         worst = max(error.report.mismatches, key=lambda m: abs(m.analytic - m.numeric))
         return "\n".join([f"wrong: {error.report.subject}: {worst}", *error.report.hints])
     if name != "none":
-        return f"cannot see: no gradient is wrong. {FAULTS[name].why}"
+        return f"cannot see: the gradients are right. {FAULTS[name].why}"
     checked = sum(array.checked for report in reports for array in report.arrays)
     *layers, loss, both = (report.subject for report in reports)
     return (
@@ -187,7 +187,7 @@ def verdict(setup: Setup, name: str = "none") -> str:
     )
 
 
-def _checks(setup: Setup) -> Iterator[GradientReport]:
+def _reports(setup: Setup) -> Iterator[GradientReport]:
     """Check each layer, the loss, and both together."""
     rng, t, side = np.random.default_rng(2), np.eye(10)[:4], setup.layers.side
     model, loss, _ = setup.build()

@@ -83,8 +83,8 @@ def equal_weights(shape, rng):
 
 
 @dataclass
-class Around:
-    """A loss around another one, the same until a method is replaced."""
+class WrappedLoss:
+    """A loss around another one, and like it until a method is replaced."""
 
     loss: Loss
 
@@ -95,18 +95,18 @@ class Around:
         return self.loss.backward()
 
 
-class HalfGradient(Around):
+class HalfGradient(WrappedLoss):
     def backward(self):
         return self.loss.backward() / 2  # wrong: y - t is the gradient of half the square
 
 
-class SummedGradient(Around):
+class SummedGradient(WrappedLoss):
     def backward(self):
         dy = self.loss.backward()
         return dy * len(dy)  # wrong: the value is a mean over the rows
 
 
-class TargetMinusPred(Around):
+class TargetMinusPred(WrappedLoss):
     def backward(self):
         return -self.loss.backward()  # wrong: with t - y in place of y - t, each step goes uphill
 
@@ -170,7 +170,7 @@ def raw_pixels(x, t, rng):
     return shuffled(255 * x, t, rng)  # wrong: weights and rate are made for pixels in [0, 1]
 
 
-# Measures: what is called test accuracy
+# Evaluations: what is called test accuracy
 
 
 def on_training_images(model, training, test):

@@ -50,9 +50,10 @@ def reading(
 ) -> dict[str, Any]:
     """Return what a model reads, its scores, the y of each layer, and what speaks for the digit.
 
-    That is x * dL/dx, where L is the score of the digit before `scores_of`, which is a Softmax
-    unless the model has one. All of it happens on a copy: a forward would take the place of the one
-    that a training keeps, and a backward would add to its gradients.
+    The last is x * dL/dx, where L is the model's output for that digit. `scores_of` makes scores of
+    the outputs: a Softmax, unless it is given or the model has one. All of it happens on a copy: a
+    forward would take the place of the one that a training keeps, and a backward would add to its
+    gradients.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
@@ -72,7 +73,7 @@ def reading(
             scores_of = np.array if isinstance(layer, Softmax) else Softmax()
         scores = np.nan_to_num(scores_of(y)).ravel()
         dx = np.zeros_like(y)
-        dx.flat[scores.argmax()] = 1
+        dx.flat[y.argmax()] = 1
         for _, layer in reversed(leaves):
             dx = layer.backward(dx)
         speaks = scaled(x * dx)

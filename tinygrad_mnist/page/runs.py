@@ -58,7 +58,7 @@ class Training:
         """Return the mean of the losses since the last point, or None, and the accuracy now."""
         self.snapshot = copy.deepcopy(self.model)
         training, test = ((x[:TESTED], t[:TESTED]) for x, t in images())
-        accuracy = self.setup.measure(self.model, training, test)
+        accuracy = self.setup.evaluate(self.model, training, test)
         loss = None if self.diverged else sum(self._losses) / len(self._losses)
         self._losses.clear()
         return [loss, float(accuracy)]

@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
     def _check_sender(self) -> None:
         """Refuse whoever came here by another name: a page of another site, in this browser."""
         hosts, origins = (self.headers.get_all(name, []) for name in ("Host", "Origin"))
-        if [host.lower() for host in hosts] not in ([name] for name in self.server.names):
+        if len(hosts) != 1 or hosts[0].lower() not in self.server.names:
             raise refused(
                 403, f"Host: {' or '.join(self.server.names)}", ", ".join(hosts) or "none"
             )

@@ -78,7 +78,7 @@ class Setup:
     """A training, part by part: those that the page lets one choose, and those that may be wrong.
 
     `step(model, loss, optimizer, x, t)` learns from one batch and returns its loss.
-    `measure(model, training, test)` returns what is called the test accuracy.
+    `evaluate(model, training, test)` returns what is called the test accuracy.
     """
 
     layers: Layers
@@ -86,28 +86,28 @@ class Setup:
     dropout: float = 0
     loss: Callable[[], Loss] = CrossEntropyLoss
     optimizer: Callable[[Iterable[Parameter], float], Optimizer] = SGD
-    rate: float = 0.1
-    batch: int = 20
+    lr: float = 0.1
+    batch_size: int = 20
     augmentation: Any = None  # a transform of a DataLoader
 
     init: Initializer = he_uniform
-    between: Callable[..., Module] = Linear  # two hidden layers
-    last: Callable[..., Module] = Linear
-    dropping: Callable[..., Module] = Dropout
-    around: Callable[[Loss], Loss] = unchanged  # the loss
+    hidden_layer: Callable[..., Module] = Linear  # after the first
+    output_layer: Callable[..., Module] = Linear
+    dropout_layer: Callable[..., Module] = Dropout
+    wrap_loss: Callable[[Loss], Loss] = unchanged
     step: Callable[[Module, Loss, Optimizer, Any, Any], float] = step
     data: Callable[[FloatArray, FloatArray, np.random.Generator], Data] = shuffled
-    measure: Callable[[Module, Data, Data], float] = on_test_images
+    evaluate: Callable[[Module, Data, Data], float] = on_test_images
 
     def build(self) -> tuple[Sequential, Loss, Optimizer]:
         """Return a new model, its loss and its optimizer: the same each time."""
         model = Sequential(*self._layers(np.random.default_rng(1)))
-        return model, self.around(self.loss()), self.optimizer(model.parameters(), self.rate)
+        return model, self.wrap_loss(self.loss()), self.optimizer(model.parameters(), self.lr)
 
     def batches(self, x: FloatArray, t: FloatArray, rng: np.random.Generator) -> DataLoader:
         """Return the batches of one epoch."""
         transform = self.augmentation
-        return DataLoader(*self.data(x, t, rng), self.batch, rng=rng, transform=transform)
+        return DataLoader(*self.data(x, t, rng), self.batch_size, rng=rng, transform=transform)
 
     def small(self) -> "Setup":
         """Return the same training of a small network, which the gradient check takes."""
@@ -124,11 +124,11 @@ class Setup:
         yield Flatten()
         sizes = [side * side * channels, *widths]
         for i, (width, hidden) in enumerate(pairwise(sizes)):
-            yield (self.between if i else Linear)(width, hidden, **drawn)
+            yield (self.hidden_layer if i else Linear)(width, hidden, **drawn)
             yield self.activation()
             if self.dropout:
-                yield self.dropping(self.dropout, rng=rng)
-        yield self.last(sizes[-1], 10, **drawn)
+                yield self.dropout_layer(self.dropout, rng=rng)
+        yield self.output_layer(sizes[-1], 10, **drawn)
 
 
 _MEANING: dict[str, dict[Any, Any]] = {  # of each choice on the page; the first is the default
@@ -142,8 +142,8 @@ _MEANING: dict[str, dict[Any, Any]] = {  # of each choice on the page; the first
     "dropout": {p: p for p in (0, 0.2, 0.5)},
     "loss": {"CrossEntropyLoss": CrossEntropyLoss, "MSELoss": partial(MSELoss, "batchmean")},
     "optimizer": {"SGD": SGD, "momentum": partial(SGD, momentum=0.9), "Adam": Adam},
-    "rate": {rate: rate for rate in (0.1, 0.03, 0.01, 0.003, 0.001)},
-    "batch": {size: size for size in (20, 5, 100)},
+    "lr": {lr: lr for lr in (0.1, 0.03, 0.01, 0.003, 0.001)},
+    "batch_size": {size: size for size in (20, 5, 100)},
     "augmentation": {
         "none": None,
         "shift 1": random_shift(1),
