@@ -252,7 +252,7 @@ def test_keras_makes_the_same_steps(kind):
 
     rng = np.random.default_rng(0)
     p = Parameter(rng.standard_normal((4, 3)).astype(np.float32))
-    variable = keras.Variable(p.data)
+    variable = keras.Variable(p.data.copy())
     settings = {"weight_decay": 0.1} if kind is AdamW else {}
     theirs = getattr(keras.optimizers, kind.__name__)(
         0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-20, **settings
