@@ -180,6 +180,21 @@ def test_on_a_phone_a_finger_draws_and_nothing_scrolls_sideways(opened):
     for scheme, ground in (("light", "rgb(243, 244, 246)"), ("dark", "rgb(18, 20, 24)")):
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+    page.emulate_media(color_scheme="light", forced_colors="active")  # white ink needs its black
+    assert page.evaluate("getComputedStyle(digit).backgroundColor") == "rgb(0, 0, 0)"
+
+
+def test_on_a_phone_a_mistake_moves_no_control_and_hides_no_code(opened):
+    page = opened(viewport={"width": 390, "height": 844})
+    fault = page.locator("#fault")
+    fault.scroll_into_view_if_needed()
+    before = fault.bounding_box()
+    fault.select_option("gradients are never zeroed")
+    expect(page.locator("#activations li")).to_have_count(4)  # fewer than those of the model opened
+    expect(page.locator("#model")).to_contain_text("SGD(4 parameters, lr=0.1,")
+    assert fault.bounding_box() == before
+    assert page.evaluate("source.scrollWidth <= source.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_keys_alone_choose_an_image_train_and_break(opened):
@@ -214,6 +229,7 @@ def test_of_a_training_that_diverged_the_finite_numbers_are_drawn(opened):
     page.locator("#train").click()
     expect(page.locator("#state")).to_have_text("diverged")
     expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#broken-accuracy")).to_have_text("10.0 %, diverged")
     drawn = {
         curve: page.locator(f"#{curve}").get_attribute("points").count(",")
         for curve in ("loss-curve .right", "accuracy-curve .right", "both-curves .broken")
@@ -234,6 +250,7 @@ def test_a_server_or_a_run_that_is_gone_is_said_to_be(browser, address):
 
     page.route("**/progress", lambda route: route.fulfill(status=404, json={"error": "no run"}))
     page.locator("#train").click()
-    expect(page.locator("#trouble")).to_have_text("no run")
+    gone = "This training is gone, Train starts another: no run"
+    expect(page.locator("#trouble")).to_have_text(gone)
     expect(page.locator("#reader")).to_have_text("by the model opened")
     page.close()

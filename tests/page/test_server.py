@@ -114,8 +114,8 @@ def test_the_models_of_a_run_read_a_drawing_and_the_broken_one_needs_no_backward
     pixels = [0, 255] * 392
     status, found = posted(server, "/read", pixels=pixels, run=started["run"])
     right, broken = setups({}, fault)
-    model, _, _ = right.build()
-    assert started["model"] == repr(model)
+    model, loss, optimizer = right.build()
+    assert started["model"] == f"{model!r}\n{loss!r}\n{optimizer!r}"
     assert [layer["path"] for layer in found["layers"]] == [str(i) for i in range(len(model))]
     image = np.array(pixels, np.float32).reshape(1, 28, 28, 1) / 255
     reads = [setup.build()[0].eval()(image).argmax() for setup in (right, broken)]

@@ -31,8 +31,9 @@ async function ask(path, body) {
   }
   if (byId("trouble").textContent === gone) say("trouble");
   if (!answer.error) return answer;
-  say("trouble", answer.error);
-  if (run && run.id === body.run) watch(null); // the server has let it go
+  const lost = run && run.id === body.run; // the server has let it go
+  say("trouble", `${lost ? "This training is gone, Train starts another: " : ""}${answer.error}`);
+  if (lost) watch(null);
   return null;
 }
 
@@ -61,8 +62,7 @@ function paintSigned(canvas, values, [height, width, maps], across) {
 }
 
 function activationItem({ path, name, shape, values }) {
-  const item = document.createElement("li");
-  const canvas = document.createElement("canvas");
+  const [item, canvas] = ["li", "canvas"].map((name) => document.createElement(name));
   const width = Math.ceil(Math.sqrt(10 * shape[0])); // of a strip, ten times its height
   if (shape.length === 3) paintSigned(canvas, values, shape, 8);
   else paintSigned(canvas, values, [Math.ceil(shape[0] / width), width, 1], 1);
@@ -120,8 +120,7 @@ function drawTo({ offsetX, offsetY }) {
 }
 
 function galleryButton(pixels, label, i) {
-  const button = document.createElement("button");
-  const canvas = document.createElement("canvas");
+  const [button, canvas] = ["button", "canvas"].map((name) => document.createElement(name));
   paintGrey(canvas, pixels);
   canvas.className = "ink";
   button.append(canvas);
@@ -138,9 +137,7 @@ digit.onpointerdown = (event) => {
   drawTo(event);
   drawTo(event); // a point is a line to itself
 };
-digit.onpointermove = (event) => {
-  if (digit.hasPointerCapture(event.pointerId)) drawTo(event);
-};
+digit.onpointermove = (event) => digit.hasPointerCapture(event.pointerId) && drawTo(event);
 byId("clear").onclick = () => pick(null);
 byId("gallery").onkeydown = (event) => {
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
@@ -187,7 +184,7 @@ function showRun() {
   say("stop", state === "stopped" ? "Go on" : "Stop");
   say("state", state);
   say("accuracy", percent(right?.[1]));
-  say("broken-accuracy", percent(broken?.[1]));
+  say("broken-accuracy", broken && percent(broken[1]) + (broken[0] == null ? ", diverged" : ""));
   say("epoch", epoch?.toFixed(1));
   say("speed", steps_per_second?.toFixed(0));
   say("model", model);

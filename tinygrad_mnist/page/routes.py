@@ -53,8 +53,8 @@ class Page:
     def run(self, fault: str, **choices: Any) -> dict[str, Any]:
         """Start a training."""
         run = Run(choices, fault)
-        model = repr(run.trainings[0].model)
-        return {"run": self.runs.add(run), "model": model, "source": source_of(fault)}
+        right = str(run.trainings[0])
+        return {"run": self.runs.add(run), "model": right, "source": source_of(fault)}
 
     def progress(self, run: str, since: int) -> dict[str, Any]:
         """Return how far a run is."""

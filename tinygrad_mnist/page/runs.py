@@ -43,6 +43,10 @@ class Training:
         self._losses: list[float] = []  # since the last point
         self.snapshot = copy.deepcopy(self.model)
 
+    def __str__(self) -> str:
+        """Return what is trained: the model, its loss and its optimizer."""
+        return f"{self.model!r}\n{self._loss!r}\n{self._optimizer!r}"
+
     def batches(self) -> DataLoader:
         """Return the batches of an epoch."""
         return self.setup.batches(*images()[0], self._rng)
