@@ -248,9 +248,11 @@ def test_a_server_or_a_run_that_is_gone_is_said_to_be(browser, address):
     reads(page, 7)
     expect(page.locator("#trouble")).to_have_text("")
 
-    page.route("**/progress", lambda route: route.fulfill(status=404, json={"error": "no run"}))
-    page.locator("#train").click()
+    for path in ("progress", "stop"):
+        page.route(f"**/{path}", lambda route: route.fulfill(status=404, json={"error": "no run"}))
+    with page.expect_response("**/stop"):  # it is refused, too
+        page.locator("#train").click()
+    expect(page.locator("#reader")).to_have_text("by the model opened")
     gone = "This training is gone, Train starts another: no run"
     expect(page.locator("#trouble")).to_have_text(gone)
-    expect(page.locator("#reader")).to_have_text("by the model opened")
     page.close()

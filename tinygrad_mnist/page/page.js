@@ -31,9 +31,9 @@ async function ask(path, body) {
   }
   if (byId("trouble").textContent === gone) say("trouble");
   if (!answer.error) return answer;
-  const lost = run && run.id === body.run; // the server has let it go
+  const lost = body?.run; // the server has let it go
   say("trouble", `${lost ? "This training is gone, Train starts another: " : ""}${answer.error}`);
-  if (lost) watch(null);
+  if (lost && run?.id === lost) watch(null);
   return null;
 }
 
