@@ -20,6 +20,7 @@ from tinygrad_mnist import Linear, ReLU, Sequential
 from tinygrad_mnist.data import mnist
 from tinygrad_mnist.page import runs
 from tinygrad_mnist.page.faults import FAULTS, setups
+from tinygrad_mnist.page.reading import LARGEST
 from tinygrad_mnist.page.routes import ROUTES
 from tinygrad_mnist.page.server import LONGEST_BODY, METHODS, Handler, Server
 from tinygrad_mnist.page.setups import CHOICES
@@ -122,6 +123,13 @@ def test_the_models_of_a_run_read_a_drawing_and_the_broken_one_needs_no_backward
     assert (status, [found["prediction"], found["broken"]]) == (200, reads)
 
 
+def test_the_largest_drawing_is_taken_even_if_it_is_all_ink(server):
+    wanted = posted(server, "/read", pixels=[255] * 29**2, run=None)[1]["image"]
+    status, found = posted(server, "/read", pixels=[255] * LARGEST**2, run=None)
+    assert status == 200
+    np.testing.assert_allclose(found["image"], wanted, atol=1)
+
+
 def test_two_tabs_do_not_disturb_each_other(server, monkeypatch):
     x, t = np.ones((200, 28, 28, 1), np.float32), np.eye(10, dtype=np.float32)[np.arange(200) % 10]
     monkeypatch.setattr(runs, "images", lambda: ((x, t), (x, t)))
@@ -144,6 +152,20 @@ def progress_of(server, run):
             return found
         time.sleep(0.01)
     raise AssertionError(found)
+
+
+@pytest.mark.parametrize(
+    ("port", "names"),
+    [(80, ["127.0.0.1", "localhost"]), (800, ["127.0.0.1:800", "localhost:800"])],
+)
+def test_it_goes_by_the_names_that_browsers_call_it(monkeypatch, port, names):
+    def bound(server):
+        server.server_address = ("127.0.0.1", port)
+
+    monkeypatch.setattr(Server, "server_bind", bound)
+    monkeypatch.setattr(Server, "server_activate", lambda _: None)
+    with Server(port, Sequential()) as server:
+        assert (server.names, server.address) == (names, f"http://{names[0]}")
 
 
 def test_foreign_hosts_and_origins_are_refused(server):

@@ -24,7 +24,7 @@ FILES = {
     "/favicon.ico": ("icon.svg", "image/svg+xml"),  # a browser asks for it by itself
 }
 LONGEST_LINE = 1 << 16
-LONGEST_BODY = 5 * LARGEST**2  # a drawing in JSON
+LONGEST_BODY = 5 * LARGEST**2 + 1000  # a drawing in JSON, and what stands around it
 METHODS = dict.fromkeys([*FILES, "/start"], "GET") | dict.fromkeys(ROUTES, "POST")
 
 
@@ -151,5 +151,7 @@ class Server(ThreadingMixIn, TCPServer):
     def __init__(self, port: int, model: Module) -> None:
         self.page = Page(model)
         super().__init__(("127.0.0.1", port), Handler)
-        self.names = [f"{name}:{self.server_address[1]}" for name in ("127.0.0.1", "localhost")]
+        port = self.server_address[1]
+        shown = "" if port == 80 else f":{port}"  # browsers leave the usual port out
+        self.names = [f"{name}{shown}" for name in ("127.0.0.1", "localhost")]
         self.address = f"http://{self.names[0]}"
