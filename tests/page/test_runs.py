@@ -1,6 +1,7 @@
 """Runs: the training that was chosen, two in turn, stopped and gone on with, and who goes first."""
 
 import json
+import threading
 import time
 from dataclasses import replace
 
@@ -103,6 +104,28 @@ def test_a_run_that_is_stopped_waits_and_goes_on_where_it_was(monkeypatch):
     assert after(run)["points"] == wanted
     run.stop()
     assert run.state == "done"
+
+
+def test_a_run_that_has_ended_does_not_wait():
+    run = Run(CHOICES, "none")
+    run.end()
+    run.stop()  # by a tab that does not know
+    assert after(run)["step"] < 40
+
+
+@pytest.mark.parametrize("part", ["verdict", "images"])
+def test_a_run_that_cannot_go_on_says_why(monkeypatch, part):
+    def failing(*_):
+        raise MemoryError("no more of it")
+
+    told = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: told.set())  # in the terminal
+    monkeypatch.setattr(runs, part, failing)
+    run = Run(CHOICES, "none")
+    assert after(run, "failed: MemoryError: no more of it")["points"] == []
+    run.stop()
+    assert run.state == "failed: MemoryError: no more of it"
+    assert told.wait(10)
 
 
 def test_a_training_that_diverges_makes_no_more_steps(monkeypatch):

@@ -32,8 +32,9 @@ async function ask(path, body) {
   if (byId("trouble").textContent === gone) say("trouble");
   if (!answer.error) return answer;
   const lost = body?.run; // the server has let it go
+  if (lost && lost !== run?.id) return null; // as this tab has
   say("trouble", `${lost ? "This training is gone, Train starts another: " : ""}${answer.error}`);
-  if (lost && run?.id === lost) watch(null);
+  if (lost) watch(null);
   return null;
 }
 
@@ -153,8 +154,7 @@ byId("gallery").onkeydown = (event) => {
 /** Start what is chosen; if something else is chosen before the server answers, that counts. */
 async function start() {
   say("trouble");
-  const settings = {};
-  wanted = settings;
+  const settings = (wanted = {});
   for (const name in choices) settings[name] = choices[name][byId(name).selectedIndex];
   const answer = await ask("/run", settings);
   if (answer && wanted !== settings) ask("/stop", { run: answer.run });
@@ -167,7 +167,7 @@ async function watch(next) {
   run = next;
   showRun();
   read();
-  while (next && !["done", "diverged"].includes(next.state)) {
+  while (next && ["checking", "training", "stopped"].includes(next.state)) {
     const answer = await ask("/progress", { run: next.id, since: next.points.length });
     if (run !== next) return;
     Object.assign(next, answer, { points: [...next.points, ...answer.points] });

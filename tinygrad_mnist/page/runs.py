@@ -88,12 +88,14 @@ class Run:
     @property
     def state(self) -> str:
         """What the run is doing."""
-        going = self._going.is_set() or self._phase in ("done", "diverged")
+        going = self._going.is_set() or self._phase not in ("checking", "training")
         return self._phase if going else "stopped"
 
     def stop(self) -> None:
-        """Wait before the next step."""
+        """Wait before the next step, unless there is none."""
         self._going.clear()
+        if self._ended:  # meanwhile, by a tab that has started one run too many
+            self._going.set()
 
     def go_on(self) -> None:
         """Make the next step."""
@@ -116,14 +118,18 @@ class Run:
         }
 
     def _run(self) -> None:
-        with np.errstate(all="ignore"):  # some trainings diverge
-            self._verdict = verdict(self.trainings[-1].setup, self._fault)
-            self._phase = "training"
-            for _ in self._steps():
-                self._going.wait()
-                if self._ended or all(training.diverged for training in self.trainings):
-                    break
-        self._phase = "diverged" if self.trainings[0].diverged else "done"
+        try:
+            with np.errstate(all="ignore"):  # some trainings diverge
+                self._verdict = verdict(self.trainings[-1].setup, self._fault)
+                self._phase = "training"
+                for _ in self._steps():
+                    self._going.wait()
+                    if self._ended or all(training.diverged for training in self.trainings):
+                        break
+            self._phase = "diverged" if self.trainings[0].diverged else "done"
+        except Exception as error:  # out of memory, or a mistake of ours: the terminal shows where
+            self._phase = f"failed: {type(error).__name__}: {error}"
+            raise
 
     def _steps(self) -> Iterator[None]:
         """Make a step of each training in turn, and a point of the curves every so often."""
