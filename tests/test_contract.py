@@ -345,11 +345,13 @@ def test_copies_are_independent_and_carry_their_generators(name, copied):
 def test_copies_have_the_gradients_and_not_what_forward_kept(name, copied):
     module, inputs = made(name, (300,))
     fresh = len(pickle.dumps(module))
+    attributes = [vars(m).keys() for m in copied(module).modules()]
     dy = cotangent(module(*inputs))
     module.zero_grad()
     assert len(pickle.dumps(module)) < fresh + 200
     module.backward(dy)
     twin = copied(module)
+    assert [vars(m).keys() for m in twin.modules()] == attributes
     grads = [[p.grad for p in m.parameters()] for m in (twin, module)]
     assert_same(*grads)
     text = f"{refuser(name)}: expected a forward before backward, got none"

@@ -210,6 +210,8 @@ def test_a_copy_keeps_the_settings_and_not_the_last_call(name, copied):
     value = loss(y, t)
     twin = copied(loss)
     assert vars(twin) == vars(copied(made(name)[0]))
+    loss.note = "of my own"
+    assert copied(loss).note == "of my own"
     assert repr(twin) == repr(loss)
     assert twin.n is None
     with refusal_starting(RuntimeError, f"{type(loss).__name__}: expected a forward before"):
@@ -269,7 +271,7 @@ def test_another_reduction_is_refused():
     ("loss", "text"),
     [
         (MSELoss("sum"), "MSELoss(reduction='sum')"),
-        (HuberLoss(2), "HuberLoss(reduction='mean', delta=2.0)"),
+        (HuberLoss(), "HuberLoss(reduction='mean', delta=1.0)"),
         (BCEWithLogitsLoss(), "BCEWithLogitsLoss(reduction='mean')"),
         (
             CrossEntropyLoss(class_weight=np.array([1, 2], np.float32)),

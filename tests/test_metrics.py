@@ -447,6 +447,8 @@ def test_r2_of_a_constant_target_is_1_or_0(sklearn):
     assert metrics.r2(y, t) == 0.5
     ones = np.ones((7, 2))
     assert metrics.r2(10 * y, ones) == sklearn.r2_score(ones, 10 * y)
+    t[:, 0] = range(7)  # beside an output that is not constant
+    assert metrics.r2(np.stack([t[:, 0], y[:, 1]], axis=1), t) == 0.5
 
 
 def test_a_regression_is_computed_in_float64():
@@ -466,6 +468,7 @@ def test_a_regression_is_computed_in_float64():
         (np.zeros(4), np.zeros((4, 1)), ValueError, "target of shape (4,), got (4, 1)"),
         ([], [], ValueError, "pred with at least one element, got shape (0,)"),
         ([1, 2], None, TypeError, "target to be an array of real numbers, got None"),
+        ("12", [1, 2], TypeError, "pred to be an array of real numbers, got '12'"),
     ],
 )
 def test_what_are_no_pairs_of_numbers_is_refused(name, pred, target, error, text):

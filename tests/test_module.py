@@ -324,3 +324,4 @@ def test_repr_shows_structure_and_hyperparameters():
     assert repr(Sequential()) == "Sequential()"
     assert repr(Holder(size=(5, 3), names=("a", "b"))) == "Holder(size=(5, 3))"
     assert repr(Holder(rate=0.5, inner=ReLU())) == "Holder(rate=0.5\n  (inner): ReLU()\n)"
+    assert repr(Holder(rate=0.5, _kept=None)) == "Holder(rate=0.5)"

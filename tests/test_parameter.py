@@ -131,6 +131,12 @@ def test_copies_hold_the_gradient_also_one_kept_as_factors(copied):
     assert not p.data.any()
 
 
+def test_a_pickle_holds_no_factors():
+    p = Parameter(np.zeros((2, 2)))
+    p.accumulate_product(np.ones((1000, 2)), np.ones((1000, 2)))
+    assert len(pickle.dumps(p)) < 2000
+
+
 @both_kinds
 def test_repr_shows_shape_and_dtype(kind):
     assert repr(kind(np.zeros((3, 2)))) == f"{kind.__name__}(shape=(3, 2), dtype=float64)"

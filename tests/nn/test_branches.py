@@ -5,7 +5,17 @@ import pytest
 from cases import Embedding, MeanPool, Scale, Twice
 from helpers import refusal
 
-from tinygrad_mnist import Dropout, Linear, Module, Parallel, ReLU, Residual, Sequential, Tanh
+from tinygrad_mnist import (
+    Conv2d,
+    Dropout,
+    Linear,
+    Module,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    Tanh,
+)
 
 
 def normal(*shape, seed=0):
@@ -198,6 +208,7 @@ def test_a_join_is_checked_whenever_it_is_set():
     ("branches", "shape", "got"),
     [
         (lambda: [MeanPool(), ReLU()], (2, 4, 1), "(1, 2, 1) and (2, 4, 1)"),
+        (lambda: [Conv2d(1, 1, (1, 2)), ReLU()], (2, 4, 1), "(2, 3, 1) and (2, 4, 1)"),
         (lambda: [Tanh(), ReLU()], (), "() and ()"),
         (lambda: [ReLU()], (), "()"),
         (lambda: [ReLU(), Total()], (3,), "(3,) and ()"),

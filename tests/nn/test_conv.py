@@ -277,6 +277,16 @@ def test_backward_follows_the_last_forward_not_the_settings(name, before, after)
     np.testing.assert_array_equal(layer.weight.grad, other.weight.grad)
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("of_input", [np.float64, np.float32, np.int64])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_parameters_decide_the_dtype(dtype, of_input, padding):
+    layer = Conv2d(1, 2, 3, padding=padding, rng=0, dtype=dtype)
+    y = layer(np.ones((2, 4, 4, 1), of_input))
+    dx = layer.backward(np.ones(y.shape))
+    assert y.dtype == dx.dtype == layer.weight.grad.dtype == dtype
+
+
 def test_backward_in_another_dtype_follows_the_parameters():
     layer = Conv2d(2, 3, 2, rng=0)
     y = layer(np.random.default_rng(0).random((2, 4, 4, 2), np.float32))

@@ -359,6 +359,9 @@ def test_integers_reach_the_first_layer_as_they_are():
     assert seen[1:] == [(np.ndarray, np.uint8, [2])]
     assert model.backward(np.ones((1, 2))) is None  # indices have no gradient
     np.testing.assert_array_equal(np.flatnonzero(model[0].table.grad.any(axis=1)), [2])
+    model[0].input_grad = True
+    model(np.array([2], np.int32))  # whose arithmetic does not wrap around soon
+    assert seen[2:] == [(np.ndarray, np.int32, [2])]
 
 
 def test_one_sample_of_a_chain_has_the_axes_of_its_first_layers():
