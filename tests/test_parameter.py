@@ -9,7 +9,7 @@ from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_mnist import Buffer, Linear, Parameter
+from tinygrad_mnist import Buffer, Conv2d, Linear, Parameter
 
 both_kinds = pytest.mark.parametrize("kind", [Buffer, Parameter])
 
@@ -307,8 +307,8 @@ def test_a_gradient_is_added_only_to_an_array_like_data(out, got):
         p.add_grad_to(out(p), 1.0)
 
 
-def test_an_array_is_refused_where_a_layer_holds_a_parameter():
-    layer = Linear(3, 2, rng=0)
+@pytest.mark.parametrize("layer", [Linear(3, 2, rng=0), Conv2d(3, 2, 1, rng=0)], ids=type)
+def test_an_array_is_refused_where_a_layer_holds_a_parameter(layer):
     weight, bias = layer.weight, layer.bias
     for name in ("weight", "bias"):
         contract = f"{name} to be a Parameter (`{name}.data = ...` sets its values)"
@@ -317,7 +317,7 @@ def test_an_array_is_refused_where_a_layer_holds_a_parameter():
             (0.5, "0.5"),
             ([1.0], "a list"),
         ):
-            with refusal(TypeError, f"Linear: expected {contract}, got {got}"):
+            with refusal(TypeError, f"{type(layer).__name__}: expected {contract}, got {got}"):
                 setattr(layer, name, bad)
     assert layer.weight is weight
     assert layer.bias is bias

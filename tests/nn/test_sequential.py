@@ -292,6 +292,7 @@ def test_a_sample_of_a_chain_has_the_most_axes_that_a_layer_before_an_unflatten_
     assert Sequential(ReLU(), Dropout(), Shift()).sample_axes == 3
     assert Sequential(Linear(2, 2), Shift()).sample_axes == 3  # its features are channels
     assert Sequential(nn.BatchNorm(2), Sequential(ReLU(), Conv2d(2, 3, 1))).sample_axes == 3
+    assert Sequential(nn.AvgPool2d(2), ReLU()).sample_axes == 3
     assert Sequential(Flatten(2), Linear(4, 2)).sample_axes == 2
     assert Sequential(ReLU()).sample_axes == Sequential().sample_axes == 1
 

@@ -54,6 +54,7 @@ def test_a_sample_of_a_flatten_has_as_many_axes_as_become_one():
     assert [Flatten(n).sample_axes for n in (1, 2, 3)] == [1, 2, 3]
     assert Flatten().sample_axes == 3
     assert Unflatten((2, 2, 1)).sample_axes == 1
+    assert (Flatten().added_axes, Unflatten((2, 2, 1)).added_axes) == (-2, 2)
 
 
 def test_backward_follows_the_last_forward_not_the_setting():

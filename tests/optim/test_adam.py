@@ -99,7 +99,9 @@ def test_the_defaults_are_those_of_torch():
     assert repr(Adam([p])) == (
         "Adam(1 parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, steps=0)"
     )
-    assert AdamW([p]).weight_decay == 0.01
+    assert repr(AdamW([p])) == (
+        "AdamW(1 parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, steps=0)"
+    )
     assert isinstance(AdamW([p]), Adam)
 
 
