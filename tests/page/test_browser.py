@@ -135,7 +135,7 @@ def test_a_training_learns_stops_goes_on_and_reads_the_drawing_all_along(opened,
     assert page.locator("#accuracy-curve .right").get_attribute("points").count(",") > 1
     expect(page.locator("#verdict")).to_have_text(re.compile("^right: "))
     page.goto("about:blank")  # nobody watches any more
-    wait_until(page, lambda: progress().json()["state"] == "stopped")
+    wait_until(page, lambda: progress().json()["state"] == "done")
 
 
 def test_a_mistake_shows_its_code_its_curve_what_it_reads_and_the_verdict(opened):
@@ -248,10 +248,8 @@ def test_a_server_or_a_run_that_is_gone_is_said_to_be(browser, address):
     reads(page, 7)
     expect(page.locator("#trouble")).to_have_text("")
 
-    for path in ("progress", "stop"):
-        page.route(f"**/{path}", lambda route: route.fulfill(status=404, json={"error": "no run"}))
-    with page.expect_response("**/stop"):  # it is refused, too
-        page.locator("#train").click()
+    page.route("**/progress", lambda route: route.fulfill(status=404, json={"error": "no run"}))
+    page.locator("#train").click()
     expect(page.locator("#reader")).to_have_text("by the model opened")
     gone = "This training is gone, Train starts another: no run"
     expect(page.locator("#trouble")).to_have_text(gone)

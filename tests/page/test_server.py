@@ -146,6 +146,19 @@ def test_two_tabs_do_not_disturb_each_other(server, monkeypatch):
     assert progress_of(server, one)["points"] == done["points"]
 
 
+def test_the_runs_that_a_tab_has_ended_take_no_place_of_another(server, monkeypatch):
+    monkeypatch.setattr(runs, "EPOCHS", 0)
+    other = posted(server, "/run", **FIRST)[1]["run"]
+    progress_of(server, other)
+    for _ in range(runs.KEPT):
+        one = posted(server, "/run", **FIRST)[1]["run"]
+        progress_of(server, one)
+        assert posted(server, "/end", run=one) == (200, {})
+        assert posted(server, "/progress", run=one, since=0)[0] == 200  # asked before it ended
+    assert posted(server, "/end", run="another") == (200, {})
+    assert posted(server, "/progress", run=other, since=0)[0] == 200
+
+
 def progress_of(server, run):
     for _ in range(1000):
         _, found = posted(server, "/progress", run=run, since=0)
@@ -304,7 +317,7 @@ VALUES = [
 
 def malformed(rng, host):
     """Return a request that is wrong in one place."""
-    path = ["/read", "/run", "/progress", "/stop", "/go_on"][rng.integers(5)]
+    path = ["/read", "/run", "/progress", "/stop", "/go_on", "/end"][rng.integers(6)]
     values = {key: VALUES[rng.integers(len(VALUES))] for key in [*ROUTES[path], "more"]}
     bodies = [json.dumps(values).encode(), json.dumps(values | {"fault": 1}).encode()]
     parts = {

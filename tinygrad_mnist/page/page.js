@@ -21,7 +21,7 @@ function say(id, words) {
 /** Return what the server answers, or null if it refuses; as long as it is gone, ask again. */
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json" };
-  const keepalive = path === "/stop"; // and be it the last that a tab asks
+  const keepalive = path === "/end"; // and be it the last that a tab asks
   const request = body && { method: "POST", headers, keepalive, body: JSON.stringify(body) };
   const answer = await fetch(path, request).then((response) => response.json()).catch(() => null);
   const gone = "The server does not answer: is it still running? Trying again ...";
@@ -157,13 +157,13 @@ async function start() {
   const settings = (wanted = {});
   for (const name in choices) settings[name] = choices[name][byId(name).selectedIndex];
   const answer = await ask("/run", settings);
-  if (answer && wanted !== settings) ask("/stop", { run: answer.run });
+  if (answer && wanted !== settings) ask("/end", { run: answer.run });
   else if (answer) watch({ ...answer, id: answer.run, state: "checking", points: [] });
 }
 
-/** Let the run go, which stops it, and watch another one to its end, or none. */
+/** End the run, and watch another one, or none. */
 async function watch(next) {
-  if (running()) ask("/stop", { run: run.id });
+  if (run) ask("/end", { run: run.id });
   run = next;
   showRun();
   read();

@@ -72,6 +72,13 @@ class Page:
         found.go_on()
         return {"state": found.state}
 
+    def end(self, run: str) -> dict[str, Any]:
+        """End a run, if it is still there: its tab has let it go."""
+        found = self.runs.get(run)
+        if found is not None:
+            found.end()
+        return {}
+
     def _run(self, name: str) -> Run:
         found = self.runs.get(name)
         if found is None:
@@ -104,4 +111,5 @@ ROUTES: dict[str, dict[str, Callable[[Any], Any]]] = {  # what each key is check
     "/progress": {"run": run_id, "since": lambda n: check.integer("page", "since", n, at_least=0)},
     "/stop": {"run": run_id},
     "/go_on": {"run": run_id},
+    "/end": {"run": run_id},
 }

@@ -79,7 +79,7 @@ class Run:
         self.trainings = [Training(setup) for setup in setups(choices, fault)]
         self._fault = fault
         self._verdict: str | None = None  # until the checks have been made
-        self._phase, self._going, self._ended = "checking", threading.Event(), False
+        self._phase, self._going, self.ended = "checking", threading.Event(), False
         self._step, self._epoch, self._seconds = 0, 0.0, 0.0
         self._points: list[list[Any]] = []
         self._going.set()
@@ -94,7 +94,7 @@ class Run:
     def stop(self) -> None:
         """Wait before the next step, unless there is none."""
         self._going.clear()
-        if self._ended:  # meanwhile, by a tab that has started one run too many
+        if self.ended:  # meanwhile, by a tab that has started one run too many
             self._going.set()
 
     def go_on(self) -> None:
@@ -103,7 +103,7 @@ class Run:
 
     def end(self) -> None:
         """Make no more steps, ever."""
-        self._ended = True
+        self.ended = True
         self._going.set()
 
     def progress(self, since: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Run:
                 self._phase = "training"
                 for _ in self._steps():
                     self._going.wait()
-                    if self._ended or all(training.diverged for training in self.trainings):
+                    if self.ended or all(training.diverged for training in self.trainings):
                         break
             self._phase = "diverged" if self.trainings[0].diverged else "done"
         except Exception as error:  # out of memory, or a mistake of ours: the terminal shows where
@@ -149,7 +149,10 @@ class Run:
 
 
 class Runs:
-    """KEPT runs, by ids that nobody can guess; the one asked for longest ago goes first."""
+    """KEPT runs, by ids that nobody can guess.
+
+    One that has been ended goes first, or else the one asked for longest ago.
+    """
 
     def __init__(self) -> None:
         self._runs: OrderedDict[str, Run] = OrderedDict()
@@ -161,7 +164,8 @@ class Runs:
         with self._lock:
             self._runs[name] = run
             if len(self._runs) > KEPT:
-                self._runs.popitem(last=False)[1].end()
+                goes = min(self._runs, key=lambda name: not self._runs[name].ended)
+                self._runs.pop(goes).end()
         return name
 
     def get(self, name: str) -> Run | None:
