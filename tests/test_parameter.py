@@ -319,6 +319,8 @@ def test_an_array_is_refused_where_a_layer_holds_a_parameter(layer):
         ):
             with refusal(TypeError, f"{type(layer).__name__}: expected {contract}, got {got}"):
                 setattr(layer, name, bad)
+    with pytest.raises(TypeError, match=r"expected weight to be a Parameter .*, got None$"):
+        layer.weight = None  # which only a bias may be
     assert layer.weight is weight
     assert layer.bias is bias
 
