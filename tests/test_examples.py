@@ -164,7 +164,8 @@ def test_the_scripts_take_a_file_of_ones_own_with_labels_as_numpy_makes_them(tmp
 
 
 @pytest.mark.parametrize("name", TAKE_DATA)
-def test_images_of_another_size_are_refused_in_one_sentence(name, tmp_path):
+def test_images_of_another_size_are_refused_in_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no run is that train.py would not overwrite
     path = own_data(tmp_path, 8, np.int64)
     refused = ended(name, "--data", path)
     assert refused.returncode == 2
