@@ -61,10 +61,9 @@ def step(model: Module, loss: Loss, optimizer: Optimizer, x: Any, t: Any) -> flo
     return value
 
 
-def shuffled(x: FloatArray, t: FloatArray, rng: np.random.Generator) -> Data:
-    """Return what an epoch trains on."""
-    order = rng.permutation(len(x))
-    return x[order], t[order]
+def paired(x: FloatArray, t: FloatArray, rng: np.random.Generator) -> Data:
+    """Return what an epoch trains on: each input with its target. The DataLoader shuffles them."""
+    return x, t
 
 
 def on_test_images(model: Module, training: Data, test: Data) -> float:
@@ -96,7 +95,7 @@ class Setup:
     dropout_layer: Callable[..., Module] = Dropout
     wrap_loss: Callable[[Loss], Loss] = unchanged
     step: Callable[[Module, Loss, Optimizer, Any, Any], float] = step
-    data: Callable[[FloatArray, FloatArray, np.random.Generator], Data] = shuffled
+    data: Callable[[FloatArray, FloatArray, np.random.Generator], Data] = paired
     evaluate: Callable[[Module, Data, Data], float] = on_test_images
 
     def build(self) -> tuple[Sequential, Loss, Optimizer]:
@@ -106,8 +105,8 @@ class Setup:
 
     def batches(self, x: FloatArray, t: FloatArray, rng: np.random.Generator) -> DataLoader:
         """Return the batches of one epoch."""
-        transform = self.augmentation
-        return DataLoader(*self.data(x, t, rng), self.batch_size, rng=rng, transform=transform)
+        data, transform = self.data(x, t, rng), self.augmentation
+        return DataLoader(*data, self.batch_size, shuffle=True, rng=rng, transform=transform)
 
     def small(self) -> "Setup":
         """Return the same training of a small network, which the gradient check takes."""
