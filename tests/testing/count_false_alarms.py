@@ -47,7 +47,6 @@ KINKED = [
     nn.LeakyReLU,
     lambda: Elementwise(*ELEMENTWISE["absolute"]),
     lambda: Elementwise(*ELEMENTWISE["hard tanh"]),
-    lambda: Elementwise(*ELEMENTWISE["relu(x) - relu(-x)"]),
     Largest,
 ]
 

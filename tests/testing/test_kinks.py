@@ -45,7 +45,6 @@ class Sharing(Largest):
         (nn.LeakyReLU(), ZEROS),
         (Elementwise(*ELEMENTWISE["absolute"]), ZEROS),
         (Elementwise(*ELEMENTWISE["hard tanh"]), ONES),
-        (Elementwise(*ELEMENTWISE["relu(x) - relu(-x)"]), ZEROS),
         (Largest(), ONES),
         (Sharing(lambda ties: 1 / ties), ONES),
         (nn.MaxPool2d(2), np.ones((4, 4, 2))),
@@ -245,3 +244,39 @@ def test_a_function_of_kinks_that_other_points_tell_apart_is_not_called_wrong():
 
     report = check_vjp(forward, vjp, *np.zeros((3, 4)))
     assert [array.undecided for array in report.arrays] == [4, 0, 0]
+
+
+def product_but_0(dy, x):
+    return np.where(x == 0, 0, dy[..., None] * x.prod(-1, keepdims=True) / np.where(x == 0, 1, x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "vjp", "x"),
+    [
+        (np.sin, lambda dy, x: np.where(x == 0, 0, np.cos(x) * dy), np.zeros((2, 3))),
+        (np.exp, lambda dy, x: np.where(x == np.round(x), 7, np.exp(x)) * dy, np.arange(4.0)),
+        (lambda x: x.prod(-1), product_but_0, np.array([[0, 1.0, 2, 3]])),
+        (*ELEMENTWISE["relu(x) - relu(-x)"], ZEROS),
+    ],
+    ids=["sin at 0", "exp at whole numbers", "the product over x", "relu(x) - relu(-x)"],
+)
+def test_no_smooth_function_is_excused(forward, vjp, x):
+    if forward is ELEMENTWISE["relu(x) - relu(-x)"][0]:
+        slope = vjp
+        vjp = lambda dy, x: dy * slope(x)  # noqa: E731
+    with pytest.raises(GradientCheckError, match="smooth there"):
+        check_vjp(forward, vjp, x)
+
+
+@pytest.mark.parametrize("power", range(-18, 19, 3))
+def test_a_function_is_judged_at_any_scale(power):
+    s = 10.0**power
+    x = s * normal(3, 4)
+    for times, right in ((1, True), (1.03, False)):
+        report = check_vjp(
+            lambda x: np.sin(x / s),
+            lambda dy, x, times=times: times * dy * np.cos(x / s) / s,
+            x,
+            raise_on_failure=False,
+        )
+        assert bool(report) == right

@@ -58,7 +58,8 @@ def check_gradients(
             the outputs turn out to have the precision of float32.
         atol: Error allowed, relative to the largest gradient in the array; by default 1e-12, or
             1e-3. What rounding of the outputs can do to a difference is allowed on top of both.
-        step: Of the differences, relative to `max(1, |value|)`; by default `eps**(1/3)`, about
+        step: Of the differences, > 0, relative to `max(1, |value|)`, and to the usual size of an
+            array whose numbers are tiny or huge; by default `eps**(1/3)`, about
             6e-6, or 5e-3.
         max_entries: Arrays up to this size, by default 64, are checked entry by entry; of larger
             ones as many entries, the first, the last, the largest and the smallest gradient first.

@@ -65,8 +65,9 @@ class ArrayReport:
 
     `on_kink` counts those on a kink, `undecided` those of them about which nothing can be said,
     `telling` those whose gradient is large enough for a mistake to show. The largest gradient and
-    the largest tolerance say why there are none. `outside` are the mismatches at kinks that count
-    only if something else confirms them.
+    the largest tolerance say why there are none. `outside` are the mismatches at kinks, `smooth`
+    those where the function has a derivative while all around them is right: parts whose kinks
+    cancel excuse them. `open` are the entries that are undecided, None for a direction.
     """
 
     name: str
@@ -80,6 +81,8 @@ class ArrayReport:
     tolerance: float = 0.0
     mismatches: list[Mismatch] = field(default_factory=list)
     outside: list[Mismatch] = field(default_factory=list)
+    smooth: list[Mismatch] = field(default_factory=list)
+    open: list[tuple[int, ...] | None] = field(default_factory=list)
 
     @property
     def hides(self) -> float:

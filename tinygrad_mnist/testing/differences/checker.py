@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike
 from tinygrad_mnist import _checks as check
 from tinygrad_mnist._checks import FloatArray
 from tinygrad_mnist.module import Module
-from tinygrad_mnist.testing.differences.hints import about_parts, about_ratio, has_wrong_part
+from tinygrad_mnist.testing.differences.hints import (
+    about_open,
+    about_parts,
+    about_ratio,
+    has_wrong_part,
+    only_joins,
+)
 from tinygrad_mnist.testing.differences.judge import Judge, Verdict
 from tinygrad_mnist.testing.differences.precision import (
     DOUBLE,
@@ -37,7 +43,7 @@ from tinygrad_mnist.testing.subject import (
 )
 
 _AGAIN = 8  # entries of an array, about which nothing is known yet, that are judged otherwise
-_PRECISION = {"rtol": "[0, inf)", "atol": "[0, inf)", "step": "[1e-12, 1)"}
+_PRECISION = {"rtol": "[0, inf)", "atol": "[0, inf)", "step": "(0, inf)"}
 
 
 class Settings(TypedDict, total=False):
@@ -98,6 +104,7 @@ class Checker:
                 report = self._check(name, subject, dy, precision)
         finally:
             subject.rewind()
+        report.hints += about_open(report)
         if precision == SINGLE:
             report.hints.append("These outputs have the precision of float32.")
         return report
@@ -138,7 +145,7 @@ class Checker:
             if i == 0:  # the direction of the gradient shows a factor best
                 signs = np.where(gradient.reshape(-1) < 0, -1.0, 1.0)
             self._count(report, judge, Probe(name, 0, signs))
-        if report.on_kink > 1 and not report.outside:
+        if report.on_kink > 1 and not (report.outside or report.smooth):
             self._note(report, judge, *judge.judge_ties(name))
         if report.hides and not report.mismatches:
             for i in self.rng.choice(gradient.size, min(gradient.size, _AGAIN), replace=False):
@@ -148,13 +155,24 @@ class Checker:
 
     def _confirm_outside(self, report: GradientReport, subject: Subject) -> None:
         """Call an answer outside the slopes at a kink wrong, if it is not that of a composition."""
-        if not any(array.outside for array in report.arrays):
+        outside, smooth = (
+            [a for a in report.arrays if getattr(a, k)] for k in ("outside", "smooth")
+        )
+        if not (outside or smooth):
             return
-        composed = subject.parameters or len(subject.modules) > 1
-        wrong = not composed or has_wrong_part(subject, self.fails)
+        has_parts = len(subject.modules) > 1
+        wrong_part = has_parts and has_wrong_part(subject, self.fails)
+        joined = has_parts and not wrong_part and only_joins(subject.modules)
         for array in report.arrays:
-            array.mismatches += array.outside if wrong else []
-            array.undecided += 0 if wrong else len(array.outside)
+            for found, excused in (
+                (array.outside, bool(subject.parameters) or has_parts),
+                (array.smooth, has_parts),
+            ):
+                if wrong_part or not excused:
+                    array.mismatches += found
+                elif not joined:
+                    array.undecided += len(found)
+                    array.open += [m.index for m in found]
 
     def _check_generic_parameters(self, judge: Judge, report: GradientReport) -> None:
         """Check again where no parameter is neutral, as a gain of 1 or a shift of 0 is.
@@ -190,9 +208,10 @@ class Checker:
             if quietly[1][0] == "wrong" or judge.telling(quietly[1][1]):
                 probe, (outcome, found) = quietly
         report.checked += 1
-        report.on_kink += outcome in ("between", "outside", "kink")
+        report.on_kink += outcome in ("between", "outside", "smooth", "kink")
         if outcome == "kink":
             report.undecided += 1
+            report.open.append(_index(report, probe))
             return
         report.worst = max(report.worst, found.error / found.tolerance)
         report.largest = max(report.largest, found.largest)
@@ -205,13 +224,19 @@ class Checker:
         """Count a verdict that says something, and keep what is wrong."""
         outcome, found = verdict
         report.telling += outcome != "kink" and judge.telling(found)
-        if outcome in ("wrong", "outside"):
-            entry = len(probe.signs) == 1
-            index = tuple(map(int, np.unravel_index(probe.start, report.shape))) if entry else None
+        kept = {"wrong": report.mismatches, "outside": report.outside, "smooth": report.smooth}
+        if outcome in kept:
             values = (found.analytic, found.numeric, found.tolerance)
             note = "; ".join(filter(None, (found.note, where)))
-            mismatches = report.mismatches if outcome == "wrong" else report.outside
-            mismatches.append(Mismatch(report.name, index, *values, note))
+            mismatch = Mismatch(report.name, _index(report, probe), *values, note)
+            kept[outcome].append(mismatch)
+
+
+def _index(report: ArrayReport, probe: Probe) -> tuple[int, ...] | None:
+    """Return the index of a probe of one entry, None of a direction."""
+    if len(probe.signs) > 1:
+        return None
+    return tuple(map(int, np.unravel_index(probe.start, report.shape)))
 
 
 def _narrowed(judge: Judge, probe: Probe) -> tuple[Probe, Verdict]:

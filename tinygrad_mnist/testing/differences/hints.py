@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_mnist.module import Module
+from tinygrad_mnist.nn import Parallel, Residual, Sequential
 from tinygrad_mnist.testing.report import GradientReport
 from tinygrad_mnist.testing.subject import ModuleSubject, Subject
 
 Arrays = tuple[NDArray[Any], ...]
+_NAMED = 4  # entries in a hint
 _alike = partial(np.isclose, rtol=1e-4, atol=1e-9)  # two ratios that differ by less are one
 
 
@@ -50,6 +52,25 @@ def _telling_factors(subject: Subject) -> Iterator[tuple[float, str]]:
             name = f"{type(module).__name__}(p={p:g})"
             yield 1 - p, f"1 - p of {name}: its 1 / (1 - p) is missing in backward"
             yield 1 / (1 - p), f"1 / (1 - p) of {name}: it is applied twice in backward"
+
+
+def about_open(report: GradientReport) -> Iterator[str]:
+    """Yield a sentence for each array of which entries are undecided."""
+    for array in report.arrays:
+        entries = [f"{array.name}{list(i)}" for i in array.open if i is not None]
+        named = [*entries, *(["a direction"] if None in array.open else [])]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        if named:
+            yield (
+                f"Undecided, on a kink: {', '.join(named[:_NAMED])}{more}. Move x a little, or "
+                "check each part by itself."
+            )
+
+
+def only_joins(modules: Sequence[Module]) -> bool:
+    """Return whether whatever has parts is a chain or a branching, with no arithmetic but a sum."""
+    joins = (Sequential, Residual, Parallel)
+    return all(type(module) in joins for module in modules if any(module.children()))
 
 
 def about_parts(subject: Subject, fails: Callable[[Module, Arrays], bool]) -> Iterator[str]:

@@ -8,9 +8,13 @@ first and S the second central difference, a smooth f has D(h) = D(h/2) and S(h)
 a kink within h of the point breaks one of the two by at least 0.4 of the error. So an error counts
 if both hold to a tenth of it, and finer steps show it, too; else smaller and larger steps are
 tried; else the probe lies on a kink. And it counts only if it persists at a generic point nearby,
-where a small one must be much the same, as rounding never is: relu(x) - relu(-x) is smooth
-at 0, yet every framework answers 0 there. Such a point also judges what lies on a kink here; the
-answer at the kink itself is left to `testing.differences.kinks`.
+where a small one must be much the same, as rounding never is; or if the function has a derivative
+here, and the answer is another. A generic point also judges what lies on a kink here; the answer at
+the kink itself is left to `testing.differences.kinks`.
+
+A step is relative to 1, or to the usual size of an array if that is huge. Where the usual size
+is tiny, steps relative to that come first: sin(x / 1e-9) at x = 1e-9 turns a thousand times within
+a step of 6e-6. What rounding hides from them is left to the larger steps.
 """
 
 import math
@@ -33,6 +37,8 @@ _EVIDENCE = 0.1  # of the error, up to which D and S count as smooth
 _RETRIES = (1 / 16, 8.0)  # steps at which a kink may be out of reach, over the first
 _CLOSER = (2.0**-8, 2.0**-16)  # steps at which a kink is still one, and no steep but smooth place
 _TINY = 0.01  # a usual size below which values count as tiny
+_HUGE = 100.0  # one above which steps are relative to it
+_ASIDE = 8.0  # how far an entry is moved against all others, to see whether that is linear
 _FINER = (1 / 16, 1 / 256)  # steps at which a mistake must still be one, of the same size
 _SMALL = 1e-3  # of a gradient, an error that must be much the same wherever it is measured
 _NEARBY = 2  # generic points at which an error is confirmed
@@ -64,8 +70,9 @@ class Measured(NamedTuple):
         return max(abs(self.analytic), abs(self.numeric))
 
 
-# on a kink an answer is "between" the slopes or "outside", or it is a "kink" of too many
-Verdict = tuple[Literal["right", "wrong", "between", "outside", "kink"], Measured]
+# on a kink an answer is "between" the slopes or "outside", or it is a "kink" of too many; "smooth"
+# is an answer that is not the derivative, at a point beside which all answers are right
+Verdict = tuple[Literal["right", "wrong", "between", "outside", "smooth", "kink"], Measured]
 
 
 class Judge:
@@ -76,9 +83,15 @@ class Judge:
     """
 
     def __init__(
-        self, subject: Subject, dy: FloatArray, rng: np.random.Generator, precision: Precision
+        self,
+        subject: Subject,
+        dy: FloatArray,
+        rng: np.random.Generator,
+        precision: Precision,
+        smallest: float = 1.0,
     ) -> None:
         self.subject, self.dy, self.rng, self.precision = subject, dy, rng, precision
+        self.smallest = smallest  # a usual size; steps in arrays of smaller numbers do not shrink
         self.outputs = subject.outputs()
         if not np.isfinite(self.outputs).all():
             raise InconclusiveGradientCheck("expected finite outputs at x, got NaN or infinity")
@@ -89,8 +102,20 @@ class Judge:
         # many roundings add up at random, most of them to less than their sum
         self._rounding = float(min(roundings.sum(), 4 * np.linalg.norm(roundings)))
         self._nearby: list[Judge] = []
+        usual = {name: _usual(subject.arrays[name]) for name in self.gradients}
+        if smallest == 1:
+            usual = {name: size if size > _HUGE else 1.0 for name, size in usual.items()}
+        self._least = {name: max(size or 1.0, smallest) for name, size in usual.items()}
 
     def judge(self, probe: Probe) -> Verdict:
+        """Return the verdict of steps relative to tiny values, if it is one, or of usual steps."""
+        if self.closer and self.closer._least[probe.name] < _TINY:
+            outcome, found = self.closer._judge(probe)
+            if outcome != "kink" and self.telling(found):
+                return outcome, found
+        return self._judge(probe)
+
+    def _judge(self, probe: Probe) -> Verdict:
         """Return the verdict here; where it is not "right", generic points nearby decide."""
         outcome, here = self._judge_at_first(probe)
         bent = abs(here.second) > max(100 * here.tolerance, 0.01 * here.largest)
@@ -155,6 +180,14 @@ class Judge:
         return "kink", full
 
     @cached_property
+    def closer(self) -> "Judge | None":
+        """A judge whose steps are relative to the arrays, if the values of one are tiny."""
+        sizes = [_usual(self.subject.arrays[name]) for name in self.gradients]
+        if self.smallest != 1 or not any(0 < size < _TINY for size in sizes):
+            return None
+        return Judge(self.subject, self.dy, self.rng, self.precision, SMALLEST)
+
+    @cached_property
     def quieter(self) -> "Judge | None":
         """A judge without the outputs whose rounding is 1000 times the usual one, if any."""
         if not self.outputs.size:
@@ -194,8 +227,7 @@ class Judge:
 
     def _judge_again(self, probe: Probe, first: Measured) -> Verdict:
         """Return the verdict of other steps on an error that the first step leaves open."""
-        usual = _usual(self.subject.arrays[probe.name])
-        for factor in (*_RETRIES, *_CLOSER, *([usual] if 0 < usual < _TINY else ())):
+        for factor in (*_RETRIES, *_CLOSER):
             full = self._measure(probe, factor * self.precision.step)
             # a finer step says nothing about an error that its rounding hides
             open_error = first.error if math.isfinite(first.error) else full.largest
@@ -226,7 +258,18 @@ class Judge:
         self, probe: Probe, slopes: Slopes, here: Measured, there: Measured, *, tied: bool = False
     ) -> Verdict:
         """Return the verdict on what is right `there`, beside the point, but not `here`."""
-        low, high, slack = slopes.bounds(self.dy)
+        if not tied and not slopes.differ.any():
+            numeric = float((self.dy * slopes.above).sum())
+            error = abs(here.analytic - numeric)
+            slack = float((abs(self.dy) * slopes.slack).sum())
+            seen = abs(numeric) + 10 * here.rounding
+            known = slack < _EVIDENCE * seen
+            if known and error <= here.tolerance + slack:
+                return "between", there
+            clear = known and slack < _EVIDENCE * error
+            if clear and self._has_derivative(probe, slopes, error):
+                return "smooth", here._replace(numeric=numeric, note="smooth there")
+        low, high, slack = slopes.bounds(self.dy, tied)
         if not slack <= _EVIDENCE * (high - low):
             return "kink", here  # these are no slopes, but those of a step
         nearest = min(max(here.analytic, low), high)
@@ -241,10 +284,35 @@ class Judge:
             return "outside", here._replace(numeric=nearest, note=note)
         return "kink", here
 
+    def _has_derivative(self, probe: Probe, slopes: Slopes, error: float) -> bool:
+        """Return whether the probe adds what its slopes say wherever all other entries move.
+
+        The median of ties does not: no entry moves it alone, but one may as soon as others have.
+        What it adds otherwise must be far less than the error that is judged.
+        """
+        step = self.precision.step
+        with np.errstate(all="ignore"), suppress(Exception):
+            for _ in range(_PIECES):
+                moved = self.subject.copy()
+                for name in self.gradients:
+                    array = moved.arrays[name]
+                    width = np.maximum(abs(array), self._least[name])
+                    array += step * width * self.rng.uniform(-1, 1, array.shape)
+                f = moved.outputs()
+                above, below, _, length = either_side(moved, self._sized(probe), _ASIDE * step)
+                way = length / 2
+                off = np.maximum(
+                    abs((above - f) / way - slopes.above), abs((f - below) / way - slopes.below)
+                )
+                if not _ASIDE * float((abs(self.dy) * off).sum()) < _EVIDENCE * error:
+                    return False
+            return True
+        return False
+
     def _measure(self, probe: Probe, step: float) -> Measured:
         dy, gradient, precision = self.dy, self.gradients[probe.name], self.precision
         with np.errstate(all="ignore"):  # outside the domain of a function there is NaN
-            f_above, f_below, taken, length = either_side(self.subject, probe, step)
+            f_above, f_below, taken, length = either_side(self.subject, self._sized(probe), step)
             # the sum of the differences, not the difference of the sums: it rounds less
             numeric = float((dy * (f_above - f_below)).sum()) / length
             analytic = float((gradient.reshape(-1)[probe.part] * taken).sum()) / length
@@ -258,13 +326,16 @@ class Judge:
         )
         return Measured(analytic, numeric, second / abs(length / 2), tolerance, 10 * rounding)
 
+    def _sized(self, probe: Probe) -> Probe:
+        return probe._replace(least=self._least[probe.name])
+
     def _rises(self, probe: Probe, step: float) -> tuple[FloatArray, FloatArray, float]:
         """Return how much each output rises up to the point above, from the one below, and how far.
 
         Outputs are NaN where the function is not defined.
         """
         with np.errstate(all="ignore"):
-            f_above, f_below, _, length = either_side(self.subject, probe, step)
+            f_above, f_below, _, length = either_side(self.subject, self._sized(probe), step)
             return f_above - self.outputs, self.outputs - f_below, length / 2
 
     def _slopes(self, probe: Probe) -> Slopes:
@@ -308,7 +379,7 @@ class Judge:
         if tied:
             low, high = low[-1], high[-1]
         else:
-            way = way_of(self.subject, probe)
+            way = way_of(self.subject, self._sized(probe))
             ends = way * low[:-1][probe.part], way * high[:-1][probe.part]
             low, high = np.minimum(*ends).sum(), np.maximum(*ends).sum()
         slack = here.tolerance + ALIKE * max(abs(low), abs(high))
@@ -356,16 +427,15 @@ class Judge:
         """Return a judge at the first place where the function is defined, or None."""
         for size in sizes:
             with np.errstate(all="ignore"), suppress(Exception):
-                return Judge(place(size), self.dy, self.rng, self.precision)
+                return Judge(place(size), self.dy, self.rng, self.precision, self.smallest)
         return None
 
     def _near(self, size: float) -> Subject:
         """Return the subject with every array moved."""
         subject = self.subject.copy()
-        for array in (subject.arrays[name] for name in self.gradients):
-            # the step is relative to max(1, |value|): where all values are tiny, so is this way
-            usual = _usual(array)
-            width = abs(array) + (usual if usual > _TINY else 1.0)
+        for name in self.gradients:
+            array = subject.arrays[name]
+            width = abs(array) + (self._least[name] if self.smallest < 1 else _near_size(array))
             array += size * width * self.rng.uniform(-1, 1, array.shape)
         return subject
 
@@ -378,7 +448,7 @@ class Judge:
     def _generic_parameters(self, size: float, *, flips: bool = False) -> Subject:
         subject = self.subject.copy()
         for array in (subject.arrays[name] for name in self._parameters):
-            width = np.where(array == 0, _usual(array) or 1.0, array)
+            width = np.where(array == 0, _root_mean_square(array) or 1.0, array)
             array += size * width * self.rng.uniform(-0.5, 0.5, array.shape)
             array.reshape(-1)[::2] *= -1 if flips else 1
         return subject
@@ -391,4 +461,16 @@ def _confirmed(here: Measured, there: Measured) -> bool:
 
 
 def _usual(array: FloatArray) -> float:
+    """Return the median size of what is not 0 in an array, 0 of none."""
+    sizes = abs(array[array != 0])
+    return float(np.median(sizes)) if sizes.size else 0.0
+
+
+def _root_mean_square(array: FloatArray) -> float:
     return math.sqrt(float(np.mean(array**2))) if array.size else 0.0
+
+
+def _near_size(array: FloatArray) -> float:
+    """Return the root mean square, or 1 where that is tiny: so are steps relative to 1."""
+    usual = _root_mean_square(array)
+    return usual if usual > _TINY else 1.0

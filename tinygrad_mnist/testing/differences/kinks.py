@@ -4,8 +4,13 @@ Along a probe output j has the slopes a above and b below. A ReLU or a max answe
 or something between, and that is all it may. A function of several kinks may answer otherwise, and
 every framework does: relu(x) - relu(-x) has slope 1 throughout, but the answer at 0 is 0, since
 each ReLU says 0 there; written with clamp, each says 1, and the answer is 2. Summed over paths,
-"each says 0" is 0, and "each says what it is on its open side" is a + b. So the answer for output j
-may lie in the hull of 0, a, b and a + b, and the whole in the sum of these over j, by dy.
+"each says 0" is 0, and "each says what it is on its open side" is a + b. So where a and b differ,
+the answer for output j may lie in the hull of 0, a, b and a + b, and the whole in the sum of these
+over j, by dy.
+
+Where a and b agree, and the function is linear in steps that also move all other entries, it has a
+derivative, and the answer is that: no smooth function is excused. A chain or branching of Modules
+is, if each part is right by itself, as the kinks of its parts may cancel.
 
 A network of many kinks may answer still otherwise: max(x, y) - max(z, x) at 0 pays x 1 or -1, while
 a = b = 0. Nothing at this point alone tells such an answer from a mistake, but points around it do:
@@ -51,10 +56,11 @@ class Slopes(NamedTuple):
         """Whether an output has a kink here."""
         return abs(self.above - self.below) > self._alike
 
-    def bounds(self, dy: FloatArray) -> tuple[float, float, float]:
+    def bounds(self, dy: FloatArray, tied: bool = False) -> tuple[float, float, float]:
         """Return the least and the largest answer that may be right, and how far they are off."""
         both = np.where(self.differ, self.above + self.below, self.above)
-        choices = dy * np.stack([0 * both, self.above, self.below, both])
+        none = np.where(self.differ | tied, 0, self.above)  # of ties, others may be paid
+        choices = dy * np.stack([none, self.above, self.below, both])
         slack = float(np.sum(abs(dy) * self._alike))
         return float(choices.min(axis=0).sum()), float(choices.max(axis=0).sum()), slack
 

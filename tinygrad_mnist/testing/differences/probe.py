@@ -1,7 +1,7 @@
 """A probe: entries that move together by a step, up and down.
 
-An entry v moves by the step times max(1, |v|). Along a direction of n entries each moves 1/sqrt(n)
-of that, and none by more than ten times the median.
+An entry v moves by the step times max(least, |v|). Along a direction of n entries each moves
+1/sqrt(n) of that, and none by more than ten times the median.
 """
 
 import math
@@ -21,6 +21,7 @@ class Probe(NamedTuple):
     name: str
     start: int
     signs: FloatArray
+    least: float = 1.0  # a step is relative to the size of an entry, or to this if that is less
 
     @property
     def part(self) -> slice:
@@ -31,7 +32,10 @@ class Probe(NamedTuple):
         """Return the probes of the first and of the second half of the entries."""
         middle = len(self.signs) // 2
         first, second = self.signs[:middle], self.signs[middle:]
-        return [Probe(self.name, self.start, first), Probe(self.name, self.start + middle, second)]
+        return [
+            self._replace(signs=first),
+            self._replace(start=self.start + middle, signs=second),
+        ]
 
 
 def either_side(
@@ -64,7 +68,7 @@ def way_of(subject: Subject, probe: Probe) -> FloatArray:
 
 
 def _way(values: FloatArray, probe: Probe) -> FloatArray:
-    size = np.maximum(1, abs(values))
+    size = np.maximum(probe.least, abs(values))
     if len(size) > 1:  # or one huge entry would be the direction
         size = np.minimum(size, 10 * np.median(size))
     return probe.signs * size / math.sqrt(len(size))
